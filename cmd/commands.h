@@ -1,0 +1,29 @@
+// The subcommands: options in, one call, exit status out. argv[0] is the full name ("musicrl corpus"). Each
+// prints its own failure (command_finish) and returns the exit status.
+#pragma once
+
+#include "kernels/status.h"
+
+int cmd_corpus(int argc, char **argv);
+int cmd_codec(int argc, char **argv);
+int cmd_embed(int argc, char **argv);
+int cmd_pretrain(int argc, char **argv);
+int cmd_train(int argc, char **argv);
+int cmd_generate(int argc, char **argv);
+int cmd_report(int argc, char **argv);
+int cmd_checkpoint(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+
+// Prints "musicrl: MESSAGE" to stderr if `outcome` is a failure; returns it as exit status.
+int command_finish(status outcome);
+
+// Dispatches argv[1] to one of a group's second words ("corpus make"); prints the group's help for --help,
+// and a wrong-usage line that names the nearest word otherwise.
+typedef struct command_entry {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary; // one line for --help
+} command_entry;
+int command_dispatch(const char *group, const char *about, const command_entry *entries, int count, int argc,
+                     char **argv);

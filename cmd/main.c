@@ -1,0 +1,20 @@
+#include "cmd/commands.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <string.h>
+
+static const command_entry commands[] = {
+    {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
+};
+
+int main(int argc, char **argv) {
+    argp_err_exit_status = STATUS_USAGE;
+    if (argc == 2 && (strcmp(argv[1], "--version") == 0)) {
+        printf("musicrl %s\n", MUSICRL_VERSION);
+        return STATUS_OK;
+    }
+    return command_dispatch("musicrl",
+                            "Finetunes music generators by reinforcement learning from human feedback.",
+                            commands, sizeof commands / sizeof commands[0], argc, argv);
+}

@@ -1,0 +1,33 @@
+// The one place that writes files which outlive the process. A file is written as PATH.tmp, fsynced, renamed
+// to PATH, and its folder is fsynced: a reader sees the whole file or none, whenever the writer is killed.
+// Only open, pwrite, fsync and rename are used, never stdio, so that faults can be injected at each call.
+#pragma once
+
+#include "kernels/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct publisher publisher;
+
+// Opens PATH.tmp for writing, truncating a stale one. The folder must exist.
+status publish_open(publisher **out, const char *path);
+
+// Appends. On failure the publisher must be aborted.
+status publish_write(publisher *publisher, const void *bytes, size_t count);
+
+// Makes the file durable under its name and frees the publisher, also on failure (then PATH is untouched and
+// PATH.tmp is removed).
+status publish_commit(publisher *publisher);
+
+// Removes PATH.tmp and frees the publisher. NULL is allowed.
+void publish_abort(publisher *publisher);
+
+// The three calls above for a whole buffer.
+status publish_file(const char *path, const void *bytes, size_t count);
+
+// Creates the folder and its missing parents, durably.
+status publish_make_folder(const char *path);
+
+// Removes *.tmp left in a folder (not below it) by a killed writer; a missing folder is no error.
+status publish_sweep(const char *folder);
