@@ -1,0 +1,106 @@
+// The configuration of a run: one YAML file, then "key.sub=value" overrides, checked against one table of
+// settings (run_config_table.c). To add a setting, add its field here and its line there.
+#pragma once
+
+#include "kernels/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { RUN_CONFIG_NAME_MAX = 128, RUN_CONFIG_PATH_MAX = 1024, RUN_CONFIG_REWARDS_MAX = 8 };
+
+typedef enum run_precision {
+    RUN_PRECISION_F32,
+    RUN_PRECISION_BF16,
+} run_precision;
+
+// Sizes of one transformer stack.
+typedef struct run_config_transformer {
+    int32_t layers, width, heads;
+    int32_t ffn; // inner width of the gated feed-forward; never 0 after loading
+} run_config_transformer;
+
+// The weighted rewards of a run.
+typedef struct run_config_rewards {
+    int32_t count;
+    struct {
+        char name[RUN_CONFIG_NAME_MAX];
+        double weight;
+    } entries[RUN_CONFIG_REWARDS_MAX]; // [count]
+} run_config_rewards;
+
+// Plain data without pointers, padding zeroed: may be compared and broadcast as bytes. Every field is
+// described by its line in run_config_table.c ('musicrl train --help-settings').
+typedef struct run_config {
+    char name[RUN_CONFIG_NAME_MAX];
+    char folder[RUN_CONFIG_PATH_MAX];
+    int64_t seed;
+    int32_t threads;
+    char roles[RUN_CONFIG_NAME_MAX];
+    struct {
+        char tokens[RUN_CONFIG_PATH_MAX];
+        char codec[RUN_CONFIG_PATH_MAX];
+        char embedding[RUN_CONFIG_PATH_MAX];
+        char base[RUN_CONFIG_PATH_MAX];
+    } data;
+    struct {
+        run_config_transformer temporal, depth;
+        int32_t coarse_levels;
+        int32_t prefix, prefix_codebook;
+    } model;
+    struct {
+        int32_t layers, width, heads, ffn, output; // the first four as run_config_transformer, per tower
+        int32_t frames, text_length, vocabulary;
+        double word_dropout;
+        int32_t batch, steps;
+        double learning_rate;
+        int32_t warm_up;
+        double weight_decay, initial_temperature;
+        int32_t gradient_slots;
+    } embedding;
+    struct {
+        int32_t batch, steps, frames;
+        double learning_rate, final_learning_rate_ratio;
+        int32_t warm_up;
+        double weight_decay, beta1, beta2, epsilon, gradient_clip;
+        int32_t gradient_slots;
+        double prefix_dropout;
+        int32_t evaluate_every, evaluate_clips, save_every;
+    } pretrain;
+    struct {
+        int32_t steps, batch, group, frames;
+        double temperature, alpha, learning_rate, value_learning_rate;
+        int32_t warm_up;
+        double beta1, beta2, epsilon, weight_decay, gradient_clip;
+        int32_t gradient_slots;
+        bool whiten_advantage;
+        double advantage_std_floor;
+        bool whiten_reward;
+        int32_t whiten_samples, lag;
+        double importance_cap;
+        int32_t evaluate_every, evaluate_captions, save_every, keep;
+        run_precision rollout_precision;
+        int32_t save_rollouts_every;
+        run_config_rewards rewards;
+    } train;
+    struct {
+        int32_t count, iterations;
+    } samples;
+} run_config;
+
+// Fills `out` [1]: defaults, then the file at `path`, then `overrides` [count] ("key.sub=value"; the last of
+// equal keys wins), then the values that follow from others: name (stem of the file), folder (runs/NAME), ffn
+// (8 * width / 3 rounded up to 64). Fails with one line that names place, setting, value found and value
+// wanted: on an unknown or doubled key, a wrong type, a value out of range, sizes that exclude each other.
+// STATUS_USAGE if an override is to blame.
+status run_config_load(run_config *out, const char *path, char *const *overrides, int count);
+
+// Fails if the text setting `key` ("data.codec") is empty, and says what it is for.
+status run_config_require(const run_config *config, const char *key);
+
+// Publishes every setting with its resolved value; the file loads back to the same struct.
+status run_config_write(const run_config *config, const char *path);
+
+// Lists every setting: key, default, range or words, help.
+void run_config_print_settings(FILE *stream);

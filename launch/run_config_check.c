@@ -1,0 +1,60 @@
+#include "launch/run_config_table.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct checker {
+    run_config_where where;
+    void *context;
+} checker;
+
+#define WHERE(key) checker->where(checker->context, key)
+
+static status check_transformer(const checker *checker, const char *section, int32_t width, int32_t heads) {
+    char width_key[64], heads_key[64];
+    snprintf(width_key, sizeof width_key, "%s.width", section);
+    snprintf(heads_key, sizeof heads_key, "%s.heads", section);
+    if (width % heads != 0)
+        return FAIL("%s: %s is %d, which %s = %d does not divide; use %d", WHERE(width_key), width_key, width,
+                    heads_key, heads, (width + 2 * heads - 1) / (2 * heads) * (2 * heads));
+    if (width / heads % 2 != 0)
+        return FAIL("%s: %s / %s is %d / %d = %d, rotary positions want an even width of a head; use "
+                    "%s = %d",
+                    WHERE(width_key), width_key, heads_key, width, heads, width / heads, width_key,
+                    width + heads);
+    return STATUS_OK;
+}
+
+static status check_slots(const checker *checker, const char *section, int32_t slots, int32_t batch) {
+    char key[64];
+    snprintf(key, sizeof key, "%s.gradient_slots", section);
+    if ((slots & (slots - 1)) != 0)
+        return FAIL("%s: %s is %d, wanted is a power of two: the gradient is summed in a balanced tree",
+                    WHERE(key), key, slots);
+    if (batch % slots != 0)
+        return FAIL("%s: %s is %d, which does not divide %s.batch = %d; use a power of two that does",
+                    WHERE(key), key, slots, section, batch);
+    return STATUS_OK;
+}
+
+status run_config_check(const run_config *c, run_config_where where, void *context) {
+    const checker local = {where, context};
+    const checker *checker = &local;
+    if (strchr(c->name, '/') != NULL)
+        return FAIL("%s: name is '%s', wanted is a name without '/'; set 'folder' to place the run elsewhere",
+                    WHERE("name"), c->name);
+    TRY(check_transformer(checker, "model.temporal", c->model.temporal.width, c->model.temporal.heads));
+    TRY(check_transformer(checker, "model.depth", c->model.depth.width, c->model.depth.heads));
+    TRY(check_transformer(checker, "embedding", c->embedding.width, c->embedding.heads));
+    TRY(check_slots(checker, "embedding", c->embedding.gradient_slots, c->embedding.batch));
+    TRY(check_slots(checker, "pretrain", c->pretrain.gradient_slots, c->pretrain.batch));
+    TRY(check_slots(checker, "train", c->train.gradient_slots, c->train.batch));
+    if (c->train.batch % c->train.group != 0)
+        return FAIL("%s: train.group is %d, which does not divide train.batch = %d; use a divisor of it",
+                    WHERE("train.group"), c->train.group, c->train.batch);
+    if (c->train.whiten_advantage && c->train.batch < 2)
+        return FAIL("%s: train.batch is 1, but train.whiten_advantage needs a deviation over the batch; use "
+                    "a batch of 2 or more, or train.whiten_advantage: false",
+                    WHERE("train.batch"));
+    return STATUS_OK;
+}

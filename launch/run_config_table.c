@@ -1,0 +1,193 @@
+#include "launch/run_config_table.h"
+
+#include "data/number_text.h"
+
+#include <string.h>
+
+static const char *const precisions[] = {"f32", "bf16", NULL};
+static const char *const reward_names[] = {"text_adherence", NULL};
+
+#define FIELD(member) (((run_config *)0)->member)
+#define TYPE(member)                                                                                         \
+    _Generic(FIELD(member),                                                                                  \
+        int32_t: SETTING_INTEGER32,                                                                          \
+        int64_t: SETTING_INTEGER64,                                                                          \
+        double: SETTING_REAL,                                                                                \
+        bool: SETTING_BOOLEAN,                                                                               \
+        char *: SETTING_TEXT,                                                                                \
+        run_precision: SETTING_WORD,                                                                         \
+        run_config_rewards: SETTING_REWARDS)
+#define ROW(member, initial, minimum, maximum, words, help)                                                  \
+    {                                                                                                        \
+#member, TYPE(member), offsetof(run_config, member), sizeof FIELD(member), initial, minimum,         \
+            maximum, words, help                                                                             \
+    }
+#define NUMBER(member, initial, minimum, maximum, help) ROW(member, initial, minimum, maximum, NULL, help)
+#define FLAG(member, initial, help) ROW(member, initial, 0, 1, NULL, help)
+#define TEXT(member, initial, help) ROW(member, initial, 0, 0, NULL, help)
+#define WORDS(member, initial, words, help) ROW(member, initial, 0, 0, words, help)
+
+enum { STEPS = 100000000, WIDTH = 65536, FRAMES = 65536, BATCH = 65536 };
+
+const setting run_settings[] = {
+    TEXT(name, "", "name of the run; empty: the file's name without .yaml"),
+    TEXT(folder, "", "folder of the run; empty: runs/NAME"),
+    NUMBER(seed, "1", 0, 9007199254740991.0, "of every random number of the run"),
+    NUMBER(threads, "0", 0, 1024, "threads a rank; 0: usable local cores / local ranks"),
+    TEXT(roles, "colocated", "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2"),
+
+    TEXT(data.tokens, "", "folder of the token shards"),
+    TEXT(data.codec, "", "codec file"),
+    TEXT(data.embedding, "", "joint text-music embedding: its file or folder"),
+    TEXT(data.base, "", "base policy that RL starts from: run folder of a pretraining"),
+
+    NUMBER(model.temporal.layers, "4", 1, 1024, "blocks of the temporal transformer (over frames)"),
+    NUMBER(model.temporal.width, "128", 2, WIDTH, "its model width"),
+    NUMBER(model.temporal.heads, "4", 1, 1024, "its attention heads"),
+    NUMBER(model.temporal.ffn, "0", 0, 4 * WIDTH,
+           "its feed-forward width; 0: 8 * width / 3 rounded up to 64"),
+    NUMBER(model.depth.layers, "1", 1, 1024, "blocks of the depth transformer (over the tokens of a frame)"),
+    NUMBER(model.depth.width, "96", 2, WIDTH, "its model width"),
+    NUMBER(model.depth.heads, "4", 1, 1024, "its attention heads"),
+    NUMBER(model.depth.ffn, "0", 0, 4 * WIDTH, "its feed-forward width; 0: 8 * width / 3 rounded up to 64"),
+    NUMBER(model.coarse_levels, "3", 1, 15,
+           "acoustic levels that the policy models, beside the semantic one"),
+    NUMBER(model.prefix, "12", 1, 1024, "prefix tokens that carry the caption or the music"),
+    NUMBER(model.prefix_codebook, "64", 2, 65536, "entries of each prefix codebook"),
+
+    NUMBER(embedding.layers, "2", 1, 1024, "blocks of each tower of the joint embedding"),
+    NUMBER(embedding.width, "128", 2, WIDTH, "model width of each tower"),
+    NUMBER(embedding.heads, "4", 1, 1024, "attention heads of each tower"),
+    NUMBER(embedding.ffn, "0", 0, 4 * WIDTH,
+           "feed-forward width of each tower; 0: 8 * width / 3 rounded up to 64"),
+    NUMBER(embedding.output, "64", 1, WIDTH, "numbers in an embedding"),
+    NUMBER(embedding.frames, "80", 1, FRAMES, "frames of a training crop, and of a reward segment"),
+    NUMBER(embedding.text_length, "48", 1, 4096, "word pieces that are read of a caption"),
+    NUMBER(embedding.vocabulary, "1000", 32, 65536, "word pieces of the tokeniser"),
+    NUMBER(embedding.word_dropout, "0.1", 0, 0.95, "share of word pieces dropped in training"),
+    NUMBER(embedding.batch, "128", 2, BATCH, "pairs a step; each is contrasted with the others"),
+    NUMBER(embedding.steps, "500", 1, STEPS, "training steps"),
+    NUMBER(embedding.learning_rate, "5e-4", 0, 1, "peak of the schedule"),
+    NUMBER(embedding.warm_up, "50", 0, STEPS, "steps of linear warm-up"),
+    NUMBER(embedding.weight_decay, "0.01", 0, 10, "of AdamW"),
+    NUMBER(embedding.initial_temperature, "0.07", 1e-3, 10, "of the contrastive loss; learned from there"),
+    NUMBER(embedding.gradient_slots, "1", 1, 4096, "fixed parts of the gradient sum; a power of two"),
+
+    NUMBER(pretrain.batch, "32", 1, BATCH, "clips a step"),
+    NUMBER(pretrain.steps, "600", 1, STEPS, "training steps of the base model"),
+    NUMBER(pretrain.frames, "125", 1, FRAMES, "frames of a training crop"),
+    NUMBER(pretrain.learning_rate, "2e-3", 0, 1, "peak of the cosine schedule"),
+    NUMBER(pretrain.final_learning_rate_ratio, "0.1", 0, 1, "end of the schedule / peak"),
+    NUMBER(pretrain.warm_up, "30", 0, STEPS, "steps of linear warm-up"),
+    NUMBER(pretrain.weight_decay, "0.01", 0, 10, "of AdamW"),
+    NUMBER(pretrain.beta1, "0.9", 0, 0.999999, "of AdamW"),
+    NUMBER(pretrain.beta2, "0.99", 0, 0.999999, "of AdamW"),
+    NUMBER(pretrain.epsilon, "1e-8", 1e-16, 1, "of AdamW"),
+    NUMBER(pretrain.gradient_clip, "1", 0, 1e9, "largest norm of the gradient; 0: no clipping"),
+    NUMBER(pretrain.gradient_slots, "4", 1, 4096,
+           "fixed parts of the gradient sum; a power of two that divides the batch"),
+    NUMBER(pretrain.prefix_dropout, "0", 0, 1, "share of clips trained without their prefix"),
+    NUMBER(pretrain.evaluate_every, "100", 0, STEPS, "steps between held-out losses; 0: only at the end"),
+    NUMBER(pretrain.evaluate_clips, "256", 1, 10000000, "held-out clips of an evaluation"),
+    NUMBER(pretrain.save_every, "200", 0, STEPS, "steps between checkpoints; 0: only at the end"),
+
+    NUMBER(train.steps, "60", 1, STEPS, "steps of reinforcement learning"),
+    NUMBER(train.batch, "64", 1, BATCH, "rollouts a step"),
+    NUMBER(train.group, "1", 1, BATCH, "rollouts of each caption; divides the batch"),
+    NUMBER(train.frames, "80", 1, FRAMES, "frames of a rollout"),
+    NUMBER(train.temperature, "0.99", 0.01, 100, "of sampling"),
+    NUMBER(train.alpha, "0.1", 0, 1, "weight of the KL to the base; the policy term has 1 - alpha"),
+    NUMBER(train.learning_rate, "1e-4", 0, 1, "of the policy"),
+    NUMBER(train.value_learning_rate, "3e-4", 0, 1, "of the value network"),
+    NUMBER(train.warm_up, "5", 0, STEPS, "steps of linear warm-up"),
+    NUMBER(train.beta1, "0.9", 0, 0.999999, "of AdamW"),
+    NUMBER(train.beta2, "0.99", 0, 0.999999, "of AdamW"),
+    NUMBER(train.epsilon, "1e-8", 1e-16, 1, "of AdamW"),
+    NUMBER(train.weight_decay, "0", 0, 10, "of AdamW"),
+    NUMBER(train.gradient_clip, "1", 0, 1e9, "largest norm of the gradient; 0: no clipping"),
+    NUMBER(train.gradient_slots, "8", 1, 4096,
+           "fixed parts of the gradient sum; a power of two that divides the batch"),
+    FLAG(train.whiten_advantage, "true", "divide the advantage by its deviation over the batch"),
+    NUMBER(train.advantage_std_floor, "1e-3", 1e-12, 1e6, "smallest deviation to divide by"),
+    FLAG(train.whiten_reward, "true",
+         "shift and scale each reward by its mean and deviation on the base model"),
+    NUMBER(train.whiten_samples, "256", 2, 1000000, "samples of the base model for that"),
+    NUMBER(train.lag, "0", 0, 16, "step k is sampled with the weights of step k - lag; 0: synchronous"),
+    NUMBER(train.importance_cap, "2", 1, 1e6, "truncation of the importance weights"),
+    NUMBER(train.evaluate_every, "20", 0, STEPS,
+           "steps between held-out evaluations; 0: only first and last"),
+    NUMBER(train.evaluate_captions, "256", 2, 10000000, "held-out captions of an evaluation"),
+    NUMBER(train.save_every, "20", 0, STEPS, "steps between checkpoints; 0: only at the end"),
+    NUMBER(train.keep, "3", 1, 1000000, "newest checkpoints kept"),
+    WORDS(train.rollout_precision, "f32", precisions, "of the weights while sampling"),
+    NUMBER(train.save_rollouts_every, "0", 0, STEPS, "steps between saved rollout batches; 0: never"),
+    WORDS(train.rewards, "[{name: text_adherence, weight: 1}]", reward_names,
+          "what is maximised: the weighted sum"),
+
+    NUMBER(samples.count, "8", 0, 1024, "held-out captions to make clips of for listening"),
+    NUMBER(samples.iterations, "32", 1, 10000, "phase reconstruction of these clips"),
+};
+const int run_setting_count = sizeof run_settings / sizeof run_settings[0];
+
+const setting *run_setting_find(const char *key) {
+    for (int i = 0; i < run_setting_count; i++)
+        if (strcmp(run_settings[i].key, key) == 0)
+            return &run_settings[i];
+    return NULL;
+}
+
+static const void *field(const run_config *config, const setting *s) {
+    return (const char *)config + s->offset;
+}
+
+int64_t run_setting_integer(const run_config *config, const setting *s) {
+    switch (s->type) {
+    case SETTING_INTEGER64:
+        return *(const int64_t *)field(config, s);
+    case SETTING_BOOLEAN:
+        return *(const bool *)field(config, s);
+    case SETTING_WORD:
+        return (int64_t) * (const run_precision *)field(config, s);
+    default:
+        return *(const int32_t *)field(config, s);
+    }
+}
+
+double run_setting_real(const run_config *config, const setting *s) {
+    return *(const double *)field(config, s);
+}
+
+const char *run_setting_text(const run_config *config, const setting *s) {
+    return field(config, s);
+}
+
+const char *run_setting_wanted(const setting *s, char *buffer, size_t capacity) {
+    char low[NUMBER_TEXT_MAX], high[NUMBER_TEXT_MAX];
+    switch (s->type) {
+    case SETTING_INTEGER32:
+    case SETTING_INTEGER64:
+        snprintf(buffer, capacity, "a whole number from %.0f to %.0f", s->minimum, s->maximum);
+        break;
+    case SETTING_REAL:
+        number_text_format(low, s->minimum);
+        number_text_format(high, s->maximum);
+        snprintf(buffer, capacity, "a number from %s to %s", low, high);
+        break;
+    case SETTING_BOOLEAN:
+        snprintf(buffer, capacity, "true or false");
+        break;
+    case SETTING_TEXT:
+        snprintf(buffer, capacity, "text");
+        break;
+    case SETTING_REWARDS:
+        snprintf(buffer, capacity, "a list of {name, weight}");
+        break;
+    case SETTING_WORD: {
+        size_t used = (size_t)snprintf(buffer, capacity, "one of");
+        for (int i = 0; s->words[i] != NULL && used < capacity; i++)
+            used += (size_t)snprintf(buffer + used, capacity - used, "%s %s", i > 0 ? "," : "", s->words[i]);
+        break;
+    }
+    }
+    return buffer;
+}
