@@ -93,25 +93,23 @@ status publish_write(publisher *p, const void *bytes, size_t count) {
     return STATUS_OK;
 }
 
-status publish_commit(publisher *p) {
-    if (fsync(p->file) != 0) {
-        status result = failed("sync", p->temporary, errno);
-        publish_abort(p);
-        return result;
-    }
+status publish_seal(publisher *p) {
+    if (fsync(p->file) != 0)
+        return failed("sync", p->temporary, errno);
     int closed = close(p->file);
     p->file = -1;
-    if (closed != 0) {
-        status result = failed("close", p->temporary, errno);
+    return closed == 0 ? STATUS_OK : failed("close", p->temporary, errno);
+}
+
+status publish_commit(publisher *p) {
+    status result = p->file >= 0 ? publish_seal(p) : STATUS_OK;
+    if (result == STATUS_OK && rename(p->temporary, p->path) != 0)
+        result = failed("publish", p->path, errno);
+    if (result != STATUS_OK) {
         publish_abort(p);
         return result;
     }
-    if (rename(p->temporary, p->path) != 0) {
-        status result = failed("publish", p->path, errno);
-        publish_abort(p);
-        return result;
-    }
-    status result = sync_folder_of(p->path);
+    result = sync_folder_of(p->path);
     memory_free(p);
     return result;
 }
@@ -134,6 +132,12 @@ status publish_file(const char *path, const void *bytes, size_t count) {
         return result;
     }
     return publish_commit(p);
+}
+
+status publish_remove(const char *path) {
+    if (unlink(path) != 0)
+        return errno == ENOENT ? STATUS_OK : failed("remove", path, errno);
+    return sync_folder_of(path);
 }
 
 status publish_make_folder(const char *path) {

@@ -16,6 +16,11 @@ status publish_open(publisher **out, const char *path);
 // Appends. On failure the publisher must be aborted.
 status publish_write(publisher *publisher, const void *bytes, size_t count);
 
+// Makes the bytes durable under PATH.tmp and releases the file descriptor, so that many files can be prepared
+// and then published together by publish_commit. On failure the publisher must be aborted. Nothing may be
+// written afterwards.
+status publish_seal(publisher *publisher);
+
 // Makes the file durable under its name and frees the publisher, also on failure (then PATH is untouched and
 // PATH.tmp is removed).
 status publish_commit(publisher *publisher);
@@ -23,8 +28,11 @@ status publish_commit(publisher *publisher);
 // Removes PATH.tmp and frees the publisher. NULL is allowed.
 void publish_abort(publisher *publisher);
 
-// The three calls above for a whole buffer.
+// Open, write and commit for a whole buffer.
 status publish_file(const char *path, const void *bytes, size_t count);
+
+// Removes a published file, durably; one that is not there is no error.
+status publish_remove(const char *path);
 
 // Creates the folder and its missing parents, durably.
 status publish_make_folder(const char *path);

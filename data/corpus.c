@@ -1,0 +1,290 @@
+#include "data/digest.h"
+#include "data/shard_internal.h"
+#include "data/shard_read.h"
+#include "kernels/memory.h"
+#include "kernels/philox.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct corpus {
+    size_t shards, clips;
+    shard **shard; // [shards]
+    size_t *first; // [shards + 1] index in the corpus of a shard's first clip
+};
+
+typedef struct shard_name {
+    char prefix[SHARD_PREFIX_MAX];
+    uint32_t index;
+} shard_name;
+
+static int compare_names(const void *a, const void *b) {
+    const shard_name *x = a, *y = b;
+    int order = strcmp(x->prefix, y->prefix);
+    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+// Shards of a folder by prefix and index. An HDF5 file of another name is refused rather than passed over.
+static status list_folder(const char *folder, shard_name **out, size_t *count) {
+    *out = NULL;
+    *count = 0;
+    DIR *stream = opendir(folder);
+    if (stream == NULL)
+        return FAIL("cannot open corpus folder %s: %s", folder, strerror(errno));
+    size_t capacity = 0;
+    status result = STATUS_OK;
+    for (struct dirent *entry; result == STATUS_OK && (entry = readdir(stream)) != NULL;) {
+        shard_name name;
+        size_t length = strlen(entry->d_name);
+        if (length < 3 || strcmp(entry->d_name + length - 3, ".h5") != 0)
+            continue;
+        if (!shard_name_parse(entry->d_name, name.prefix, &name.index)) {
+            result = FAIL("%s/%s is not named as a shard (PREFIX-00000.h5); move it out of the corpus folder",
+                          folder, entry->d_name);
+            break;
+        }
+        if (*count == capacity) {
+            shard_name *larger;
+            capacity = capacity * 2 + 64;
+            TRY_GOTO(result, memory_allocate((void **)&larger, capacity * sizeof *larger, "shard names"),
+                     done);
+            if (*count > 0)
+                memcpy(larger, *out, *count * sizeof *larger);
+            memory_free(*out);
+            *out = larger;
+        }
+        (*out)[(*count)++] = name;
+    }
+    if (result == STATUS_OK && *count == 0)
+        result =
+            FAIL("no shards (*.h5) in %s; make some with 'musicrl corpus make' or 'musicrl corpus import'",
+                 folder);
+    if (result == STATUS_OK)
+        qsort(*out, *count, sizeof **out, compare_names);
+done:
+    closedir(stream);
+    if (result != STATUS_OK) {
+        memory_free(*out);
+        *out = NULL;
+    }
+    return result;
+}
+
+static status reserve(corpus *c, size_t shards) {
+    TRY(memory_allocate((void **)&c->shard, shards * sizeof(shard *), "corpus"));
+    return memory_allocate((void **)&c->first, (shards + 1) * sizeof *c->first, "corpus");
+}
+
+static status take_shard(corpus *c, const char *path) {
+    shard *next;
+    TRY(shard_open(&next, path));
+    c->shard[c->shards] = next;
+    c->first[c->shards + 1] = c->first[c->shards] + shard_clip_count(next);
+    c->clips = c->first[++c->shards];
+    if (c->shards == 1)
+        return STATUS_OK;
+    return shard_format_compare(shard_get_format(c->shard[0]), shard_get_path(c->shard[0]),
+                                shard_get_format(next), path);
+}
+
+// Every prefix must run from 0 to its last shard without a gap or a stranger.
+static status check_chain(const corpus *c, const char *folder, const shard_name *name) {
+    for (size_t i = 0; i < c->shards; i++) {
+        const shard_link *link = shard_get_link(c->shard[i]);
+        int begins = i == 0 || strcmp(name[i].prefix, name[i - 1].prefix) != 0;
+        int ends = i + 1 == c->shards || strcmp(name[i].prefix, name[i + 1].prefix) != 0;
+        uint32_t wanted = begins ? 0 : name[i - 1].index + 1;
+        if (name[i].index != wanted)
+            return FAIL("%s: shard %s-%05u.h5 is missing; copy it there or make the corpus again", folder,
+                        name[i].prefix, wanted);
+        if (link->index != name[i].index)
+            return FAIL("%s was written as number %u; give it back its name", shard_get_path(c->shard[i]),
+                        link->index);
+        const char *previous = begins ? "" : shard_get_link(c->shard[i - 1])->digest;
+        if (strcmp(link->previous, previous) != 0)
+            return FAIL("%s does not follow %s-%05u.h5: they are of different runs; make the corpus again",
+                        shard_get_path(c->shard[i]), name[i].prefix, wanted - 1);
+        if (ends && !link->last)
+            return FAIL("%s: shard %s-%05u.h5 is missing; copy it there or make the corpus again", folder,
+                        name[i].prefix, wanted + 1);
+        if (!ends && link->last)
+            return FAIL(
+                "%s is the last of its run, but %s-%05u.h5 follows; remove what is left of another run",
+                shard_get_path(c->shard[i]), name[i].prefix, wanted + 1);
+    }
+    return STATUS_OK;
+}
+
+static status open_folder(corpus *c, const char *folder) {
+    shard_name *name = NULL;
+    size_t count = 0;
+    status result;
+    TRY_GOTO(result, list_folder(folder, &name, &count), done);
+    TRY_GOTO(result, reserve(c, count), done);
+    for (size_t i = 0; i < count; i++) {
+        char path[PATH_MAX];
+        if (snprintf(path, sizeof path, "%s/%s-%05u.h5", folder, name[i].prefix, name[i].index) >= PATH_MAX) {
+            result = FAIL("path is too long: %.60s...", folder);
+            goto done;
+        }
+        TRY_GOTO(result, take_shard(c, path), done);
+    }
+    result = check_chain(c, folder, name);
+done:
+    memory_free(name);
+    return result;
+}
+
+static int compare_texts(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static status check_ids(const corpus *c, const char *path) {
+    const char **id;
+    TRY(memory_allocate((void **)&id, c->clips * sizeof *id, "clip ids"));
+    status result = STATUS_OK;
+    for (size_t i = 0; i < c->clips; i++) {
+        shard_clip clip;
+        TRY_GOTO(result, corpus_read_strings(c, i, &clip), done);
+        id[i] = clip.id;
+    }
+    qsort(id, c->clips, sizeof *id, compare_texts);
+    for (size_t i = 1; i < c->clips; i++)
+        if (strcmp(id[i - 1], id[i]) == 0) {
+            result = FAIL("%s: two clips have the id '%s'; ids must be unique in a corpus", path, id[i]);
+            break;
+        }
+done:
+    memory_free(id);
+    return result;
+}
+
+status corpus_open_any(corpus **out, const char *path) {
+    *out = NULL;
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return FAIL("cannot open corpus %s: %s", path, strerror(errno));
+    corpus *c;
+    TRY(memory_allocate((void **)&c, sizeof *c, "corpus"));
+    status result;
+    if (S_ISDIR(info.st_mode))
+        result = open_folder(c, path);
+    else {
+        result = reserve(c, 1);
+        if (result == STATUS_OK)
+            result = take_shard(c, path);
+    }
+    if (result == STATUS_OK)
+        result = check_ids(c, path);
+    if (result != STATUS_OK) {
+        corpus_close(c);
+        return result;
+    }
+    *out = c;
+    return STATUS_OK;
+}
+
+status corpus_open(corpus **out, const char *path, shard_kind kind) {
+    TRY(corpus_open_any(out, path));
+    if (corpus_get_format(*out)->kind == kind)
+        return STATUS_OK;
+    corpus_close(*out);
+    *out = NULL;
+    if (kind == SHARD_TOKENS)
+        return FAIL("%s holds audio, tokens are needed; encode it with 'musicrl codec encode'", path);
+    return FAIL("%s holds tokens, audio is needed; give the corpus that they were made from", path);
+}
+
+void corpus_close(corpus *c) {
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < c->shards; i++)
+        shard_close(c->shard[i]);
+    memory_free(c->shard);
+    memory_free(c->first);
+    memory_free(c);
+}
+
+const shard_format *corpus_get_format(const corpus *c) {
+    return shard_get_format(c->shard[0]);
+}
+
+size_t corpus_clip_count(const corpus *c) {
+    return c->clips;
+}
+
+size_t corpus_shard_count(const corpus *c) {
+    return c->shards;
+}
+
+// The shard that holds clip `index`, and the clip's index in it.
+static status find_clip(const corpus *c, size_t index, const shard **out, size_t *within) {
+    if (index >= c->clips)
+        return FAIL("the corpus of %s has %zu clips, clip %zu was asked for", shard_get_path(c->shard[0]),
+                    c->clips, index);
+    size_t low = 0, high = c->shards; // first[low] <= index < first[high]
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (c->first[middle] <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    *out = c->shard[low];
+    *within = index - c->first[low];
+    return STATUS_OK;
+}
+
+status corpus_read_strings(const corpus *c, size_t index, shard_clip *out) {
+    const shard *holder = NULL;
+    size_t within = 0;
+    TRY(find_clip(c, index, &holder, &within));
+    return shard_read_strings(holder, within, out);
+}
+
+status corpus_read_audio(const corpus *c, size_t index, int16_t *out) {
+    const shard *holder = NULL;
+    size_t within = 0;
+    TRY(find_clip(c, index, &holder, &within));
+    return shard_read_audio(holder, within, 1, out);
+}
+
+status corpus_read_tokens(const corpus *c, size_t index, uint16_t *out) {
+    const shard *holder = NULL;
+    size_t within = 0;
+    TRY(find_clip(c, index, &holder, &within));
+    return shard_read_tokens(holder, within, 1, out);
+}
+
+int caption_is_held_out(const char *caption) {
+    return digest_text(caption) % 10 == 0;
+}
+
+status corpus_split(const corpus *c, int held_out, size_t *out, size_t *count) {
+    *count = 0;
+    for (size_t i = 0; i < c->clips; i++) {
+        shard_clip clip;
+        TRY(corpus_read_strings(c, i, &clip));
+        if (caption_is_held_out(clip.caption) == (held_out != 0))
+            out[(*count)++] = i;
+    }
+    return STATUS_OK;
+}
+
+void corpus_shuffle(size_t *indices, size_t count, uint64_t seed, uint64_t epoch) {
+    enum { PURPOSE = 0x53485546 }; // keeps these draws apart from other uses of the seed
+    for (uint64_t i = count; i > 1; i--) {
+        philox_block block = philox(seed, (uint32_t)i, (uint32_t)(i >> 32), (uint32_t)epoch,
+                                    (uint32_t)(epoch >> 32) ^ PURPOSE);
+        uint64_t random = (uint64_t)block.word[1] << 32 | block.word[0];
+        uint64_t chosen = (uint64_t)(((unsigned __int128)random * i) >> 64);
+        size_t kept = indices[i - 1];
+        indices[i - 1] = indices[chosen];
+        indices[chosen] = kept;
+    }
+}

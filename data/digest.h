@@ -1,0 +1,24 @@
+// Digests of files and texts: XXH3 (https://xxhash.com), 128 bits in its canonical byte order. They detect
+// damage and name contents; they are no protection against a forger.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct digest {
+    uint8_t byte[16]; // most significant first
+} digest;
+
+enum { DIGEST_HEX = 33 }; // 32 lower-case hexadecimal digits and the terminator
+
+// Of one buffer.
+digest digest_bytes(const void *bytes, size_t count);
+
+// Of two buffers as if they were joined.
+digest digest_joined(const void *head, size_t head_count, const void *tail, size_t tail_count);
+
+int digest_equal(const digest *a, const digest *b);
+void digest_to_hex(const digest *digest, char out[DIGEST_HEX]);
+
+// XXH3-64, seed 0, of the bytes of a text without its terminator.
+uint64_t digest_text(const char *text);
