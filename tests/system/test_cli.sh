@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The command line: help of every command, wrong usage, exit statuses. Commands are read from --help itself, so that
+# a new one is tested as soon as it is listed.
+set -uo pipefail
+musicrl=${MUSICRL:?path of the program}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+status=0
+
+check() { # NAME WANTED_STATUS WANTED_TEXT STREAM(stdout|stderr) COMMAND...
+    local name=$1 wanted=$2 text=$3 stream=$4 rc=0
+    shift 4
+    timeout 60 "$@" </dev/null >"$scratch/stdout" 2>"$scratch/stderr" || rc=$?
+    if ((rc != wanted)); then
+        echo "FAIL $name: exit status $rc, wanted $wanted: $*"
+        sed 's/^/    /' "$scratch/stdout" "$scratch/stderr"
+        status=1
+    elif ! grep -qF -- "$text" "$scratch/$stream"; then
+        echo "FAIL $name: '$text' is not in $stream of: $*"
+        sed 's/^/    /' "$scratch/$stream"
+        status=1
+    else
+        echo "ok $name"
+    fi
+}
+
+commands() { # COMMAND...: the names that "COMMAND... --help" lists
+    "$@" --help | sed -nE 's/^  ([a-z]+) +[^ ].*/\1/p'
+}
+
+check_commands() { # COMMAND...
+    local -a prefix=("$@")
+    local name found=0
+    while read -r name; do
+        found=1
+        if "${prefix[@]}" "$name" --help 2>/dev/null | head -n 1 | grep -q 'COMMAND \[OPTION\.\.\.\]$'; then
+            check "help ${prefix[*]:1} $name" 0 "Usage: musicrl ${prefix[*]:1}${prefix[1]:+ }$name COMMAND" stdout \
+                "${prefix[@]}" "$name" --help
+            check_commands "${prefix[@]}" "$name"
+        else
+            check "help ${prefix[*]:1} $name" 0 "Usage: musicrl ${prefix[*]:1}${prefix[1]:+ }$name" stdout \
+                "${prefix[@]}" "$name" --help
+            check "unknown option ${prefix[*]:1} $name" 2 "unrecognized option '--no-such-option'" stderr \
+                "${prefix[@]}" "$name" --no-such-option
+        fi
+    done < <(commands "${prefix[@]}")
+    if ((!found)); then
+        echo "FAIL ${prefix[*]}: --help lists no command"
+        status=1
+    fi
+    check "unknown command ${prefix[*]:1}" 2 "unknown command 'no-such-command'; did you mean '" stderr \
+        "${prefix[@]}" no-such-command
+    check "no command ${prefix[*]:1}" 2 "COMMAND" stdout "${prefix[@]}"
+}
+
+check_commands "$musicrl"
+check "nearest command" 2 "did you mean 'doctor'?" stderr "$musicrl" docter
+check "version" 0 "musicrl " stdout "$musicrl" --version
+check "doctor" 0 "ok       processor" stdout "$musicrl" doctor
+# Nothing of PATH is needed by the doctor itself.
+check "doctor without PATH" 0 "mpirun" stdout env PATH=/nowhere "$musicrl" doctor
+exit "$status"
