@@ -180,3 +180,69 @@ status publish_sweep(const char *folder) {
     closedir(stream);
     return result;
 }
+
+struct appender {
+    int file;
+    uint64_t size;
+    char path[PATH_MAX];
+};
+
+status append_open(appender **out, const char *path) {
+    *out = NULL;
+    appender *a;
+    TRY(memory_allocate((void **)&a, sizeof *a, "appender"));
+    a->file = -1;
+    status result;
+    struct stat info;
+    if (snprintf(a->path, sizeof a->path, "%s", path) >= (int)sizeof a->path) {
+        result = FAIL("path is too long: %.60s...", path);
+        goto failed;
+    }
+    a->file = open(a->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (a->file < 0) {
+        result = failed("open", a->path, errno);
+        goto failed;
+    }
+    if (fstat(a->file, &info) != 0) {
+        result = failed("look at", a->path, errno);
+        goto failed;
+    }
+    TRY_GOTO(result, sync_folder_of(a->path), failed);
+    a->size = (uint64_t)info.st_size;
+    *out = a;
+    return STATUS_OK;
+failed:
+    if (a->file >= 0)
+        close(a->file);
+    memory_free(a);
+    return result;
+}
+
+status append_write(appender *a, const void *bytes, size_t count) {
+    ssize_t written;
+    do
+        written = pwrite(a->file, bytes, count, (off_t)a->size);
+    while (written < 0 && errno == EINTR);
+    if (written >= 0 && (size_t)written == count) {
+        a->size += count;
+        return STATUS_OK;
+    }
+    status result = failed("append to", a->path, written < 0 ? errno : ENOSPC);
+    if (written > 0 && ftruncate(a->file, (off_t)a->size) != 0)
+        return status_prefix(result, "%s now ends in half a record: ", a->path);
+    return result;
+}
+
+status append_sync(appender *a) {
+    return fsync(a->file) == 0 ? STATUS_OK : failed("sync", a->path, errno);
+}
+
+status append_close(appender *a) {
+    if (a == NULL)
+        return STATUS_OK;
+    status result = append_sync(a);
+    if (close(a->file) != 0 && result == STATUS_OK)
+        result = failed("close", a->path, errno);
+    memory_free(a);
+    return result;
+}

@@ -39,3 +39,20 @@ status publish_make_folder(const char *path);
 
 // Removes *.tmp left in a folder (not below it) by a killed writer; a missing folder is no error.
 status publish_sweep(const char *folder);
+
+// Files that grow record by record (metrics, event files) are the one exception to renaming: each record is
+// one pwrite at the end, and a record that does not fit is taken back, so that the file ends after a whole
+// record unless the machine itself stops in between.
+typedef struct appender appender;
+
+// Opens PATH for appending; a missing file is created, durably.
+status append_open(appender **out, const char *path);
+
+// Appends one record. On failure the file is as it was before.
+status append_write(appender *appender, const void *bytes, size_t count);
+
+// Makes everything appended so far durable.
+status append_sync(appender *appender);
+
+// Syncs, closes and frees, also on failure. NULL is allowed.
+status append_close(appender *appender);
