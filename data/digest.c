@@ -1,7 +1,13 @@
 #include "data/digest.h"
 
+#include "kernels/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 // Inlined, so that no state has to be allocated for a digest of two parts.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -25,6 +31,70 @@ digest digest_joined(const void *head, size_t head_count, const void *tail, size
     XXH3_128bits_update(&state, head, head_count);
     XXH3_128bits_update(&state, tail, tail_count);
     return canonical(XXH3_128bits_digest(&state));
+}
+
+struct digest_stream {
+    XXH3_state_t state;
+};
+
+status digest_stream_create(digest_stream **out) {
+    TRY(memory_allocate((void **)out, sizeof **out, "digest"));
+    XXH3_INITSTATE(&(*out)->state);
+    XXH3_128bits_reset(&(*out)->state);
+    return STATUS_OK;
+}
+
+void digest_stream_update(digest_stream *stream, const void *bytes, size_t count) {
+    if (count > 0)
+        XXH3_128bits_update(&stream->state, bytes, count);
+}
+
+digest digest_stream_read(const digest_stream *stream) {
+    return canonical(XXH3_128bits_digest(&stream->state));
+}
+
+void digest_stream_destroy(digest_stream *stream) {
+    memory_free(stream);
+}
+
+status digest_file(const char *path, uint64_t *bytes, digest *out) {
+    *bytes = 0;
+    // Not to hang on a pipe of that name.
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0 && errno == ENOENT)
+        return FAIL("%s is missing", path);
+    if (file < 0)
+        return FAIL("cannot open %s: %s", path, strerror(errno));
+    enum { CHUNK = 1 << 20 };
+    status result = STATUS_OK;
+    digest_stream *stream = NULL;
+    unsigned char *chunk = NULL;
+    struct stat info;
+    if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
+        result = FAIL("%s is not a file", path);
+        goto done;
+    }
+    TRY_GOTO(result, digest_stream_create(&stream), done);
+    TRY_GOTO(result, memory_allocate((void **)&chunk, CHUNK, "digest chunk"), done);
+    for (;;) {
+        ssize_t got = read(file, chunk, CHUNK);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            result = FAIL("cannot read %s: %s", path, strerror(errno));
+            goto done;
+        }
+        if (got == 0)
+            break;
+        digest_stream_update(stream, chunk, (size_t)got);
+        *bytes += (uint64_t)got;
+    }
+    *out = digest_stream_read(stream);
+done:
+    memory_free(chunk);
+    digest_stream_destroy(stream);
+    close(file);
+    return result;
 }
 
 int digest_equal(const digest *a, const digest *b) {

@@ -2,6 +2,8 @@
 // damage and name contents; they are no protection against a forger.
 #pragma once
 
+#include "kernels/status.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +18,16 @@ digest digest_bytes(const void *bytes, size_t count);
 
 // Of two buffers as if they were joined.
 digest digest_joined(const void *head, size_t head_count, const void *tail, size_t tail_count);
+
+// The size and digest of a file.
+status digest_file(const char *path, uint64_t *bytes, digest *out);
+
+// Of bytes that come in pieces.
+typedef struct digest_stream digest_stream;
+status digest_stream_create(digest_stream **out);
+void digest_stream_update(digest_stream *stream, const void *bytes, size_t count);
+digest digest_stream_read(const digest_stream *stream); // of the bytes so far
+void digest_stream_destroy(digest_stream *stream);      // NULL is allowed
 
 int digest_equal(const digest *a, const digest *b);
 void digest_to_hex(const digest *digest, char out[DIGEST_HEX]);

@@ -13,6 +13,7 @@
 
 struct publisher {
     int file;
+    digest_stream *digest; // of what was appended
     uint64_t offset;
     char path[PATH_MAX];
     char temporary[PATH_MAX];
@@ -27,6 +28,8 @@ static const char *mend(int error) {
     case EACCES:
     case EROFS:
         return "; choose a folder that can be written";
+    case EFBIG:
+        return "; the limit on file sizes is reached: raise it (ulimit -f) and run again";
     case ENOENT:
         return "; the folder is missing";
     default:
@@ -36,6 +39,16 @@ static const char *mend(int error) {
 
 static status failed(const char *action, const char *path, int error) {
     return FAIL("cannot %s %s: %s%s", action, path, strerror(error), mend(error));
+}
+
+static status sync_folder(const char *folder) {
+    int file = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file < 0)
+        return failed("open folder", folder, errno);
+    int result = fsync(file);
+    int error = errno;
+    close(file);
+    return result == 0 ? STATUS_OK : failed("sync folder", folder, error);
 }
 
 static status sync_folder_of(const char *path) {
@@ -48,13 +61,19 @@ static status sync_folder_of(const char *path) {
         folder[1] = '\0';
     else
         *slash = '\0';
-    int file = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (file < 0)
-        return failed("open folder", folder, errno);
-    int result = fsync(file);
-    int error = errno;
-    close(file);
-    return result == 0 ? STATUS_OK : failed("sync folder", folder, error);
+    return sync_folder(folder);
+}
+
+static status temporary_name(const char *path, char *temporary) {
+    if (snprintf(temporary, PATH_MAX, "%.*s.tmp", PATH_MAX - 8, path) != (int)strlen(path) + 4)
+        return FAIL("path is too long: %.60s...", path);
+    return STATUS_OK;
+}
+
+// A publisher whose digest or file may be missing.
+static void discard(publisher *p) {
+    digest_stream_destroy(p->digest);
+    memory_free(p);
 }
 
 status publish_open(publisher **out, const char *path) {
@@ -62,20 +81,21 @@ status publish_open(publisher **out, const char *path) {
     publisher *p;
     TRY(memory_allocate((void **)&p, sizeof *p, "publisher"));
     p->file = -1;
-    int length = snprintf(p->path, sizeof p->path, "%s", path);
-    int longer = snprintf(p->temporary, sizeof p->temporary, "%.*s.tmp", PATH_MAX - 8, path);
-    if (length >= (int)sizeof p->path || longer != length + 4) {
-        memory_free(p);
-        return FAIL("path is too long: %.60s...", path);
-    }
+    status result = temporary_name(path, p->temporary);
+    if (result != STATUS_OK)
+        goto failed;
+    snprintf(p->path, sizeof p->path, "%s", path);
+    TRY_GOTO(result, digest_stream_create(&p->digest), failed);
     p->file = open(p->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (p->file < 0) {
-        status result = failed("create", p->temporary, errno);
-        memory_free(p);
-        return result;
+        result = failed("create", p->temporary, errno);
+        goto failed;
     }
     *out = p;
     return STATUS_OK;
+failed:
+    discard(p);
+    return result;
 }
 
 status publish_write(publisher *p, const void *bytes, size_t count) {
@@ -86,11 +106,17 @@ status publish_write(publisher *p, const void *bytes, size_t count) {
             continue;
         if (written <= 0)
             return failed("write", p->temporary, written < 0 ? errno : ENOSPC);
+        digest_stream_update(p->digest, next, (size_t)written);
         next += written;
         p->offset += (uint64_t)written;
         count -= (size_t)written;
     }
     return STATUS_OK;
+}
+
+void publish_receipt(const publisher *p, uint64_t *bytes, digest *out) {
+    *bytes = p->offset;
+    *out = digest_stream_read(p->digest);
 }
 
 status publish_seal(publisher *p) {
@@ -110,7 +136,7 @@ status publish_commit(publisher *p) {
         return result;
     }
     result = sync_folder_of(p->path);
-    memory_free(p);
+    discard(p);
     return result;
 }
 
@@ -120,7 +146,7 @@ void publish_abort(publisher *p) {
     if (p->file >= 0)
         close(p->file);
     unlink(p->temporary);
-    memory_free(p);
+    discard(p);
 }
 
 status publish_file(const char *path, const void *bytes, size_t count) {
@@ -165,6 +191,82 @@ status publish_make_folder(const char *path) {
     return STATUS_OK;
 }
 
+// Removes an entry of the folder `parent` and, if it is a folder, what it holds; links are not followed.
+// Returns 0 or an errno.
+static int remove_tree(int parent, const char *name) {
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EISDIR && errno != EPERM)
+        return errno;
+    int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder < 0)
+        return errno;
+    DIR *stream = fdopendir(folder);
+    if (stream == NULL) {
+        int error = errno;
+        close(folder);
+        return error;
+    }
+    int error = 0;
+    for (struct dirent *entry; error == 0 && (entry = readdir(stream)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            error = remove_tree(folder, entry->d_name);
+    }
+    closedir(stream);
+    if (error == 0 && unlinkat(parent, name, AT_REMOVEDIR) != 0)
+        error = errno;
+    return error;
+}
+
+static status refuse_existing(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) == 0)
+        return FAIL("%s is there already; remove it or choose another name", path);
+    return errno == ENOENT ? STATUS_OK : failed("look at", path, errno);
+}
+
+status publish_begin_folder(const char *path, char *temporary) {
+    TRY(temporary_name(path, temporary));
+    TRY(refuse_existing(path));
+    int error = remove_tree(AT_FDCWD, temporary);
+    if (error != 0)
+        return failed("remove stale", temporary, error);
+    if (mkdir(temporary, 0755) != 0)
+        return failed("create folder", temporary, errno);
+    return STATUS_OK;
+}
+
+status publish_commit_folder(const char *path) {
+    char temporary[PATH_MAX];
+    TRY(temporary_name(path, temporary));
+    TRY(sync_folder(temporary));
+    return publish_rename(temporary, path);
+}
+
+void publish_abort_folder(const char *path) {
+    char temporary[PATH_MAX];
+    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) < (int)sizeof temporary)
+        remove_tree(AT_FDCWD, temporary);
+}
+
+status publish_remove_folder(const char *path) {
+    char temporary[PATH_MAX];
+    TRY(temporary_name(path, temporary));
+    int error = remove_tree(AT_FDCWD, temporary);
+    if (error != 0)
+        return failed("remove stale", temporary, error);
+    TRY(publish_rename(path, temporary));
+    error = remove_tree(AT_FDCWD, temporary);
+    return error == 0 ? STATUS_OK : failed("remove", temporary, error);
+}
+
+status publish_rename(const char *from, const char *to) {
+    TRY(refuse_existing(to));
+    if (rename(from, to) != 0)
+        return failed("publish", to, errno);
+    return sync_folder_of(to);
+}
+
 status publish_sweep(const char *folder) {
     DIR *stream = opendir(folder);
     if (stream == NULL)
@@ -174,8 +276,10 @@ status publish_sweep(const char *folder) {
         size_t length = strlen(entry->d_name);
         if (length < 5 || strcmp(entry->d_name + length - 4, ".tmp") != 0)
             continue;
-        if (unlinkat(dirfd(stream), entry->d_name, 0) != 0 && errno != ENOENT)
-            result = failed("remove stale", entry->d_name, errno);
+        int error = remove_tree(dirfd(stream), entry->d_name);
+        if (error != 0)
+            result =
+                FAIL("cannot remove stale %s/%s: %s%s", folder, entry->d_name, strerror(error), mend(error));
     }
     closedir(stream);
     return result;

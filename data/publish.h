@@ -1,8 +1,11 @@
 // The one place that writes files which outlive the process. A file is written as PATH.tmp, fsynced, renamed
-// to PATH, and its folder is fsynced: a reader sees the whole file or none, whenever the writer is killed.
-// Only open, pwrite, fsync and rename are used, never stdio, so that faults can be injected at each call.
+// to PATH, and its folder is fsynced: a reader sees the whole file or none, whenever the writer is killed. A
+// folder of files is built as PATH.tmp/ and renamed likewise. Only open, mkdir, pwrite, fsync and rename are
+// used, never stdio, so that faults can be injected at each call. Writing past a file-size limit is an error
+// like a full disk, provided that the process ignores SIGXFSZ.
 #pragma once
 
+#include "data/digest.h"
 #include "kernels/status.h"
 
 #include <stddef.h>
@@ -15,6 +18,9 @@ status publish_open(publisher **out, const char *path);
 
 // Appends. On failure the publisher must be aborted.
 status publish_write(publisher *publisher, const void *bytes, size_t count);
+
+// The number and digest of the bytes appended so far.
+void publish_receipt(const publisher *publisher, uint64_t *bytes, digest *out);
 
 // Makes the bytes durable under PATH.tmp and releases the file descriptor, so that many files can be prepared
 // and then published together by publish_commit. On failure the publisher must be aborted. Nothing may be
@@ -37,7 +43,26 @@ status publish_remove(const char *path);
 // Creates the folder and its missing parents, durably.
 status publish_make_folder(const char *path);
 
-// Removes *.tmp left in a folder (not below it) by a killed writer; a missing folder is no error.
+// Starts a folder that is published as a whole: creates the empty folder PATH.tmp, removing a stale one, and
+// returns its name in `temporary` [PATH_MAX]. Refuses if PATH is there already. Files are published into
+// `temporary` one by one.
+status publish_begin_folder(const char *path, char *temporary);
+
+// Renames PATH.tmp to PATH, durably. Refuses if PATH is there already. On failure PATH.tmp remains.
+status publish_commit_folder(const char *path);
+
+// Removes PATH.tmp and what it holds. Leaves the recorded message alone.
+void publish_abort_folder(const char *path);
+
+// Removes a published folder and what it holds. It vanishes from its name at once: a killed process leaves
+// PATH.tmp for publish_sweep, never half a folder.
+status publish_remove_folder(const char *path);
+
+// Renames a published file or folder durably; refuses if `to` is there already.
+status publish_rename(const char *from, const char *to);
+
+// Removes the files and folders *.tmp left in a folder (not below it) by a killed writer; a missing folder is
+// no error. Not while another process writes there.
 status publish_sweep(const char *folder);
 
 // Files that grow record by record (metrics, event files) are the one exception to renaming: each record is

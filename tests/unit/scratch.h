@@ -24,11 +24,11 @@ static inline int scratch_teardown(void **state) {
     return system(command);
 }
 
-// FOLDER/name; valid until eight more calls.
+// FOLDER/name; valid until 64 more calls.
 static inline const char *scratch_path(const char *name) {
-    static char paths[8][PATH_MAX];
+    static char paths[64][PATH_MAX];
     static int next;
-    char *path = paths[next++ % 8];
+    char *path = paths[next++ % 64];
     snprintf(path, PATH_MAX, "%s/%s", scratch_folder, name);
     return path;
 }
