@@ -1,2 +1,0 @@
-// Placeholder translation unit until the first source lands.
-typedef int core_is_never_empty;

@@ -1,0 +1,84 @@
+#include "core/parameters.h"
+
+#include "kernels/memory.h"
+#include "kernels/philox.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+status parameter_list_add(parameter_list *list, const char *name, int64_t rows, int64_t columns,
+                          parameter_initialisation initialisation, float scale, size_t *offset) {
+    if (list->count == list->capacity) {
+        int capacity = list->capacity == 0 ? 32 : 2 * list->capacity;
+        parameter *larger;
+        TRY(memory_allocate((void **)&larger, sizeof *larger * (size_t)capacity, "parameter list"));
+        if (list->count > 0)
+            memcpy(larger, list->items, sizeof *larger * (size_t)list->count);
+        memory_free(list->items);
+        list->items = larger;
+        list->capacity = capacity;
+    }
+    parameter *p = &list->items[list->count++];
+    *p = (parameter){.rows = rows,
+                     .columns = columns,
+                     .offset = list->size,
+                     .count = (size_t)((rows > 0 ? rows : 1) * columns),
+                     .initialisation = initialisation,
+                     .scale = scale,
+                     .decay = rows > 1};
+    snprintf(p->name, sizeof p->name, "%s", name);
+    list->size += (p->count + 15) / 16 * 16;
+    *offset = p->offset;
+    return STATUS_OK;
+}
+
+void parameter_list_release(parameter_list *list) {
+    memory_free(list->items);
+    *list = (parameter_list){0};
+}
+
+const parameter *parameter_list_find(const parameter_list *list, const char *name) {
+    for (int i = 0; i < list->count; i++)
+        if (strcmp(list->items[i].name, name) == 0)
+            return &list->items[i];
+    return NULL;
+}
+
+// FNV-1a: a tensor's random numbers depend on its name, not on its place in the list.
+static uint32_t name_hash(const char *name) {
+    uint32_t hash = 2166136261u;
+    for (; *name != '\0'; name++)
+        hash = (hash ^ (uint8_t)*name) * 16777619u;
+    return hash;
+}
+
+void parameter_list_initialise(const parameter_list *list, uint64_t seed, float *values) {
+    memset(values, 0, sizeof(float) * list->size);
+    for (int i = 0; i < list->count; i++) {
+        const parameter *p = &list->items[i];
+        float *out = values + p->offset;
+        philox_stream stream = {.key = seed, .purpose = name_hash(p->name)};
+        for (size_t j = 0; j < p->count; j++) {
+            if (p->initialisation == INITIALISE_ONES)
+                out[j] = 1.0f;
+            else if (p->initialisation == INITIALISE_NORMAL) { // Box-Muller
+                float u = philox_next_uniform(&stream), v = philox_next_uniform(&stream);
+                out[j] = p->scale * sqrtf(-2.0f * logf(1.0f - u)) * cosf(6.28318530718f * v);
+            }
+        }
+    }
+}
+
+int parameter_list_copy_shared(const parameter_list *from, const float *from_values, const parameter_list *to,
+                               float *to_values) {
+    int copied = 0;
+    for (int i = 0; i < to->count; i++) {
+        const parameter *target = &to->items[i], *source = parameter_list_find(from, target->name);
+        if (source == NULL || source->rows != target->rows || source->columns != target->columns)
+            continue;
+        memcpy(to_values + target->offset, from_values + source->offset, sizeof(float) * target->count);
+        copied++;
+    }
+    return copied;
+}

@@ -1,0 +1,388 @@
+#include "core/policy.h"
+
+#include "kernels/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct policy {
+    device *device;
+    policy_config config;
+    parameter_list list;
+    float *values;
+    temporal *temporal;
+    transformer *depth;
+    size_t input;                 // [depth width, temporal width]
+    size_t level;                 // [levels, depth width]
+    size_t embedding[LEVELS_MAX]; // [codebook, depth width], of levels 0 .. levels - 2
+    size_t head[LEVELS_MAX];      // [codebook, depth width]
+    weight *input_weight, *head_weight[LEVELS_MAX];
+};
+
+struct policy_pass {
+    int batch, frames;
+    temporal_pass *temporal;
+    transformer_activations *depth;
+    int32_t *index;   // [levels, batch * frames * levels] rows of the depth embeddings: level, then tokens
+    int32_t *actions; // [levels, batch * frames]
+    float *condition; // [batch * frames, depth width]
+    const float *temporal_output;
+    float *hidden[LEVELS_MAX]; // [batch * frames, depth width] input of each head
+    float *logits[LEVELS_MAX]; // [batch * frames, codebook]
+    float *d_depth;            // [batch * frames * levels, depth width]
+    float *d_temporal;         // [batch * frames, temporal width]
+    void *memory;
+};
+
+struct policy_sampler {
+    int batch, frames;
+    temporal_decoder *temporal;
+    transformer_cache *depth;
+    float *condition;         // [batch, depth width]
+    float *logits, *scratch;  // [batch, largest codebook]
+    float *log_probabilities; // [batch]
+    int32_t *tokens;          // [levels, batch]
+    int32_t *level_index;     // [batch]
+    void *memory;
+};
+
+static int largest_codebook(const policy_config *c) {
+    int largest = 0;
+    for (int i = 0; i < c->temporal.levels; i++)
+        largest = c->temporal.codebook[i] > largest ? c->temporal.codebook[i] : largest;
+    return largest;
+}
+
+status policy_config_check(const policy_config *c) {
+    const temporal_config *t = &c->temporal;
+    if (t->levels < 1 || t->levels > LEVELS_MAX)
+        return FAIL_USAGE("a frame has %d levels, 1 to %d are wanted", t->levels, LEVELS_MAX);
+    for (int i = 0; i < t->levels; i++)
+        if (t->codebook[i] < 16 || t->codebook[i] % 16 != 0 || t->codebook[i] > 65536)
+            return FAIL_USAGE(
+                "the codebook of level %d has %d entries, a multiple of 16 up to 65536 is wanted", i,
+                t->codebook[i]);
+    if (t->frames < 1 || t->prefix < 0 || (t->prefix > 0 && t->prefix_codebook < 1))
+        return FAIL_USAGE("frames %d, prefix %d x %d: frames must be positive, the prefix not negative",
+                          t->frames, t->prefix, t->prefix_codebook);
+    transformer_config temporal_part = t->transformer, depth_part = c->depth;
+    temporal_part.positions = depth_part.positions = 1;
+    TRY(transformer_config_check(&temporal_part, "temporal transformer"));
+    return transformer_config_check(&depth_part, "depth transformer");
+}
+
+static status add_depth_tensors(policy *p, bool learn, weight_precision precision) {
+    const policy_config *c = &p->config;
+    const int64_t width = c->depth.width, temporal_width = c->temporal.transformer.width;
+    const float scale = 1.0f / sqrtf((float)width);
+    TRY(parameter_list_add(&p->list, "depth.input.weight", width, temporal_width, INITIALISE_NORMAL,
+                           1.0f / sqrtf((float)temporal_width), &p->input));
+    TRY(parameter_list_add(&p->list, "depth.level.weight", c->temporal.levels, width, INITIALISE_NORMAL,
+                           scale, &p->level));
+    TRY(weight_create(&p->input_weight, p->device, width, temporal_width, learn, precision));
+    for (int level = 0; level < c->temporal.levels; level++) {
+        char name[PARAMETER_NAME_MAX];
+        if (level + 1 < c->temporal.levels) {
+            snprintf(name, sizeof name, "depth.embedding.%d.weight", level);
+            TRY(parameter_list_add(&p->list, name, c->temporal.codebook[level], width, INITIALISE_NORMAL,
+                                   scale, &p->embedding[level]));
+        }
+        snprintf(name, sizeof name, "head.%d.weight", level);
+        TRY(parameter_list_add(&p->list, name, c->temporal.codebook[level], width, INITIALISE_NORMAL, scale,
+                               &p->head[level]));
+        TRY(weight_create(&p->head_weight[level], p->device, c->temporal.codebook[level], width, learn,
+                          precision));
+    }
+    return STATUS_OK;
+}
+
+status policy_create(policy **out, device *device, const policy_config *config, bool learn,
+                     weight_precision precision) {
+    *out = NULL;
+    TRY(policy_config_check(config));
+    policy *p;
+    TRY(memory_allocate((void **)&p, sizeof *p, "policy"));
+    p->device = device;
+    p->config = *config;
+    p->config.depth.positions = config->temporal.levels;
+    p->config.depth.causal = true;
+    status result;
+    TRY_GOTO(result, temporal_create(&p->temporal, device, &config->temporal, &p->list, learn, precision),
+             failed);
+    TRY_GOTO(result, add_depth_tensors(p, learn, precision), failed);
+    TRY_GOTO(result,
+             transformer_create(&p->depth, device, &p->config.depth, &p->list, "depth", learn, precision),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(device, (void **)&p->values, sizeof(float) * p->list.size, "policy parameters"),
+             failed);
+    p->config.temporal = *temporal_get_config(p->temporal);
+    *out = p;
+    return STATUS_OK;
+failed:
+    policy_destroy(p);
+    return result;
+}
+
+void policy_destroy(policy *p) {
+    if (p == NULL)
+        return;
+    temporal_destroy(p->temporal);
+    transformer_destroy(p->depth);
+    weight_destroy(p->input_weight);
+    for (int level = 0; level < LEVELS_MAX; level++)
+        weight_destroy(p->head_weight[level]);
+    memory_free(p->values);
+    parameter_list_release(&p->list);
+    memory_free(p);
+}
+
+const policy_config *policy_get_config(const policy *p) {
+    return &p->config;
+}
+
+const parameter_list *policy_parameters(const policy *p) {
+    return &p->list;
+}
+
+float *policy_values(policy *p) {
+    return p->values;
+}
+
+status policy_pack(policy *p) {
+    TRY(temporal_pack(p->temporal, p->values));
+    TRY(transformer_pack(p->depth, p->values));
+    TRY(weight_pack(p->input_weight, p->values + p->input));
+    for (int level = 0; level < p->config.temporal.levels; level++)
+        TRY(weight_pack(p->head_weight[level], p->values + p->head[level]));
+    return STATUS_OK;
+}
+
+double policy_products_per_frame(const policy_config *c) {
+    double total = transformer_products_per_row(&c->temporal.transformer);
+    total += (double)c->temporal.transformer.width * c->depth.width;
+    total += c->temporal.levels * transformer_products_per_row(&c->depth);
+    for (int level = 0; level < c->temporal.levels; level++)
+        total += (double)c->temporal.codebook[level] * c->depth.width;
+    return total;
+}
+
+static void carve_pass(policy_pass *s, const policy *p, bool keep, arena *a) {
+    const size_t rows = (size_t)s->batch * s->frames, levels = (size_t)p->config.temporal.levels;
+    const size_t width = (size_t)p->config.depth.width;
+    s->index = arena_take(a, sizeof(int32_t) * rows * levels * levels);
+    s->actions = arena_take(a, sizeof(int32_t) * rows * levels);
+    s->condition = arena_take(a, sizeof(float) * rows * width);
+    for (size_t level = 0; level < levels; level++) {
+        s->hidden[level] = arena_take(a, sizeof(float) * rows * width);
+        s->logits[level] = arena_take(a, sizeof(float) * rows * (size_t)p->config.temporal.codebook[level]);
+    }
+    if (keep) {
+        s->d_depth = arena_take(a, sizeof(float) * rows * levels * width);
+        s->d_temporal = arena_take(a, sizeof(float) * rows * (size_t)p->config.temporal.transformer.width);
+    }
+}
+
+status policy_pass_create(policy_pass **out, const policy *p, int batch, int frames, bool keep) {
+    *out = NULL;
+    policy_pass *s;
+    TRY(memory_allocate((void **)&s, sizeof *s, "policy pass"));
+    s->batch = batch;
+    s->frames = frames;
+    const int levels = p->config.temporal.levels;
+    status result;
+    TRY_GOTO(result, temporal_pass_create(&s->temporal, p->temporal, batch, frames, keep), failed);
+    TRY_GOTO(result, transformer_activations_create(&s->depth, p->depth, batch * frames, levels, keep),
+             failed);
+    arena a = {0};
+    carve_pass(s, p, keep, &a);
+    TRY_GOTO(result, device_allocate(p->device, &s->memory, a.used, "policy pass"), failed);
+    a = (arena){.base = s->memory, .capacity = a.used};
+    carve_pass(s, p, keep, &a);
+    const int64_t rows = (int64_t)batch * frames;
+    TRY_GOTO(result, weight_prepare(p->input_weight, rows, keep), failed);
+    for (int level = 0; level < levels; level++)
+        TRY_GOTO(result, weight_prepare(p->head_weight[level], rows, keep), failed);
+    *out = s;
+    return STATUS_OK;
+failed:
+    policy_pass_destroy(s);
+    return result;
+}
+
+void policy_pass_destroy(policy_pass *s) {
+    if (s == NULL)
+        return;
+    temporal_pass_destroy(s->temporal);
+    transformer_activations_destroy(s->depth);
+    memory_free(s->memory);
+    memory_free(s);
+}
+
+float *policy_pass_logits(policy_pass *s, int level) {
+    return s->logits[level];
+}
+
+const int32_t *policy_pass_actions(const policy_pass *s, int level) {
+    return s->actions + (size_t)s->batch * s->frames * level;
+}
+
+// Table 0 is the level embedding; table k > 0 holds the tokens of level k - 1, read at level k.
+static void fill_depth_index(const policy *p, policy_pass *s, int batch, const uint16_t *tokens) {
+    const int levels = p->config.temporal.levels;
+    const size_t frames = (size_t)batch * s->frames, rows = frames * levels;
+    memset(s->index, 0xff, sizeof(int32_t) * rows * levels);
+    for (size_t frame = 0; frame < frames; frame++)
+        for (int level = 0; level < levels; level++) {
+            size_t row = frame * levels + level;
+            s->index[row] = level;
+            if (level > 0)
+                s->index[rows * level + row] = tokens[row - 1];
+            s->actions[(size_t)s->batch * s->frames * level + frame] = tokens[row];
+        }
+}
+
+status policy_forward(policy *p, policy_pass *s, int batch, const uint16_t *prefix, const uint16_t *tokens) {
+    const int levels = p->config.temporal.levels;
+    const int64_t frames = (int64_t)batch * s->frames, rows = frames * levels, width = p->config.depth.width;
+    TRY(temporal_forward(p->temporal, p->values, s->temporal, batch, prefix, tokens, &s->temporal_output));
+    TRY(product_forward(p->input_weight, frames, s->temporal_output, s->condition, false));
+    fill_depth_index(p, s, batch, tokens);
+    const float *tables[LEVELS_MAX] = {p->values + p->level};
+    const int32_t *index[LEVELS_MAX];
+    for (int i = 0; i < levels; i++) {
+        index[i] = s->index + rows * i;
+        if (i > 0)
+            tables[i] = p->values + p->embedding[i - 1];
+    }
+    float *x = transformer_input(s->depth);
+    op_repeat_rows(p->device, frames, levels, width, s->condition, x);
+    op_embedding_sum(p->device, rows, width, levels, tables, index, x, true);
+    const float *hidden;
+    TRY(transformer_forward(p->depth, p->values, s->depth, (int)frames, NULL, &hidden));
+    for (int level = 0; level < levels; level++) {
+        op_copy_rows(p->device, frames, width, hidden + level * width, levels * width, s->hidden[level],
+                     width, false);
+        TRY(product_forward(p->head_weight[level], frames, s->hidden[level], s->logits[level], false));
+    }
+    return STATUS_OK;
+}
+
+status policy_backward(policy *p, policy_pass *s, int batch, float *gradients) {
+    const int levels = p->config.temporal.levels;
+    const int64_t frames = (int64_t)batch * s->frames, rows = frames * levels, width = p->config.depth.width;
+    for (int level = 0; level < levels; level++) {
+        TRY(product_backward_weight(p->head_weight[level], frames, s->hidden[level], s->logits[level],
+                                    gradients + p->head[level], true));
+        TRY(product_backward_data(p->head_weight[level], frames, s->logits[level], s->hidden[level], false));
+        op_copy_rows(p->device, frames, width, s->hidden[level], width, s->d_depth + level * width,
+                     levels * width, false);
+    }
+    TRY(transformer_backward(p->depth, p->values, gradients, s->depth, (int)frames, NULL, s->d_depth));
+    op_embedding_backward(p->device, rows, width, s->index, s->d_depth, gradients + p->level);
+    for (int i = 1; i < levels; i++)
+        op_embedding_backward(p->device, rows, width, s->index + rows * i, s->d_depth,
+                              gradients + p->embedding[i - 1]);
+    op_sum_repeated(p->device, frames, levels, width, s->d_depth, s->condition);
+    TRY(product_backward_weight(p->input_weight, frames, s->temporal_output, s->condition,
+                                gradients + p->input, true));
+    TRY(product_backward_data(p->input_weight, frames, s->condition, s->d_temporal, false));
+    return temporal_backward(p->temporal, p->values, gradients, s->temporal, batch, s->d_temporal);
+}
+
+static void carve_sampler(policy_sampler *s, const policy *p, arena *a) {
+    const size_t batch = (size_t)s->batch, codebook = (size_t)largest_codebook(&p->config);
+    s->condition = arena_take(a, sizeof(float) * batch * (size_t)p->config.depth.width);
+    s->logits = arena_take(a, sizeof(float) * batch * codebook);
+    s->scratch = arena_take(a, sizeof(float) * batch * codebook);
+    s->log_probabilities = arena_take(a, sizeof(float) * batch);
+    s->tokens = arena_take(a, sizeof(int32_t) * batch * (size_t)p->config.temporal.levels);
+    s->level_index = arena_take(a, sizeof(int32_t) * batch);
+}
+
+status policy_sampler_create(policy_sampler **out, const policy *p, int batch, int frames) {
+    *out = NULL;
+    policy_sampler *s;
+    TRY(memory_allocate((void **)&s, sizeof *s, "sampler"));
+    s->batch = batch;
+    s->frames = frames;
+    status result;
+    TRY_GOTO(result, temporal_decoder_create(&s->temporal, p->temporal, batch, frames), failed);
+    TRY_GOTO(result, transformer_cache_create(&s->depth, p->depth, batch, p->config.temporal.levels), failed);
+    arena a = {0};
+    carve_sampler(s, p, &a);
+    TRY_GOTO(result, device_allocate(p->device, &s->memory, a.used, "sampler"), failed);
+    a = (arena){.base = s->memory, .capacity = a.used};
+    carve_sampler(s, p, &a);
+    TRY_GOTO(result, weight_prepare(p->input_weight, batch, false), failed);
+    for (int level = 0; level < p->config.temporal.levels; level++)
+        TRY_GOTO(result, weight_prepare(p->head_weight[level], batch, false), failed);
+    *out = s;
+    return STATUS_OK;
+failed:
+    policy_sampler_destroy(s);
+    return result;
+}
+
+void policy_sampler_destroy(policy_sampler *s) {
+    if (s == NULL)
+        return;
+    temporal_decoder_destroy(s->temporal);
+    transformer_cache_destroy(s->depth);
+    memory_free(s->memory);
+    memory_free(s);
+}
+
+// Draws one frame's tokens, level by level, given the temporal output [batch, temporal width].
+static status sample_frame(policy *p, policy_sampler *s, const rollout_request *r, int frame,
+                           const float *temporal, uint16_t *tokens, float *log_probabilities) {
+    const int levels = p->config.temporal.levels, batch = r->batch;
+    const int64_t width = p->config.depth.width;
+    TRY(product_forward(p->input_weight, batch, temporal, s->condition, false));
+    float *x = transformer_cache_input(s->depth);
+    for (int level = 0; level < levels; level++) {
+        for (int b = 0; b < batch; b++)
+            s->level_index[b] = level;
+        const float *tables[2] = {p->values + p->level};
+        const int32_t *index[2] = {s->level_index};
+        if (level > 0) {
+            tables[1] = p->values + p->embedding[level - 1];
+            index[1] = s->tokens + (size_t)batch * (level - 1);
+        }
+        op_copy_rows(p->device, batch, width, s->condition, width, x, width, false);
+        op_embedding_sum(p->device, batch, width, level > 0 ? 2 : 1, tables, index, x, true);
+        const float *hidden;
+        TRY(transformer_decode(p->depth, p->values, s->depth, batch, level, &hidden));
+        TRY(product_forward(p->head_weight[level], batch, hidden, s->logits, false));
+        const sample_position position = {.seed = r->seed,
+                                          .step = r->step,
+                                          .frame = (uint32_t)frame,
+                                          .level = (uint32_t)level,
+                                          .samples = r->samples};
+        int32_t *drawn = s->tokens + (size_t)batch * level;
+        op_sample(p->device, batch, p->config.temporal.codebook[level], s->logits, r->temperature, &position,
+                  drawn, s->log_probabilities, s->scratch);
+        for (int b = 0; b < batch; b++) {
+            size_t at = ((size_t)b * r->frames + frame) * levels + level;
+            tokens[at] = (uint16_t)drawn[b];
+            log_probabilities[at] = s->log_probabilities[b];
+        }
+    }
+    return STATUS_OK;
+}
+
+status policy_sample(policy *p, policy_sampler *s, const rollout_request *r, uint16_t *tokens,
+                     float *log_probabilities) {
+    if (r->batch > s->batch || r->frames > s->frames)
+        return FAIL("a rollout of %d samples x %d frames exceeds the sampler's %d x %d", r->batch, r->frames,
+                    s->batch, s->frames);
+    const float *temporal;
+    TRY(temporal_decode_start(p->temporal, p->values, s->temporal, r->batch, r->prefix, &temporal));
+    for (int frame = 0;; frame++) {
+        TRY(sample_frame(p, s, r, frame, temporal, tokens, log_probabilities));
+        if (frame + 1 == r->frames)
+            return STATUS_OK;
+        TRY(temporal_decode_frame(p->temporal, p->values, s->temporal, r->batch, s->tokens, &temporal));
+    }
+}

@@ -1,0 +1,246 @@
+#include "core/temporal.h"
+
+#include "kernels/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct temporal {
+    device *device;
+    temporal_config config;
+    transformer *transformer;
+    size_t prefix_embedding; // [prefix * prefix_codebook, width]
+    size_t begin;            // [1, width]
+    size_t embedding[LEVELS_MAX];
+};
+
+struct temporal_pass {
+    int batch, frames;
+    transformer_activations *activations;
+    int32_t *index; // [2 + levels, batch * sequence] rows of the embedding tables: prefix, begin, levels
+    float *output;  // [batch * frames, width]
+    float *dx;      // [batch * sequence, width]
+};
+
+struct temporal_decoder {
+    int batch, position;
+    transformer_cache *cache;
+    int32_t *index; // [batch]
+};
+
+status temporal_create(temporal **out, device *device, const temporal_config *config, parameter_list *list,
+                       bool learn, weight_precision precision) {
+    *out = NULL;
+    temporal *t;
+    TRY(memory_allocate((void **)&t, sizeof *t, "temporal stage"));
+    t->device = device;
+    t->config = *config;
+    t->config.transformer.positions = config->prefix + config->frames;
+    t->config.transformer.causal = true;
+    const int64_t width = config->transformer.width;
+    // The sum of a frame's embeddings has about unit variance a row.
+    const float scale = 1.0f / sqrtf((float)width);
+    status result;
+    if (config->prefix > 0)
+        TRY_GOTO(result,
+                 parameter_list_add(list, "prefix.embedding.weight",
+                                    (int64_t)config->prefix * config->prefix_codebook, width,
+                                    INITIALISE_NORMAL, scale, &t->prefix_embedding),
+                 failed);
+    TRY_GOTO(result, parameter_list_add(list, "begin.weight", 1, width, INITIALISE_NORMAL, scale, &t->begin),
+             failed);
+    for (int level = 0; level < config->levels; level++) {
+        char name[PARAMETER_NAME_MAX];
+        snprintf(name, sizeof name, "temporal.embedding.%d.weight", level);
+        TRY_GOTO(result,
+                 parameter_list_add(list, name, config->codebook[level], width, INITIALISE_NORMAL, scale,
+                                    &t->embedding[level]),
+                 failed);
+    }
+    TRY_GOTO(result,
+             transformer_create(&t->transformer, device, &t->config.transformer, list, "temporal", learn,
+                                precision),
+             failed);
+    *out = t;
+    return STATUS_OK;
+failed:
+    temporal_destroy(t);
+    return result;
+}
+
+void temporal_destroy(temporal *t) {
+    if (t == NULL)
+        return;
+    transformer_destroy(t->transformer);
+    memory_free(t);
+}
+
+status temporal_pack(temporal *t, const float *parameters) {
+    return transformer_pack(t->transformer, parameters);
+}
+
+const temporal_config *temporal_get_config(const temporal *t) {
+    return &t->config;
+}
+
+status temporal_pass_create(temporal_pass **out, const temporal *t, int batch, int frames, bool keep) {
+    *out = NULL;
+    temporal_pass *p;
+    TRY(memory_allocate((void **)&p, sizeof *p, "temporal pass"));
+    p->batch = batch;
+    p->frames = frames;
+    const size_t sequence = (size_t)(t->config.prefix + frames), rows = (size_t)batch * sequence;
+    const size_t width = (size_t)t->config.transformer.width;
+    status result;
+    TRY_GOTO(result,
+             transformer_activations_create(&p->activations, t->transformer, batch, (int)sequence, keep),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(t->device, (void **)&p->index,
+                             sizeof(int32_t) * rows * (size_t)(2 + t->config.levels),
+                             "temporal token indices"),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(t->device, (void **)&p->output, sizeof(float) * (size_t)batch * frames * width,
+                             "temporal outputs"),
+             failed);
+    if (keep)
+        TRY_GOTO(
+            result,
+            device_allocate(t->device, (void **)&p->dx, sizeof(float) * rows * width, "temporal gradients"),
+            failed);
+    *out = p;
+    return STATUS_OK;
+failed:
+    temporal_pass_destroy(p);
+    return result;
+}
+
+void temporal_pass_destroy(temporal_pass *p) {
+    if (p == NULL)
+        return;
+    transformer_activations_destroy(p->activations);
+    memory_free(p->index);
+    memory_free(p->output);
+    memory_free(p->dx);
+    memory_free(p);
+}
+
+// The row of every embedding table at every position; -1 where a table has no part.
+static void fill_index(const temporal *t, temporal_pass *p, int batch, const uint16_t *prefix,
+                       const uint16_t *tokens) {
+    const int prefix_length = t->config.prefix, levels = t->config.levels,
+              sequence = prefix_length + p->frames;
+    const size_t rows = (size_t)batch * sequence;
+    memset(p->index, 0xff, sizeof(int32_t) * rows * (size_t)(2 + levels));
+    for (int b = 0; b < batch; b++) {
+        const size_t first = (size_t)b * sequence;
+        for (int i = 0; i < prefix_length; i++)
+            p->index[first + i] = i * t->config.prefix_codebook + prefix[(size_t)b * prefix_length + i];
+        p->index[rows + first + prefix_length] = 0;
+        for (int frame = 0; frame + 1 < p->frames; frame++)
+            for (int level = 0; level < levels; level++)
+                p->index[rows * (2 + level) + first + prefix_length + 1 + frame] =
+                    tokens[((size_t)b * p->frames + frame) * levels + level];
+    }
+}
+
+status temporal_forward(temporal *t, const float *parameters, temporal_pass *p, int batch,
+                        const uint16_t *prefix, const uint16_t *tokens, const float **output) {
+    const int sequence = t->config.prefix + p->frames;
+    const int64_t rows = (int64_t)batch * sequence, width = t->config.transformer.width;
+    fill_index(t, p, batch, prefix, tokens);
+    const float *tables[EMBEDDING_TABLES_MAX] = {parameters + t->prefix_embedding, parameters + t->begin};
+    const int32_t *index[EMBEDDING_TABLES_MAX];
+    for (int i = 0; i < 2 + t->config.levels; i++) {
+        index[i] = p->index + rows * i;
+        if (i >= 2)
+            tables[i] = parameters + t->embedding[i - 2];
+    }
+    op_embedding_sum(t->device, rows, width, 2 + t->config.levels, tables, index,
+                     transformer_input(p->activations), false);
+    const float *hidden;
+    TRY(transformer_forward(t->transformer, parameters, p->activations, batch, NULL, &hidden));
+    op_copy_rows(t->device, batch, p->frames * width, hidden + t->config.prefix * width, sequence * width,
+                 p->output, p->frames * width, false);
+    *output = p->output;
+    return STATUS_OK;
+}
+
+status temporal_backward(temporal *t, const float *parameters, float *gradients, temporal_pass *p, int batch,
+                         const float *d_output) {
+    const int sequence = t->config.prefix + p->frames;
+    const int64_t rows = (int64_t)batch * sequence, width = t->config.transformer.width;
+    memset(p->dx, 0, sizeof(float) * (size_t)(rows * width));
+    op_copy_rows(t->device, batch, p->frames * width, d_output, p->frames * width,
+                 p->dx + t->config.prefix * width, sequence * width, false);
+    TRY(transformer_backward(t->transformer, parameters, gradients, p->activations, batch, NULL, p->dx));
+    if (t->config.prefix > 0)
+        op_embedding_backward(t->device, rows, width, p->index, p->dx, gradients + t->prefix_embedding);
+    op_embedding_backward(t->device, rows, width, p->index + rows, p->dx, gradients + t->begin);
+    for (int level = 0; level < t->config.levels; level++)
+        op_embedding_backward(t->device, rows, width, p->index + rows * (2 + level), p->dx,
+                              gradients + t->embedding[level]);
+    return STATUS_OK;
+}
+
+status temporal_decoder_create(temporal_decoder **out, const temporal *t, int batch, int frames) {
+    *out = NULL;
+    temporal_decoder *c;
+    TRY(memory_allocate((void **)&c, sizeof *c, "temporal decoder"));
+    c->batch = batch;
+    status result;
+    TRY_GOTO(result, transformer_cache_create(&c->cache, t->transformer, batch, t->config.prefix + frames),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(t->device, (void **)&c->index, sizeof(int32_t) * (size_t)batch,
+                             "temporal token indices"),
+             failed);
+    *out = c;
+    return STATUS_OK;
+failed:
+    temporal_decoder_destroy(c);
+    return result;
+}
+
+void temporal_decoder_destroy(temporal_decoder *c) {
+    if (c == NULL)
+        return;
+    transformer_cache_destroy(c->cache);
+    memory_free(c->index);
+    memory_free(c);
+}
+
+status temporal_decode_start(temporal *t, const float *parameters, temporal_decoder *c, int batch,
+                             const uint16_t *prefix, const float **output) {
+    const int64_t width = t->config.transformer.width;
+    float *x = transformer_cache_input(c->cache);
+    for (c->position = 0; c->position <= t->config.prefix; c->position++) {
+        const bool begin = c->position == t->config.prefix;
+        for (int b = 0; b < batch; b++)
+            c->index[b] = begin ? 0
+                                : c->position * t->config.prefix_codebook +
+                                      prefix[(size_t)b * t->config.prefix + c->position];
+        const float *table = parameters + (begin ? t->begin : t->prefix_embedding);
+        const int32_t *index = c->index;
+        op_embedding_sum(t->device, batch, width, 1, &table, &index, x, false);
+        TRY(transformer_decode(t->transformer, parameters, c->cache, batch, c->position, output));
+    }
+    return STATUS_OK;
+}
+
+status temporal_decode_frame(temporal *t, const float *parameters, temporal_decoder *c, int batch,
+                             const int32_t *tokens, const float **output) {
+    const float *tables[EMBEDDING_TABLES_MAX];
+    const int32_t *index[EMBEDDING_TABLES_MAX];
+    for (int level = 0; level < t->config.levels; level++) {
+        tables[level] = parameters + t->embedding[level];
+        index[level] = tokens + (size_t)level * batch;
+    }
+    op_embedding_sum(t->device, batch, t->config.transformer.width, t->config.levels, tables, index,
+                     transformer_cache_input(c->cache), false);
+    TRY(transformer_decode(t->transformer, parameters, c->cache, batch, c->position, output));
+    c->position++;
+    return STATUS_OK;
+}

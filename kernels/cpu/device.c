@@ -1,0 +1,123 @@
+#include "kernels/device.h"
+
+#include "kernels/cpu/device_cpu.h"
+#include "kernels/memory.h"
+#include "kernels/product.h"
+
+#include <stdio.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+// Compares the product of a row alone with the same row inside larger batches.
+static status check_batch_invariance(device *d) {
+    enum { ROWS = 67, INPUTS = 192, OUTPUTS = 144 };
+    static const int parts[] = {1, 2, 5, 16, 43};
+    weight *w = NULL;
+    float *buffer = NULL;
+    status result;
+    TRY_GOTO(result, weight_create(&w, d, OUTPUTS, INPUTS, false, WEIGHT_F32), done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&buffer,
+                             sizeof(float) * (OUTPUTS * INPUTS + ROWS * INPUTS + 2 * ROWS * OUTPUTS),
+                             "self-check"),
+             done);
+    float *plain = buffer, *x = plain + OUTPUTS * INPUTS, *whole = x + ROWS * INPUTS,
+          *split = whole + ROWS * OUTPUTS;
+    uint32_t state = 1;
+    for (int i = 0; i < OUTPUTS * INPUTS + ROWS * INPUTS; i++) {
+        state = state * 1664525u + 1013904223u;
+        buffer[i] = (float)(state >> 8) * 0x1p-24f - 0.5f;
+    }
+    TRY_GOTO(result, weight_pack(w, plain), done);
+    TRY_GOTO(result, product_forward(w, ROWS, x, whole, false), done);
+    int row = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; row += parts[i++])
+        TRY_GOTO(result, product_forward(w, parts[i], x + row * INPUTS, split + row * OUTPUTS, false), done);
+    d->batch_invariant = memcmp(whole, split, sizeof(float) * ROWS * OUTPUTS) == 0;
+done:
+    weight_destroy(w);
+    memory_free(buffer);
+    return result;
+}
+
+status device_create(device **out, int threads) {
+    *out = NULL;
+    if (threads < 1)
+        return FAIL_USAGE("threads per rank is %d, at least 1 is wanted", threads);
+    device *d;
+    TRY(memory_allocate((void **)&d, sizeof *d, "device"));
+    d->threads = threads;
+#ifdef _OPENMP
+    omp_set_num_threads(threads);
+#endif
+    d->vector = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+                    ? &vector_operators_avx512
+                    : &vector_operators_avx2;
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(d->library, sizeof d->library, "oneDNN %d.%d.%d", version->major, version->minor,
+             version->patch);
+    status result = STATUS_OK;
+    if (dnnl_engine_create(&d->engine, dnnl_cpu, 0) != dnnl_success ||
+        dnnl_stream_create(&d->stream, d->engine, dnnl_stream_default_flags) != dnnl_success)
+        result = FAIL("%s refuses to start on this processor", d->library);
+    if (result == STATUS_OK)
+        result = check_batch_invariance(d);
+    if (result != STATUS_OK) {
+        device_destroy(d);
+        return result;
+    }
+    *out = d;
+    return STATUS_OK;
+}
+
+void device_destroy(device *d) {
+    if (d == NULL)
+        return;
+    if (d->stream != NULL)
+        dnnl_stream_destroy(d->stream);
+    if (d->engine != NULL)
+        dnnl_engine_destroy(d->engine);
+    memory_free(d->scratch);
+    memory_free(d->rounded);
+    memory_free(d);
+}
+
+int device_threads(const device *d) {
+    return d->threads;
+}
+
+const char *device_instruction_set(const device *d) {
+    return d->vector->name;
+}
+
+const char *device_library(const device *d) {
+    return d->library;
+}
+
+bool device_is_batch_invariant(const device *d) {
+    return d->batch_invariant;
+}
+
+status device_allocate(device *d, void **out, size_t bytes, const char *what) {
+    (void)d;
+    return memory_allocate(out, bytes, what);
+}
+
+void device_free(device *d, void *pointer) {
+    (void)d;
+    memory_free(pointer);
+}
+
+status device_grow(void **buffer, size_t *bytes, size_t wanted, const char *what) {
+    if (*bytes >= wanted)
+        return STATUS_OK;
+    void *larger;
+    TRY(memory_allocate(&larger, wanted, what));
+    memory_free(*buffer);
+    *buffer = larger;
+    *bytes = wanted;
+    return STATUS_OK;
+}

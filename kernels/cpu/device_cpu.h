@@ -1,0 +1,37 @@
+// What the CPU operators share.
+#pragma once
+
+#include "kernels/cpu/vector.h"
+#include "kernels/device.h"
+
+#include <dnnl.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+// Below PARALLEL_ELEMENTS a parallel region costs more than it saves. Column sums are cut into chunks of
+// columns.
+enum { PARALLEL_ELEMENTS = 16384, COLUMN_CHUNK = 32 };
+
+static inline int thread_number(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+struct device {
+    int threads;
+    bool batch_invariant;
+    const vector_operators *vector;
+    char library[64];
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    void *scratch; // the products' scratchpad, grown when a product is prepared
+    size_t scratch_bytes;
+    void *rounded; // bf16 copies of a product's inputs
+    size_t rounded_bytes;
+};
+
+status device_grow(void **buffer, size_t *bytes, size_t wanted, const char *what);

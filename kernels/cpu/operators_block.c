@@ -1,0 +1,178 @@
+// The operators of a transformer block: normalisation, gated activation, attention.
+#include "kernels/cpu/device_cpu.h"
+#include "kernels/operators.h"
+
+#include <math.h>
+#include <string.h>
+
+void op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
+                 float *out, float *inverse_rms, float *copy) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++) {
+        float r = v->rms_norm((size_t)width, x + row * width, gain, epsilon, out + row * width);
+        if (inverse_rms != NULL)
+            inverse_rms[row] = r;
+        if (copy != NULL)
+            memcpy(copy + row * width, x + row * width, sizeof(float) * (size_t)width);
+    }
+}
+
+void op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                          const float *inverse_rms, const float *dy, float *dx, float *dgain) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel
+    {
+#pragma omp for schedule(static) nowait
+        for (int64_t row = 0; row < rows; row++)
+            v->rms_norm_backward((size_t)width, x + row * width, gain, inverse_rms[row], dy + row * width,
+                                 dx + row * width);
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
+            int64_t last = first + COLUMN_CHUNK < width ? first + COLUMN_CHUNK : width;
+            float sum[COLUMN_CHUNK] = {0};
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t i = first; i < last; i++)
+                    sum[i - first] += dy[row * width + i] * x[row * width + i] * inverse_rms[row];
+            for (int64_t i = first; i < last; i++)
+                dgain[i] += sum[i - first];
+        }
+    }
+}
+
+void op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, float *out) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++)
+        v->swiglu((size_t)width, gate_up + 2 * row * width, gate_up + (2 * row + 1) * width,
+                  out + row * width);
+}
+
+void op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gate_up, const float *dout,
+                        float *dgate_up) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        v->swiglu_backward((size_t)width, gate_up + 2 * row * width, gate_up + (2 * row + 1) * width,
+                           dout + row * width, dgate_up + 2 * row * width, dgate_up + (2 * row + 1) * width);
+}
+
+void op_rotary_table(device *d, int positions, int head_dim, float *cosine, float *sine) {
+    (void)d;
+    int half = head_dim / 2;
+    for (int p = 0; p < positions; p++)
+        for (int i = 0; i < half; i++) {
+            double angle = p * pow(10000.0, -2.0 * i / head_dim);
+            cosine[p * half + i] = (float)cos(angle);
+            sine[p * half + i] = (float)sin(angle);
+        }
+}
+
+static size_t padded(int rows) {
+    return ((size_t)rows + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
+}
+
+// Per thread: packed keys, packed values, eight rows of scores.
+static size_t scratch_of_a_thread(const attention_shape *shape) {
+    return padded(shape->sequence) * (2 * (size_t)shape->head_dim + 8);
+}
+
+size_t attention_scratch_floats(const device *d, const attention_shape *shape) {
+    return scratch_of_a_thread(shape) * (size_t)d->threads;
+}
+
+size_t attention_cache_floats(const attention_shape *capacity) {
+    return (size_t)capacity->batch * capacity->heads * padded(capacity->sequence) *
+           (size_t)capacity->head_dim;
+}
+
+static attention_head head_of(const attention_shape *shape, int sample) {
+    return (attention_head){
+        .head_dim = shape->head_dim,
+        .scale = 1.0f / sqrtf((float)shape->head_dim),
+        .limit = shape->causal            ? 1
+                 : shape->lengths != NULL ? shape->lengths[sample]
+                                          : shape->sequence,
+        .limit_step = shape->causal ? 1 : 0,
+    };
+}
+
+void op_attention(device *d, const attention_shape *shape, float *qkv, float *out, float *log_sum,
+                  float *scratch) {
+    const vector_operators *v = d->vector;
+    const int sequence = shape->sequence, heads = shape->heads, head_dim = shape->head_dim,
+              half = head_dim / 2;
+    const size_t width = (size_t)heads * head_dim, stride = 3 * width;
+#pragma omp parallel for schedule(static)
+    for (int pair = 0; pair < shape->batch * heads; pair++) {
+        int sample = pair / heads, head = pair % heads;
+        float *q = qkv + (size_t)sample * sequence * stride + (size_t)head * head_dim;
+        float *keys = scratch + (size_t)thread_number() * scratch_of_a_thread(shape);
+        float *scores = keys + padded(sequence) * 2 * (size_t)head_dim;
+        attention_head terms = head_of(shape, sample);
+        for (int s = 0; s < sequence; s++) {
+            v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, 1.0f, q + s * stride);
+            v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, 1.0f,
+                      q + s * stride + width);
+        }
+        v->pack_lanes(head_dim, sequence, q + width, stride, keys);
+        v->attend(&terms, sequence, q, stride, keys, q + 2 * width, stride, scores,
+                  out + (size_t)sample * sequence * width + (size_t)head * head_dim, width,
+                  log_sum != NULL ? log_sum + (size_t)pair * sequence : NULL);
+    }
+}
+
+void op_attention_backward(device *d, const attention_shape *shape, const float *qkv, const float *out,
+                           const float *log_sum, const float *dout, float *dqkv, float *scratch) {
+    const vector_operators *v = d->vector;
+    const int sequence = shape->sequence, heads = shape->heads, head_dim = shape->head_dim,
+              half = head_dim / 2;
+    const size_t width = (size_t)heads * head_dim, stride = 3 * width;
+#pragma omp parallel for schedule(static)
+    for (int pair = 0; pair < shape->batch * heads; pair++) {
+        int sample = pair / heads, head = pair % heads;
+        size_t at = (size_t)sample * sequence * stride + (size_t)head * head_dim;
+        size_t out_at = (size_t)sample * sequence * width + (size_t)head * head_dim;
+        const float *q = qkv + at, *k = q + width;
+        float *dq = dqkv + at, *dk = dq + width;
+        float *keys = scratch + (size_t)thread_number() * scratch_of_a_thread(shape);
+        float *values = keys + padded(sequence) * (size_t)head_dim;
+        float *scores = values + padded(sequence) * (size_t)head_dim;
+        attention_head terms = head_of(shape, sample);
+        v->pack_lanes(head_dim, sequence, k, stride, keys);
+        v->pack_lanes(head_dim, sequence, q + 2 * width, stride, values);
+        v->attend_backward(&terms, sequence, q, k, keys, values, stride, out + out_at, dout + out_at, width,
+                           log_sum + (size_t)pair * sequence, scores, dq, dk, dq + 2 * width);
+        for (int s = 0; s < sequence; s++) {
+            v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, -1.0f, dq + s * stride);
+            v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, -1.0f, dk + s * stride);
+        }
+    }
+}
+
+void op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
+                         float *key_cache, float *value_cache, float *out, float *scratch) {
+    const vector_operators *v = d->vector;
+    const int heads = capacity->heads, head_dim = capacity->head_dim, half = head_dim / 2;
+    const size_t width = (size_t)heads * head_dim, rows = padded(capacity->sequence);
+    const attention_head terms = {
+        .head_dim = head_dim, .scale = 1.0f / sqrtf((float)head_dim), .limit = position + 1, .limit_step = 0};
+#pragma omp parallel for schedule(static) if (capacity->batch * heads * (position + 1) * head_dim >=         \
+                                              PARALLEL_ELEMENTS)
+    for (int pair = 0; pair < capacity->batch * heads; pair++) {
+        float *q = qkv + (size_t)(pair / heads) * 3 * width + (size_t)(pair % heads) * head_dim,
+              *k = q + width;
+        v->rotate(head_dim, capacity->cosine + position * half, capacity->sine + position * half, 1.0f, q);
+        v->rotate(head_dim, capacity->cosine + position * half, capacity->sine + position * half, 1.0f, k);
+        float *keys = key_cache + (size_t)pair * rows * head_dim,
+              *values = value_cache + (size_t)pair * rows * head_dim;
+        float *lane =
+            keys + (size_t)(position / VECTOR_LANES) * VECTOR_LANES * head_dim + position % VECTOR_LANES;
+        for (int i = 0; i < head_dim; i++)
+            lane[i * VECTOR_LANES] = k[i];
+        memcpy(values + (size_t)position * head_dim, q + 2 * width, sizeof(float) * (size_t)head_dim);
+        v->attend(&terms, 1, q, 3 * width, keys, values, (size_t)head_dim,
+                  scratch + (size_t)thread_number() * scratch_of_a_thread(capacity),
+                  out + (size_t)(pair / heads) * width + (size_t)(pair % heads) * head_dim, width, NULL);
+    }
+}

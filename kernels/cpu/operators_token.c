@@ -1,0 +1,134 @@
+// Operators at the two ends of the model: embedding sums, sampling, losses.
+#include "kernels/cpu/device_cpu.h"
+#include "kernels/operators.h"
+#include "kernels/philox.h"
+
+#include <string.h>
+
+void op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, const float *const *table,
+                      const int32_t *const *index, float *out, bool accumulate) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++) {
+        float *to = out + row * width;
+        if (!accumulate)
+            memset(to, 0, sizeof(float) * (size_t)width);
+        for (int t = 0; t < tables; t++)
+            if (index[t][row] >= 0)
+                v->add((size_t)width, table[t] + (int64_t)index[t][row] * width, to);
+    }
+}
+
+void op_embedding_backward(device *d, int64_t rows, int64_t width, const int32_t *index, const float *dout,
+                           float *dtable) {
+    (void)d;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
+        int64_t last = first + COLUMN_CHUNK < width ? first + COLUMN_CHUNK : width;
+        for (int64_t row = 0; row < rows; row++) {
+            if (index[row] < 0)
+                continue;
+            float *to = dtable + (int64_t)index[row] * width;
+            for (int64_t i = first; i < last; i++)
+                to[i] += dout[row * width + i];
+        }
+    }
+}
+
+void op_copy_rows(device *d, int64_t rows, int64_t width, const float *from, int64_t from_stride, float *to,
+                  int64_t to_stride, bool accumulate) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++) {
+        if (accumulate)
+            v->add((size_t)width, from + row * from_stride, to + row * to_stride);
+        else
+            memcpy(to + row * to_stride, from + row * from_stride, sizeof(float) * (size_t)width);
+    }
+}
+
+void op_repeat_rows(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from, float *to) {
+    (void)d;
+#pragma omp parallel for schedule(static) if (rows * repeat * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows * repeat; row++)
+        memcpy(to + row * width, from + row / repeat * width, sizeof(float) * (size_t)width);
+}
+
+void op_sum_repeated(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from, float *to) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        memcpy(to + row * width, from + row * repeat * width, sizeof(float) * (size_t)width);
+        for (int64_t i = 1; i < repeat; i++)
+            v->add((size_t)width, from + (row * repeat + i) * width, to + row * width);
+    }
+}
+
+void op_column_sums(device *d, int64_t rows, int64_t width, const float *x, float *out) {
+    (void)d;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
+        int64_t last = first + COLUMN_CHUNK < width ? first + COLUMN_CHUNK : width;
+        float sum[COLUMN_CHUNK] = {0};
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t i = first; i < last; i++)
+                sum[i - first] += x[row * width + i];
+        for (int64_t i = first; i < last; i++)
+            out[i] += sum[i - first];
+    }
+}
+
+void op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+               const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch) {
+    const vector_operators *v = d->vector;
+    const float inverse = 1.0f / temperature;
+#pragma omp parallel for schedule(static) if (rows * codebook >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++) {
+        const float *z = logits + row * codebook;
+        philox_block block =
+            philox(position->seed, position->step, position->samples[row], position->frame, position->level);
+        uint32_t token =
+            v->sample((size_t)codebook, z, inverse, philox_uniform(block.word[0]), scratch + row * codebook);
+        tokens[row] = (int32_t)token;
+        log_probabilities[row] = v->log_probability((size_t)codebook, z, inverse, token);
+    }
+}
+
+void op_log_probability(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+                        const int32_t *tokens, float *out) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        out[row] = v->log_probability((size_t)codebook, logits + row * codebook, 1.0f / temperature,
+                                      (uint32_t)tokens[row]);
+}
+
+size_t policy_loss_scratch_floats(const device *d, int64_t codebook) {
+    return 2 * (size_t)codebook * (size_t)d->threads;
+}
+
+void op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, const float *reference,
+                    const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
+                    float *log_probabilities, float *entropies, float *kls, float *scratch) {
+    const vector_operators *v = d->vector;
+    const policy_row_terms row_terms = {1.0f / terms->temperature, terms->policy_weight, terms->kl_weight,
+                                        terms->entropy_weight};
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        policy_row_result result = v->policy_row(
+            (size_t)codebook, logits + row * codebook, reference != NULL ? reference + row * codebook : NULL,
+            (uint32_t)actions[row], advantages[row], &row_terms, scratch + 2 * codebook * thread_number());
+        log_probabilities[row] = result.log_probability;
+        entropies[row] = result.entropy;
+        kls[row] = result.kl;
+    }
+}
+
+void op_cross_entropy(device *d, int64_t rows, int64_t codebook, float *logits, const int32_t *targets,
+                      float weight, float *losses) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        losses[row] =
+            v->cross_entropy_row((size_t)codebook, logits + row * codebook, (uint32_t)targets[row], weight);
+}

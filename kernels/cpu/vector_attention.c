@@ -1,0 +1,218 @@
+// Softmax attention of one head. Keys lie transposed in blocks of sixteen, so that a score is one chain of
+// fused multiply-adds over the head dimension in every lane. A query row's arithmetic is the same whether it
+// comes alone (decoding) or in a tile of four (scoring): a tile only adds blocks whose probabilities are
+// exactly 0.
+#include "kernels/cpu/vector_functions.h"
+
+enum { TILE = 4 };
+
+void VECTOR_NAME(pack_lanes)(int head_dim, int rows, const float *x, size_t stride, float *out) {
+    for (int block = 0; block * VECTOR_LANES < rows; block++) {
+        float *to = out + (size_t)block * VECTOR_LANES * head_dim;
+        int filled = rows - block * VECTOR_LANES < VECTOR_LANES ? rows - block * VECTOR_LANES : VECTOR_LANES;
+        const float *from = x + (size_t)block * VECTOR_LANES * stride;
+        if (filled < VECTOR_LANES)
+            memset(to, 0, sizeof(float) * VECTOR_LANES * (size_t)head_dim);
+        for (int lane = 0; lane < filled; lane++)
+            for (int d = 0; d < head_dim; d++)
+                to[d * VECTOR_LANES + lane] = from[(size_t)lane * stride + d];
+    }
+}
+
+// dots[r][0 .. 16 * group) = queries[r] . keys of `group` blocks, for `rows` queries.
+INLINE void dot_blocks(int rows, int group, int head_dim, const float *queries, size_t query_stride,
+                       const float *keys, float *dots, size_t dots_stride) {
+    lanes sum[8];
+    for (int i = 0; i < rows * group; i++)
+        sum[i] = broadcast(0.0f);
+    const size_t block = (size_t)VECTOR_LANES * head_dim;
+    for (int d = 0; d < head_dim; d++)
+        for (int g = 0; g < group; g++) {
+            lanes key = load(keys + g * block + (size_t)d * VECTOR_LANES);
+            for (int r = 0; r < rows; r++)
+                sum[r * group + g] =
+                    multiply_add(broadcast(queries[r * query_stride + d]), key, sum[r * group + g]);
+        }
+    for (int r = 0; r < rows; r++)
+        for (int g = 0; g < group; g++)
+            store(dots + r * dots_stride + g * VECTOR_LANES, sum[r * group + g]);
+}
+
+INLINE void dot_rows(int rows, int head_dim, int blocks, const float *queries, size_t query_stride,
+                     const float *keys, float *dots, size_t dots_stride) {
+    const int group = rows == 1 ? 8 : 2;
+    int b = 0;
+    for (; b + group <= blocks; b += group)
+        dot_blocks(rows, group, head_dim, queries, query_stride, keys + (size_t)b * VECTOR_LANES * head_dim,
+                   dots + b * VECTOR_LANES, dots_stride);
+    for (; b < blocks; b++)
+        dot_blocks(rows, 1, head_dim, queries, query_stride, keys + (size_t)b * VECTOR_LANES * head_dim,
+                   dots + b * VECTOR_LANES, dots_stride);
+}
+
+// out[r][0 .. head_dim) = sum over keys of weights[r][key] * values[key]; four interleaved chains over the
+// keys.
+INLINE void weigh_rows(int rows, int head_dim, int keys, const float *weights, size_t weights_stride,
+                       const float *values, size_t value_stride, const float *factors, float *out,
+                       size_t out_stride) {
+    const int whole = keys / 4 * 4;
+    for (int d = 0; d < head_dim; d += VECTOR_LANES) {
+        lanes sum[TILE][4];
+        for (int r = 0; r < rows; r++)
+            for (int g = 0; g < 4; g++)
+                sum[r][g] = broadcast(0.0f);
+        for (int key = 0; key < whole; key += 4)
+            for (int g = 0; g < 4; g++) {
+                lanes value = load(values + (size_t)(key + g) * value_stride + d);
+                for (int r = 0; r < rows; r++)
+                    sum[r][g] =
+                        multiply_add(broadcast(weights[r * weights_stride + key + g]), value, sum[r][g]);
+            }
+        for (int g = 0; whole + g < keys; g++) {
+            lanes value = load(values + (size_t)(whole + g) * value_stride + d);
+            for (int r = 0; r < rows; r++)
+                sum[r][g] =
+                    multiply_add(broadcast(weights[r * weights_stride + whole + g]), value, sum[r][g]);
+        }
+        for (int r = 0; r < rows; r++)
+            store(out + r * out_stride + d,
+                  ((sum[r][0] + sum[r][1]) + (sum[r][2] + sum[r][3])) * broadcast(factors[r]));
+    }
+}
+
+static const int32_t lane_numbers[VECTOR_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+INLINE lanes masked(lanes value, int first_key, int limit, float fill) {
+    integer_lanes number;
+    memcpy(&number, lane_numbers, sizeof number);
+    return choose(number + first_key < limit, value, broadcast(fill));
+}
+
+// scores -> exp(scale * score - maximum), 0 past the limit; returns the sum of the row.
+INLINE float softmax_scores(float *scores, int blocks, int limit, float scale, float *log_sum) {
+    lanes top = broadcast(-INFINITY), sum = {0};
+    for (int b = 0; b < blocks; b++) {
+        lanes value = load(scores + b * VECTOR_LANES) * scale;
+        if ((b + 1) * VECTOR_LANES > limit)
+            value = masked(value, b * VECTOR_LANES, limit, -INFINITY);
+        store(scores + b * VECTOR_LANES, value);
+        top = maximum(top, value);
+    }
+    float maximum_score = horizontal_maximum(top);
+    for (int b = 0; b < blocks; b++) {
+        lanes value = exponential(load(scores + b * VECTOR_LANES) - maximum_score);
+        store(scores + b * VECTOR_LANES, value);
+        sum += value;
+    }
+    float total = horizontal_sum(sum);
+    if (log_sum != NULL)
+        *log_sum = maximum_score + logf(total);
+    return total;
+}
+
+INLINE void attend_rows(int rows, const attention_head *head, int first_row, const float *queries,
+                        size_t query_stride, const float *keys, const float *values, size_t value_stride,
+                        size_t padded, float *scores, float *out, size_t out_stride, float *log_sum) {
+    int limits[TILE], longest = 0;
+    for (int r = 0; r < rows; r++) {
+        limits[r] = head->limit + (first_row + r) * head->limit_step;
+        longest = limits[r] > longest ? limits[r] : longest;
+    }
+    const int blocks = (longest + VECTOR_LANES - 1) / VECTOR_LANES;
+    float factors[TILE];
+    dot_rows(rows, head->head_dim, blocks, queries, query_stride, keys, scores, padded);
+    for (int r = 0; r < rows; r++)
+        factors[r] = 1.0f / softmax_scores(scores + r * padded, blocks, limits[r], head->scale,
+                                           log_sum != NULL ? log_sum + r : NULL);
+    weigh_rows(rows, head->head_dim, longest, scores, padded, values, value_stride, factors, out, out_stride);
+}
+
+static size_t padded_keys(const attention_head *head, int rows) {
+    int last = head->limit + (rows - 1) * head->limit_step;
+    return (size_t)(last + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
+}
+
+void VECTOR_NAME(attend)(const attention_head *head, int rows, const float *queries, size_t query_stride,
+                         const float *keys, const float *values, size_t value_stride, float *scores,
+                         float *out, size_t out_stride, float *log_sum) {
+    const size_t padded = padded_keys(head, rows);
+    int row = 0;
+    for (; row + TILE <= rows; row += TILE)
+        attend_rows(TILE, head, row, queries + row * query_stride, query_stride, keys, values, value_stride,
+                    padded, scores, out + row * out_stride, out_stride,
+                    log_sum != NULL ? log_sum + row : NULL);
+    for (; row < rows; row++)
+        attend_rows(1, head, row, queries + row * query_stride, query_stride, keys, values, value_stride,
+                    padded, scores, out + row * out_stride, out_stride,
+                    log_sum != NULL ? log_sum + row : NULL);
+}
+
+// dk[key] += sum over the tile of ds * q, dv[key] += sum of p * dout.
+INLINE void add_outer(int rows, int head_dim, int keys, const float *weights, size_t weights_stride,
+                      const float *vectors, size_t vector_stride, float *out, size_t out_stride) {
+    for (int d = 0; d < head_dim; d += VECTOR_LANES) {
+        lanes vector[TILE];
+        for (int r = 0; r < rows; r++)
+            vector[r] = load(vectors + r * vector_stride + d);
+        for (int key = 0; key < keys; key++) {
+            float *to = out + (size_t)key * out_stride + d;
+            lanes sum = load(to);
+            for (int r = 0; r < rows; r++)
+                sum = multiply_add(broadcast(weights[r * weights_stride + key]), vector[r], sum);
+            store(to, sum);
+        }
+    }
+}
+
+INLINE void backward_rows(int rows, const attention_head *head, int first_row, const float *q, const float *k,
+                          const float *packed_keys, const float *packed_values, size_t stride,
+                          const float *out, const float *dout, size_t out_stride, const float *log_sum,
+                          size_t padded, float *scratch, float *dq, float *dk, float *dv) {
+    float *p = scratch, *dp = scratch + TILE * padded;
+    const int head_dim = head->head_dim;
+    int longest = head->limit + (first_row + rows - 1) * head->limit_step;
+    const int blocks = (longest + VECTOR_LANES - 1) / VECTOR_LANES;
+    dot_rows(rows, head_dim, blocks, q, stride, packed_keys, p, padded);
+    dot_rows(rows, head_dim, blocks, dout, out_stride, packed_values, dp, padded);
+    float ones[TILE];
+    for (int r = 0; r < rows; r++) {
+        ones[r] = 1.0f;
+        int limit = head->limit + (first_row + r) * head->limit_step;
+        lanes delta_sum = {0}; // sum of dout * out: the softmax's share of the gradient
+        for (int d = 0; d < head_dim; d += VECTOR_LANES)
+            delta_sum =
+                multiply_add(load(out + r * out_stride + d), load(dout + r * out_stride + d), delta_sum);
+        float delta = horizontal_sum(delta_sum);
+        for (int b = 0; b < blocks; b++) {
+            size_t at = r * padded + (size_t)b * VECTOR_LANES;
+            lanes probability = exponential(load(p + at) * head->scale - log_sum[r]);
+            if ((b + 1) * VECTOR_LANES > limit)
+                probability = masked(probability, b * VECTOR_LANES, limit, 0.0f);
+            store(p + at, probability);
+            store(dp + at, probability * (load(dp + at) - delta) * head->scale);
+        }
+    }
+    weigh_rows(rows, head_dim, longest, dp, padded, k, stride, ones, dq, stride);
+    add_outer(rows, head_dim, longest, dp, padded, q, stride, dk, stride);
+    add_outer(rows, head_dim, longest, p, padded, dout, out_stride, dv, stride);
+}
+
+void VECTOR_NAME(attend_backward)(const attention_head *head, int rows, const float *q, const float *k,
+                                  const float *packed_keys, const float *packed_values, size_t stride,
+                                  const float *out, const float *dout, size_t out_stride,
+                                  const float *log_sum, float *scratch, float *dq, float *dk, float *dv) {
+    const size_t padded = padded_keys(head, rows);
+    for (int row = 0; row < rows; row++) {
+        memset(dk + row * stride, 0, sizeof(float) * (size_t)head->head_dim);
+        memset(dv + row * stride, 0, sizeof(float) * (size_t)head->head_dim);
+    }
+    int row = 0;
+    for (; row + TILE <= rows; row += TILE)
+        backward_rows(TILE, head, row, q + row * stride, k, packed_keys, packed_values, stride,
+                      out + row * out_stride, dout + row * out_stride, out_stride, log_sum + row, padded,
+                      scratch, dq + row * stride, dk, dv);
+    for (; row < rows; row++)
+        backward_rows(1, head, row, q + row * stride, k, packed_keys, packed_values, stride,
+                      out + row * out_stride, dout + row * out_stride, out_stride, log_sum + row, padded,
+                      scratch, dq + row * stride, dk, dv);
+}

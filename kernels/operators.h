@@ -1,0 +1,118 @@
+// Operators on device buffers, f32 and row-major unless said otherwise. Outputs are overwritten unless a
+// comment says "+=". Every reduction has one order, whatever the thread count; a row's result does not depend
+// on the rows around it. Widths, head dimensions and codebook sizes are multiples of 16.
+#pragma once
+
+#include "kernels/device.h"
+
+enum { EMBEDDING_TABLES_MAX = 20 };
+
+// out [rows, width] = x * r * gain [width], r = 1 / sqrt(mean(x^2) + epsilon); inverse_rms: [rows], NULL if
+// not wanted. copy: [rows, width] or NULL receives x, ready to have a product added to it.
+void op_rms_norm(device *device, int64_t rows, int64_t width, const float *x, const float *gain,
+                 float epsilon, float *out, float *inverse_rms, float *copy);
+// dx [rows, width] += ..., dgain [width] += ...
+void op_rms_norm_backward(device *device, int64_t rows, int64_t width, const float *x, const float *gain,
+                          const float *inverse_rms, const float *dy, float *dx, float *dgain);
+
+// gate_up: [rows, 2 * width], gate first; out: [rows, width] = silu(gate) * up.
+void op_swiglu(device *device, int64_t rows, int64_t width, const float *gate_up, float *out);
+void op_swiglu_backward(device *device, int64_t rows, int64_t width, const float *gate_up, const float *dout,
+                        float *dgate_up);
+
+// A rotary table for positions [0, positions): cosine and sine, [positions, head_dim / 2] each, base 10000.
+void op_rotary_table(device *device, int positions, int head_dim, float *cosine, float *sine);
+
+// Shape of a self-attention over qkv rows [batch * sequence, 3 * heads * head_dim]: queries, keys, values.
+typedef struct attention_shape {
+    int batch, sequence, heads, head_dim;
+    bool causal;
+    const int32_t *lengths; // [batch] keys that exist, 1 .. sequence; NULL: all. Not together with causal.
+    const float *cosine, *sine; // rotary table
+} attention_shape;
+
+// Rotates queries and keys in place, then out [batch * sequence, heads * head_dim] = softmax(q k^T /
+// sqrt(head_dim)) v. log_sum: [batch, heads, sequence] or NULL. scratch: attention_scratch_floats floats.
+void op_attention(device *device, const attention_shape *shape, float *qkv, float *out, float *log_sum,
+                  float *scratch);
+// qkv as op_attention left it; dqkv: as qkv, with respect to the values before rotation.
+void op_attention_backward(device *device, const attention_shape *shape, const float *qkv, const float *out,
+                           const float *log_sum, const float *dout, float *dqkv, float *scratch);
+size_t attention_scratch_floats(const device *device, const attention_shape *shape);
+
+// One position of causal attention for a batch: qkv [batch, 3 * heads * head_dim] at `position` is rotated,
+// its keys and values are appended to the cache, and out [batch, heads * head_dim] attends to positions 0 ..
+// position. Equal to the last bit to the same row of op_attention. key_cache, value_cache: [batch, heads,
+// padded capacity, head_dim] floats each, zeroed before first use; scratch: attention_scratch_floats for
+// sequence = capacity.
+void op_attention_decode(device *device, const attention_shape *capacity, int position, float *qkv,
+                         float *key_cache, float *value_cache, float *out, float *scratch);
+// Floats of each of the two caches: positions rounded up to 16.
+size_t attention_cache_floats(const attention_shape *capacity);
+
+// out [rows, width] (+)= sum over tables of table[t][index[t][row]]; a negative index adds nothing.
+void op_embedding_sum(device *device, int64_t rows, int64_t width, int tables, const float *const *table,
+                      const int32_t *const *index, float *out, bool accumulate);
+// dtable [entries, width] += the rows of dout that looked up each entry.
+void op_embedding_backward(device *device, int64_t rows, int64_t width, const int32_t *index,
+                           const float *dout, float *dtable);
+
+// Copies `rows` rows of `width` values between strides (in floats), adding if accumulate.
+void op_copy_rows(device *device, int64_t rows, int64_t width, const float *from, int64_t from_stride,
+                  float *to, int64_t to_stride, bool accumulate);
+// to [rows, repeat, width] = from [rows, width]
+void op_repeat_rows(device *device, int64_t rows, int64_t repeat, int64_t width, const float *from,
+                    float *to);
+// to [rows, width] = sum over repeat of from [rows, repeat, width]
+void op_sum_repeated(device *device, int64_t rows, int64_t repeat, int64_t width, const float *from,
+                     float *to);
+// out [width] += column sums of x [rows, width].
+void op_column_sums(device *device, int64_t rows, int64_t width, const float *x, float *out);
+
+// Where a draw stands: random numbers are a function of seed, step, sample, frame and level alone.
+typedef struct sample_position {
+    uint64_t seed;
+    uint32_t step, frame, level;
+    const uint32_t *samples; // [rows] index of each row's sample in its step
+} sample_position;
+
+// Draws tokens [rows] from softmax(logits / temperature), logits [rows, codebook], and their
+// log-probabilities [rows]. scratch: [rows, codebook].
+void op_sample(device *device, int64_t rows, int64_t codebook, const float *logits, float temperature,
+               const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch);
+
+// log softmax(logits / temperature)[tokens]; logits [rows, codebook], tokens and out [rows].
+void op_log_probability(device *device, int64_t rows, int64_t codebook, const float *logits,
+                        float temperature, const int32_t *tokens, float *out);
+
+typedef struct policy_loss_terms {
+    float temperature;
+    float policy_weight, kl_weight, entropy_weight;
+} policy_loss_terms;
+
+// Per row: log-probability of the action, entropy, exact KL(policy || reference) in nats, all [rows]; the
+// gradient of sum over rows of - policy_weight * advantage * log pi(action) + kl_weight * KL - entropy_weight
+// * entropy overwrites logits [rows, codebook]. reference: [rows, codebook] or NULL. scratch:
+// policy_loss_scratch_floats floats.
+void op_policy_loss(device *device, int64_t rows, int64_t codebook, float *logits, const float *reference,
+                    const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
+                    float *log_probabilities, float *entropies, float *kls, float *scratch);
+size_t policy_loss_scratch_floats(const device *device, int64_t codebook);
+
+// losses [rows] = -log softmax(logits)[targets]; with weight != 0 its gradient times weight overwrites the
+// logits.
+void op_cross_entropy(device *device, int64_t rows, int64_t codebook, float *logits, const int32_t *targets,
+                      float weight, float *losses);
+
+// Sum of squares in double, over fixed chunks added in order.
+double op_sum_squares(device *device, size_t count, const float *x);
+bool op_all_finite(device *device, size_t count, const float *x);
+
+typedef struct adamw_step {
+    float learning_rate, beta1, beta2, epsilon, weight_decay;
+    float gradient_scale;
+    int64_t step; // 1 for the first update; bias correction
+} adamw_step;
+// Decoupled weight decay (Loshchilov & Hutter 2019); parameter, first and second moment in place.
+void op_adamw(device *device, size_t count, const adamw_step *step, const float *gradient, float *parameter,
+              float *first, float *second);
