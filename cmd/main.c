@@ -1,15 +1,18 @@
 #include "cmd/commands.h"
 
 #include <argp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 static const command_entry commands[] = {
+    {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };
 
 int main(int argc, char **argv) {
     argp_err_exit_status = STATUS_USAGE;
+    signal(SIGXFSZ, SIG_IGN); // writing past a file-size limit is then an error with a message
     if (argc == 2 && (strcmp(argv[1], "--version") == 0)) {
         printf("musicrl %s\n", MUSICRL_VERSION);
         return STATUS_OK;

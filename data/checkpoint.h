@@ -90,6 +90,9 @@ typedef struct checkpoint_list {
 status checkpoint_list_folder(checkpoint_list *out, const char *folder);
 void checkpoint_list_free(checkpoint_list *list); // an empty list is allowed
 
+// Verifies every file of a checkpoint, and that it is the step that its name says.
+status checkpoint_verify(const checkpoint_entry *entry);
+
 // Opens the newest checkpoint that verifies. Damaged ones are named to `listener` (NULL is allowed) and
 // passed over. `out` is NULL if the folder holds no checkpoint at all; if all it holds are damaged, fails.
 status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_listener listener,

@@ -98,6 +98,13 @@ static status open_entry(checkpoint **out, const checkpoint_entry *entry) {
     return FAIL("%s holds step %" PRIu64 ": it was renamed or copied over another", entry->path, step);
 }
 
+status checkpoint_verify(const checkpoint_entry *entry) {
+    checkpoint *opened;
+    TRY(open_entry(&opened, entry));
+    checkpoint_close(opened);
+    return STATUS_OK;
+}
+
 status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_listener listener,
                               void *context) {
     *out = NULL;
@@ -144,13 +151,10 @@ status checkpoint_prune(const char *folder, const checkpoint_keep *keep, checkpo
     for (size_t i = list.count; result == STATUS_OK && i-- > 0;) {
         const checkpoint_entry *entry = &list.entries[i];
         if (good < keep->last) {
-            checkpoint *opened;
-            if (open_entry(&opened, entry) == STATUS_OK) {
-                checkpoint_close(opened);
+            if (checkpoint_verify(entry) == STATUS_OK)
                 good++;
-            } else {
+            else
                 tell(listener, context, "left alone, damaged: %s", status_message());
-            }
             continue;
         }
         if (keep->every > 0 && entry->step % keep->every == 0)

@@ -1,9 +1,11 @@
+#include "cmd/commands.h"
 #include "data/checkpoint.h"
 #include "data/publish.h"
 #include "kernels/library_version.h"
 #include "kernels/memory.h"
 #include "tests/unit/scratch.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -338,12 +340,84 @@ static void test_write_errors(void **state) {
     expect_ok(save(folder, 2));
 }
 
+// Runs "musicrl checkpoint WORD..." and returns its exit status; `text` receives what it printed.
+static int run_command(const char *const *words, int count, char **text) {
+    char name[] = "musicrl checkpoint";
+    char *arguments[8] = {name};
+    for (int i = 0; i < count; i++)
+        arguments[i + 1] = strdup(words[i]);
+    char *made[8];
+    memcpy(made, arguments, sizeof made);
+    fflush(NULL);
+    int kept[2] = {dup(1), dup(2)};
+    int file = open(scratch_path("printed"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    dup2(file, 1);
+    dup2(file, 2);
+    int result = cmd_checkpoint(count + 1, arguments);
+    fflush(NULL);
+    for (int i = 0; i < 2; i++) {
+        dup2(kept[i], i + 1);
+        close(kept[i]);
+    }
+    close(file);
+    for (int i = 0; i < count; i++)
+        free(made[i + 1]);
+    size_t length;
+    *text = scratch_read(scratch_path("printed"), &length);
+    return result;
+}
+
+static void test_command(void **state) {
+    (void)state;
+    const char *run = scratch_path("command");
+    for (uint64_t step = 1; step <= 5; step++)
+        expect_ok(save(scratch_path("command/checkpoints"), step * 100));
+    const struct {
+        const char *words[6];
+        int count, result;
+        const char *expected[3];
+    } cases[] = {
+        {{"verify", run}, 2, 0, {"step 100: whole", "step 500: whole"}},
+        {{"list", run}, 2, 0, {"step  kind", "       300  policy           2      "}},
+        {{"list", scratch_path("absent")}, 2, 1, {"cannot look at run folder"}},
+        {{"verify", scratch_folder}, 2, 1, {"has no checkpoints", "is it a run folder?"}},
+        {{"prune", "--keep", "1", "--every=200", "--best=100", run},
+         6,
+         0,
+         {"removed ", "checkpoints/step-000300"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *text;
+        int result = run_command(cases[i].words, cases[i].count, &text);
+        for (int e = 0; e < 3 && cases[i].expected[e] != NULL; e++) {
+            if (result != cases[i].result || strstr(text, cases[i].expected[e]) == NULL)
+                fail_msg("case %zu: status %d, '%s' is not in: %s", i, result, cases[i].expected[e], text);
+        }
+        free(text);
+    }
+    assert_true(exists(scratch_path("command/checkpoints/step-000100")));
+    assert_false(exists(scratch_path("command/checkpoints/step-000300")));
+    flip(scratch_path("command/checkpoints/step-000400/policy.safetensors"), -2);
+    assert_int_equal(unlink(scratch_path("command/checkpoints/step-000200/manifest.json")), 0);
+    char *text;
+    assert_int_equal(run_command((const char *[]){"verify", run}, 2, &text), 1);
+    assert_non_null(strstr(text, "step 100: whole"));
+    assert_non_null(strstr(text, "step 200: damaged: "));
+    assert_non_null(strstr(text, "step-000400/policy.safetensors is damaged"));
+    assert_non_null(strstr(text, "2 of 4 checkpoints"));
+    free(text);
+    assert_int_equal(run_command((const char *[]){"list", run}, 2, &text), 0);
+    assert_non_null(strstr(text, "       200  damaged: "));
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_already_there),
         cmocka_unit_test(test_bad_adds),      cmocka_unit_test(test_damage),
         cmocka_unit_test(test_manifest_bits), cmocka_unit_test(test_empty_and_stale),
         cmocka_unit_test(test_prune),         cmocka_unit_test(test_write_errors),
+        cmocka_unit_test(test_command),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
