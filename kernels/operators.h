@@ -69,6 +69,33 @@ void op_sum_repeated(device *device, int64_t rows, int64_t repeat, int64_t width
 // out [width] += column sums of x [rows, width].
 void op_column_sums(device *device, int64_t rows, int64_t width, const float *x, float *out);
 
+// out [rows] = x [rows, width] . vector [width] + bias [1].
+void op_row_dot(device *device, int64_t rows, int64_t width, const float *x, const float *vector,
+                const float *bias, float *out);
+// dx [rows, width] = dout [rows] vector; dvector [width] and dbias [1] += ...
+void op_row_dot_backward(device *device, int64_t rows, int64_t width, const float *x, const float *vector,
+                         const float *dout, float *dx, float *dvector, float *dbias);
+
+// out [batch, width] = mean over the first lengths[b] rows of x [batch, sequence, width]; lengths NULL: all
+// rows.
+void op_mean_pool(device *device, int batch, int sequence, int64_t width, const int32_t *lengths,
+                  const float *x, float *out);
+void op_mean_pool_backward(device *device, int batch, int sequence, int64_t width, const int32_t *lengths,
+                           const float *dout, float *dx);
+
+// out [rows, width] = x / |x|; inverse_norms [rows] = 1 / max(|x|, 1e-12).
+void op_normalize_rows(device *device, int64_t rows, int64_t width, const float *x, float *out,
+                       float *inverse_norms);
+void op_normalize_rows_backward(device *device, int64_t rows, int64_t width, const float *out,
+                                const float *inverse_norms, const float *dout, float *dx);
+
+// The symmetric contrastive loss of matching rows (CLIP, Radford et al. 2021; MuLan, Huang et al. 2022): the
+// mean of the cross-entropies of scale * a b^T [rows, rows] over rows and over columns, the diagonal being
+// right. Returns the loss; da, db [rows, width] are overwritten, *dscale receives the scale's gradient.
+// scratch: [2, rows, rows].
+double op_contrastive_loss(device *device, int64_t rows, int64_t width, const float *a, const float *b,
+                           float scale, float *da, float *db, float *dscale, float *scratch);
+
 // Where a draw stands: random numbers are a function of seed, step, sample, frame and level alone.
 typedef struct sample_position {
     uint64_t seed;

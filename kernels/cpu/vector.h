@@ -43,6 +43,8 @@ typedef struct vector_operators {
     void (*round_to_bf16)(size_t count, const float *x, uint16_t *out);
     void (*add)(size_t count, const float *x, float *y); // y += x
     void (*scale)(size_t count, float factor, float *x); // x *= factor
+    float (*dot)(size_t count, const float *x, const float *y);
+    void (*multiply_add_to)(size_t count, float factor, const float *x, float *y); // y += factor * x
     double (*sum_squares)(size_t count, const float *x);
     bool (*all_finite)(size_t count, const float *x);
     void (*adamw)(size_t count, const adamw_terms *terms, const float *gradient, float *parameter,

@@ -20,6 +20,18 @@ void VECTOR_NAME(scale)(size_t count, float factor, float *x) {
         x[i] *= factor;
 }
 
+float VECTOR_NAME(dot)(size_t count, const float *x, const float *y) {
+    lanes sum = {0};
+    for (size_t i = 0; i < count; i += VECTOR_LANES)
+        sum = multiply_add(load(x + i), load(y + i), sum);
+    return horizontal_sum(sum);
+}
+
+void VECTOR_NAME(multiply_add_to)(size_t count, float factor, const float *x, float *y) {
+    for (size_t i = 0; i < count; i++)
+        y[i] += factor * x[i];
+}
+
 double VECTOR_NAME(sum_squares)(size_t count, const float *x) {
     // Eight double chains in a fixed order.
     double part[8] = {0};

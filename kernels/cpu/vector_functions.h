@@ -6,6 +6,8 @@
 void VECTOR_NAME(round_to_bf16)(size_t count, const float *x, uint16_t *out);
 void VECTOR_NAME(add)(size_t count, const float *x, float *y);
 void VECTOR_NAME(scale)(size_t count, float factor, float *x);
+float VECTOR_NAME(dot)(size_t count, const float *x, const float *y);
+void VECTOR_NAME(multiply_add_to)(size_t count, float factor, const float *x, float *y);
 double VECTOR_NAME(sum_squares)(size_t count, const float *x);
 bool VECTOR_NAME(all_finite)(size_t count, const float *x);
 void VECTOR_NAME(adamw)(size_t count, const adamw_terms *terms, const float *gradient, float *parameter,

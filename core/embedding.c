@@ -1,0 +1,264 @@
+#include "core/embedding.h"
+
+#include "kernels/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct tower {
+    transformer *transformer;
+    int tables;
+    size_t table[EMBEDDING_LEVELS_MAX]; // offsets: [entries, width]
+    size_t projection;                  // [output, width]
+    weight *projection_weight;
+} tower;
+
+struct embedding {
+    device *device;
+    embedding_config config;
+    parameter_list list;
+    tower text, music;
+    size_t log_scale; // [1]
+    float *values;
+};
+
+typedef struct tower_pass {
+    transformer_activations *activations;
+    int32_t *index;   // [tables, batch * positions]
+    int32_t *lengths; // [batch]; used by the text tower
+    bool has_lengths;
+    float *pooled;    // [batch, width]
+    float *projected; // [batch, output]
+    float *output;    // [batch, output]
+    float *inverse_norms;
+    float *d_output, *d_projected; // [batch, output]
+    float *d_pooled;               // [batch, width]
+    float *dx;                     // [batch * positions, width]
+} tower_pass;
+
+struct embedding_pass {
+    int batch;
+    bool keep;
+    tower_pass text, music;
+    float *scratch; // [2, batch, batch]
+    void *memory;
+};
+
+static status create_tower(embedding *e, tower *t, const transformer_config *config, const char *name,
+                           int tables, const int *entries, bool learn) {
+    t->tables = tables;
+    const float scale = 1.0f / sqrtf((float)config->width);
+    char full[PARAMETER_NAME_MAX];
+    for (int i = 0; i < tables; i++) {
+        snprintf(full, sizeof full, "%s.embedding.%d.weight", name, i);
+        TRY(parameter_list_add(&e->list, full, entries[i], config->width, INITIALISE_NORMAL, scale,
+                               &t->table[i]));
+    }
+    TRY(transformer_create(&t->transformer, e->device, config, &e->list, name, learn, WEIGHT_F32));
+    snprintf(full, sizeof full, "%s.projection.weight", name);
+    TRY(parameter_list_add(&e->list, full, e->config.output, config->width, INITIALISE_NORMAL, scale,
+                           &t->projection));
+    return weight_create(&t->projection_weight, e->device, e->config.output, config->width, learn,
+                         WEIGHT_F32);
+}
+
+status embedding_create(embedding **out, device *device, const embedding_config *config, bool learn) {
+    *out = NULL;
+    if (config->output < 16 || config->output % 16 != 0)
+        return FAIL_USAGE("the joint embedding has %d dimensions, a multiple of 16 is wanted",
+                          config->output);
+    embedding *e;
+    TRY(memory_allocate((void **)&e, sizeof *e, "joint embedding"));
+    e->device = device;
+    e->config = *config;
+    e->config.text.causal = e->config.music.causal = false;
+    status result;
+    TRY_GOTO(result, create_tower(e, &e->text, &e->config.text, "text", 1, &config->vocabulary, learn),
+             failed);
+    TRY_GOTO(result,
+             create_tower(e, &e->music, &e->config.music, "music", config->levels, config->codebook, learn),
+             failed);
+    TRY_GOTO(result, parameter_list_add(&e->list, "log_scale", 0, 1, INITIALISE_ZEROS, 0.0f, &e->log_scale),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(device, (void **)&e->values, sizeof(float) * e->list.size,
+                             "joint embedding parameters"),
+             failed);
+    *out = e;
+    return STATUS_OK;
+failed:
+    embedding_destroy(e);
+    return result;
+}
+
+void embedding_destroy(embedding *e) {
+    if (e == NULL)
+        return;
+    transformer_destroy(e->text.transformer);
+    transformer_destroy(e->music.transformer);
+    weight_destroy(e->text.projection_weight);
+    weight_destroy(e->music.projection_weight);
+    device_free(e->device, e->values);
+    parameter_list_release(&e->list);
+    memory_free(e);
+}
+
+const embedding_config *embedding_get_config(const embedding *e) {
+    return &e->config;
+}
+
+const parameter_list *embedding_parameters(const embedding *e) {
+    return &e->list;
+}
+
+float *embedding_values(embedding *e) {
+    return e->values;
+}
+
+status embedding_pack(embedding *e) {
+    TRY(transformer_pack(e->text.transformer, e->values));
+    TRY(transformer_pack(e->music.transformer, e->values));
+    TRY(weight_pack(e->text.projection_weight, e->values + e->text.projection));
+    return weight_pack(e->music.projection_weight, e->values + e->music.projection);
+}
+
+static const float scale_limit = 100.0f;
+
+float embedding_scale(const embedding *e) {
+    float scale = expf(e->values[e->log_scale]);
+    return scale < scale_limit ? scale : scale_limit;
+}
+
+void embedding_set_scale(embedding *e, float scale) {
+    e->values[e->log_scale] = logf(scale);
+}
+
+static void carve_tower(tower_pass *p, const embedding *e, const tower *t, int batch, bool keep, arena *a) {
+    const transformer_config *c = transformer_get_config(t->transformer);
+    const size_t rows = (size_t)batch * c->positions, width = (size_t)c->width,
+                 output = (size_t)e->config.output;
+    p->index = arena_take(a, sizeof(int32_t) * rows * (size_t)t->tables);
+    p->lengths = arena_take(a, sizeof(int32_t) * (size_t)batch);
+    p->pooled = arena_take(a, sizeof(float) * (size_t)batch * width);
+    p->projected = arena_take(a, sizeof(float) * (size_t)batch * output);
+    p->output = arena_take(a, sizeof(float) * (size_t)batch * output);
+    p->inverse_norms = arena_take(a, sizeof(float) * (size_t)batch);
+    if (keep) {
+        p->d_output = arena_take(a, sizeof(float) * (size_t)batch * output);
+        p->d_projected = arena_take(a, sizeof(float) * (size_t)batch * output);
+        p->d_pooled = arena_take(a, sizeof(float) * (size_t)batch * width);
+        p->dx = arena_take(a, sizeof(float) * rows * width);
+    }
+}
+
+static void carve_pass(embedding_pass *p, const embedding *e, arena *a) {
+    carve_tower(&p->text, e, &e->text, p->batch, p->keep, a);
+    carve_tower(&p->music, e, &e->music, p->batch, p->keep, a);
+    if (p->keep)
+        p->scratch = arena_take(a, sizeof(float) * 2 * (size_t)p->batch * (size_t)p->batch);
+}
+
+status embedding_pass_create(embedding_pass **out, const embedding *e, int batch, bool keep) {
+    *out = NULL;
+    embedding_pass *p;
+    TRY(memory_allocate((void **)&p, sizeof *p, "embedding pass"));
+    p->batch = batch;
+    p->keep = keep;
+    status result;
+    TRY_GOTO(result,
+             transformer_activations_create(&p->text.activations, e->text.transformer, batch,
+                                            e->config.text.positions, keep),
+             failed);
+    TRY_GOTO(result,
+             transformer_activations_create(&p->music.activations, e->music.transformer, batch,
+                                            e->config.music.positions, keep),
+             failed);
+    arena a = {0};
+    carve_pass(p, e, &a);
+    TRY_GOTO(result, device_allocate(e->device, &p->memory, a.used, "embedding pass"), failed);
+    a = (arena){.base = p->memory, .capacity = a.used};
+    carve_pass(p, e, &a);
+    *out = p;
+    return STATUS_OK;
+failed:
+    embedding_pass_destroy(p);
+    return result;
+}
+
+void embedding_pass_destroy(embedding_pass *p) {
+    if (p == NULL)
+        return;
+    transformer_activations_destroy(p->text.activations);
+    transformer_activations_destroy(p->music.activations);
+    memory_free(p->memory);
+    memory_free(p);
+}
+
+static status tower_forward(embedding *e, tower *t, tower_pass *p, int batch, const float **output) {
+    const transformer_config *c = transformer_get_config(t->transformer);
+    const int64_t rows = (int64_t)batch * c->positions;
+    const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
+    const float *tables[EMBEDDING_LEVELS_MAX], *hidden;
+    const int32_t *index[EMBEDDING_LEVELS_MAX];
+    for (int i = 0; i < t->tables; i++) {
+        tables[i] = e->values + t->table[i];
+        index[i] = p->index + rows * i;
+    }
+    op_embedding_sum(e->device, rows, c->width, t->tables, tables, index, transformer_input(p->activations),
+                     false);
+    TRY(transformer_forward(t->transformer, e->values, p->activations, batch, lengths, &hidden));
+    op_mean_pool(e->device, batch, c->positions, c->width, lengths, hidden, p->pooled);
+    TRY(product_forward(t->projection_weight, batch, p->pooled, p->projected, false));
+    op_normalize_rows(e->device, batch, e->config.output, p->projected, p->output, p->inverse_norms);
+    *output = p->output;
+    return STATUS_OK;
+}
+
+static status tower_backward(embedding *e, tower *t, tower_pass *p, int batch, float *gradients) {
+    const transformer_config *c = transformer_get_config(t->transformer);
+    const int64_t rows = (int64_t)batch * c->positions;
+    const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
+    op_normalize_rows_backward(e->device, batch, e->config.output, p->output, p->inverse_norms, p->d_output,
+                               p->d_projected);
+    TRY(product_backward_weight(t->projection_weight, batch, p->pooled, p->d_projected,
+                                gradients + t->projection, true));
+    TRY(product_backward_data(t->projection_weight, batch, p->d_projected, p->d_pooled, false));
+    op_mean_pool_backward(e->device, batch, c->positions, c->width, lengths, p->d_pooled, p->dx);
+    TRY(transformer_backward(t->transformer, e->values, gradients, p->activations, batch, lengths, p->dx));
+    for (int i = 0; i < t->tables; i++)
+        op_embedding_backward(e->device, rows, c->width, p->index + rows * i, p->dx, gradients + t->table[i]);
+    return STATUS_OK;
+}
+
+status embedding_text(embedding *e, embedding_pass *p, int batch, const int32_t *tokens,
+                      const int32_t *lengths, const float **output) {
+    const int positions = e->config.text.positions;
+    p->text.has_lengths = true;
+    memcpy(p->text.lengths, lengths, sizeof(int32_t) * (size_t)batch);
+    for (int b = 0; b < batch; b++)
+        for (int s = 0; s < positions; s++)
+            p->text.index[b * positions + s] = s < lengths[b] ? tokens[b * positions + s] : -1;
+    return tower_forward(e, &e->text, &p->text, batch, output);
+}
+
+status embedding_music(embedding *e, embedding_pass *p, int batch, const uint16_t *tokens,
+                       const float **output) {
+    const int levels = e->config.levels;
+    const size_t rows = (size_t)batch * e->config.music.positions;
+    for (size_t row = 0; row < rows; row++)
+        for (int level = 0; level < levels; level++)
+            p->music.index[rows * level + row] = tokens[row * levels + level];
+    return tower_forward(e, &e->music, &p->music, batch, output);
+}
+
+status embedding_backward(embedding *e, embedding_pass *p, int batch, float *gradients, double *loss) {
+    const float scale = embedding_scale(e);
+    float d_scale;
+    *loss = op_contrastive_loss(e->device, batch, e->config.output, p->text.output, p->music.output, scale,
+                                p->text.d_output, p->music.d_output, &d_scale, p->scratch);
+    if (scale < scale_limit)
+        gradients[e->log_scale] += d_scale * scale; // the parameter is the logarithm
+    TRY(tower_backward(e, &e->text, &p->text, batch, gradients));
+    return tower_backward(e, &e->music, &p->music, batch, gradients);
+}

@@ -1,0 +1,135 @@
+// Operators on pooled vectors: value heads, mean pooling, normalisation, the contrastive loss.
+#include "kernels/cpu/device_cpu.h"
+#include "kernels/operators.h"
+
+#include <math.h>
+#include <string.h>
+
+void op_row_dot(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
+                const float *bias, float *out) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++)
+        out[row] = v->dot((size_t)width, x + row * width, vector) + bias[0];
+}
+
+void op_row_dot_backward(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
+                         const float *dout, float *dx, float *dvector, float *dbias) {
+    (void)d;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < width; i++)
+            dx[row * width + i] = dout[row] * vector[i];
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
+        int64_t last = first + COLUMN_CHUNK < width ? first + COLUMN_CHUNK : width;
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t i = first; i < last; i++)
+                dvector[i] += dout[row] * x[row * width + i];
+    }
+    float sum = 0.0f;
+    for (int64_t row = 0; row < rows; row++)
+        sum += dout[row];
+    dbias[0] += sum;
+}
+
+void op_mean_pool(device *d, int batch, int sequence, int64_t width, const int32_t *lengths, const float *x,
+                  float *out) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < batch; b++) {
+        const int length = lengths != NULL ? lengths[b] : sequence;
+        float *to = out + b * width;
+        memset(to, 0, sizeof(float) * (size_t)width);
+        for (int s = 0; s < length; s++)
+            v->add((size_t)width, x + ((int64_t)b * sequence + s) * width, to);
+        v->scale((size_t)width, 1.0f / (float)length, to);
+    }
+}
+
+void op_mean_pool_backward(device *d, int batch, int sequence, int64_t width, const int32_t *lengths,
+                           const float *dout, float *dx) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < batch; b++) {
+        const int length = lengths != NULL ? lengths[b] : sequence;
+        for (int s = 0; s < sequence; s++) {
+            float *to = dx + ((int64_t)b * sequence + s) * width;
+            memset(to, 0, sizeof(float) * (size_t)width);
+            if (s < length)
+                v->multiply_add_to((size_t)width, 1.0f / (float)length, dout + b * width, to);
+        }
+    }
+}
+
+void op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, float *out,
+                       float *inverse_norms) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++) {
+        float norm = sqrtf(v->dot((size_t)width, x + row * width, x + row * width));
+        inverse_norms[row] = 1.0f / (norm > 1e-12f ? norm : 1e-12f);
+        memcpy(out + row * width, x + row * width, sizeof(float) * (size_t)width);
+        v->scale((size_t)width, inverse_norms[row], out + row * width);
+    }
+}
+
+void op_normalize_rows_backward(device *d, int64_t rows, int64_t width, const float *out,
+                                const float *inverse_norms, const float *dout, float *dx) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
+    for (int64_t row = 0; row < rows; row++) {
+        float along = v->dot((size_t)width, out + row * width, dout + row * width);
+        for (int64_t i = 0; i < width; i++)
+            dx[row * width + i] = (dout[row * width + i] - along * out[row * width + i]) * inverse_norms[row];
+    }
+}
+
+// One direction: row r of `a` should pick row r of `b`. Leaves the gradient with respect to the similarities,
+// halved for the mean of two directions, in `gradient` [rows, rows], and returns the summed cross-entropy.
+static double one_direction(device *d, int64_t rows, int64_t width, const float *a, const float *b,
+                            float scale, float *gradient, float *similarity_dot_gradient) {
+    const vector_operators *v = d->vector;
+    double total = 0.0, dot = 0.0;
+    for (int64_t r = 0; r < rows; r++) {
+        float *row = gradient + r * rows;
+        float top = -INFINITY;
+        for (int64_t c = 0; c < rows; c++) {
+            row[c] = v->dot((size_t)width, a + r * width, b + c * width);
+            top = row[c] > top ? row[c] : top;
+        }
+        double sum = 0.0;
+        for (int64_t c = 0; c < rows; c++)
+            sum += exp((double)(scale * (row[c] - top)));
+        total += log(sum) - (double)(scale * (row[r] - top));
+        for (int64_t c = 0; c < rows; c++) {
+            double p = exp((double)(scale * (row[c] - top))) / sum - (c == r ? 1.0 : 0.0);
+            p /= 2.0 * (double)rows;
+            dot += p * (double)row[c];
+            row[c] = (float)p;
+        }
+    }
+    *similarity_dot_gradient += (float)dot;
+    return total;
+}
+
+double op_contrastive_loss(device *d, int64_t rows, int64_t width, const float *a, const float *b,
+                           float scale, float *da, float *db, float *dscale, float *scratch) {
+    const vector_operators *v = d->vector;
+    float *forward = scratch, *backward = scratch + rows * rows;
+    *dscale = 0.0f;
+    double loss = one_direction(d, rows, width, a, b, scale, forward, dscale);
+    loss += one_direction(d, rows, width, b, a, scale, backward, dscale);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        memset(da + r * width, 0, sizeof(float) * (size_t)width);
+        memset(db + r * width, 0, sizeof(float) * (size_t)width);
+        for (int64_t c = 0; c < rows; c++) {
+            v->multiply_add_to((size_t)width, scale * (forward[r * rows + c] + backward[c * rows + r]),
+                               b + c * width, da + r * width);
+            v->multiply_add_to((size_t)width, scale * (forward[c * rows + r] + backward[r * rows + c]),
+                               a + c * width, db + r * width);
+        }
+    }
+    return loss / (2.0 * (double)rows);
+}
