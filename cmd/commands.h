@@ -5,6 +5,7 @@
 #include "kernels/status.h"
 
 int cmd_corpus(int argc, char **argv);
+int cmd_corpus_make(int argc, char **argv);
 int cmd_codec(int argc, char **argv);
 int cmd_embed(int argc, char **argv);
 int cmd_pretrain(int argc, char **argv);
