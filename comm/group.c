@@ -7,8 +7,9 @@
 #include <string.h>
 
 enum {
-    PIECE_BYTES = 2 << 20, // an exchange goes in pieces, so that adding one overlaps the transfer of the next
-    WINDOW = 4,            // pieces in flight each way
+    PIECE_BYTES =
+        512 << 10, // an exchange goes in pieces, so that adding one overlaps the transfer of the next
+    WINDOW = 4,    // pieces in flight each way
     TAG_REDUCE = 1,
     TAG_GATHER = 2,
     BROADCAST_PIECE = 1 << 30,
@@ -108,6 +109,10 @@ int group_index(const group *group) {
 
 int group_rank(const group *group, int member) {
     return group->ranks[member];
+}
+
+MPI_Comm group_communicator(const group *group) {
+    return group->comm;
 }
 
 static status check_member(const group *group, const char *call) {

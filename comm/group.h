@@ -13,7 +13,7 @@ typedef struct group group;
 
 // Of world ranks [count], all different; ranks[i] is member i. Every rank of the list calls it, in the same
 // order for groups that share ranks; a rank outside may call it too and gets a group whose index is -1. The
-// caller owns *out. Buffers for the all-reduce (8 MiB) are taken here; the calls below allocate nothing
+// caller owns *out. Buffers for the all-reduce (2 MiB) are taken here; the calls below allocate nothing
 // themselves.
 status group_create(group **out, world *world, const int *ranks, int count);
 void group_destroy(group *group); // NULL is allowed; before world_destroy

@@ -1,6 +1,7 @@
 // Inside comm only: MPI's error codes as status lines, and the one way in which comm waits.
 #pragma once
 
+#include "comm/group.h"
 #include "comm/world.h"
 
 #include <mpi.h>
@@ -27,3 +28,6 @@ bool wait_pause(wait_state *wait);
 // passed deadline: "rank R on HOST: waited S s for WHAT ...". The requests then stay active: their buffers
 // must not be reused, the run must end.
 status mpi_wait_all(const world *world, MPI_Request *requests, int count, const char *what, int peer);
+
+// A group's communicator; MPI_COMM_NULL on a rank that is no member.
+MPI_Comm group_communicator(const group *group);

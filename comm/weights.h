@@ -1,0 +1,34 @@
+// New weights from the first learner to the ranks that sample, by version. A rank that learns holds them
+// already and takes no part.
+#pragma once
+
+#include "comm/world.h"
+
+#include <stdint.h>
+
+typedef struct weights_channel weights_channel;
+
+// For `count` f32 weights, from world rank `sender` to world ranks receivers [receiver_count], which do not
+// include the sender and may be none. The sender and all receivers call it, in the same order as other
+// groups; any other rank may, and gets a channel on which every call succeeds and does nothing. The caller
+// owns *out.
+status weights_create(weights_channel **out, world *world, int sender, const int *receivers,
+                      int receiver_count, uint64_t count);
+void weights_destroy(weights_channel *channel); // NULL is allowed
+
+// The sender: starts to send weights [count] as `version` and returns; versions rise from call to call. The
+// weights must not change until weights_wait has returned (the next forward and backward pass may read them;
+// the next optimiser step waits). An earlier send is waited for first.
+status weights_send(weights_channel *channel, uint64_t version, const float *weights);
+
+// The sender: waits until the weights of the last send may change. Nothing to do elsewhere.
+status weights_wait(weights_channel *channel);
+
+// The sender: lets MPI work on a send under way; cheap, returns at once. To be called between the operators
+// of a long computation.
+status weights_progress(weights_channel *channel);
+
+// A receiver: waits for the next weights, which must be `version`, and stores them in weights [count] after
+// checking version, count and checksum. Every version sent must be received, in order. Fails after the
+// world's deadline.
+status weights_receive(weights_channel *channel, uint64_t version, float *weights);
