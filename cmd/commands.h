@@ -6,6 +6,8 @@
 
 int cmd_corpus(int argc, char **argv);
 int cmd_corpus_make(int argc, char **argv);
+int cmd_corpus_import(int argc, char **argv);
+int cmd_corpus_show(int argc, char **argv);
 int cmd_codec(int argc, char **argv);
 int cmd_embed(int argc, char **argv);
 int cmd_pretrain(int argc, char **argv);

@@ -1,0 +1,11 @@
+#include "cmd/commands.h"
+
+static const command_entry entries[] = {
+    {"import", cmd_corpus_import, "audio files and captions -> shards"},
+    {"show", cmd_corpus_show, "what is in a shard or a corpus"},
+};
+
+int cmd_corpus(int argc, char **argv) {
+    return command_dispatch(argv[0], "Captioned music as HDF5 shards.", entries,
+                            (int)(sizeof entries / sizeof entries[0]), argc, argv);
+}
