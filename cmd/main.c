@@ -7,6 +7,7 @@
 
 static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
+    {"corpus", cmd_corpus, "captioned music -> shards"},
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };
 
