@@ -62,7 +62,7 @@ static status mix_block(const char *path, const float *block, size_t frames, int
     return STATUS_OK;
 }
 
-// The number of frames in the header is not relied on: for some formats it is an estimate.
+// The number of frames in the header is only a check, and not for MPEG, where it is an estimate.
 static status read_mono(const char *path, float **mono, size_t *count, uint32_t *sample_rate) {
     SNDFILE *file;
     SF_INFO info;
@@ -83,6 +83,9 @@ static status read_mono(const char *path, float **mono, size_t *count, uint32_t 
         result = FAIL("audio file %s cannot be read beyond sample %zu: %s", path, *count, sf_strerror(file));
     else if (*count == 0)
         result = FAIL("audio file %s has no samples", path);
+    else if ((sf_count_t)*count < info.frames && (info.format & SF_FORMAT_TYPEMASK) != SF_FORMAT_MPEG)
+        result = FAIL("audio file %s is truncated: %zu of %lld samples can be read", path, *count,
+                      (long long)info.frames);
 done:
     sf_close(file);
     memory_free(block);
