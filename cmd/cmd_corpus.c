@@ -1,6 +1,7 @@
 #include "cmd/commands.h"
 
 static const command_entry entries[] = {
+    {"make", cmd_corpus_make, "composes, captions and renders short pieces -> shards"},
     {"import", cmd_corpus_import, "audio files and captions -> shards"},
     {"show", cmd_corpus_show, "what is in a shard or a corpus"},
 };
