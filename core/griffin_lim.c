@@ -9,189 +9,202 @@ enum { INITIAL_UPDATES = 6 };
 
 typedef float lanes __attribute__((vector_size(4 * FFT_LANES), may_alias));
 
-static const float least_magnitude = 1e-7f;
+static const float tiny = 1e-9f;
+static const float least_energy = 1e-3f;  // of the windows over a sample; less only in the padding
 static const float greatest_ratio = 8.0f; // of one correction of the mel
+static const float present_share = 0.6f;  // of the signal's magnitudes; the rest are the last target's
+static const uint64_t phase_key =
+    0x9A5Eu; // the initial phases are fixed: decoding is a function of the tokens
 
-#include <stdlib.h>
-static float opt(const char *n, float d) {
-    const char *s = getenv(n);
-    return s ? (float)atof(s) : d;
-}
+// Scratch of a reconstruction.
+typedef struct workspace {
+    float *previous;  // [blocks, bins, 2, lanes] spectrum of the signal one iteration ago
+    float *target;    // [blocks, bins, lanes] wanted magnitude
+    float *spectrum;  // [bins, 2, lanes]
+    float *gain;      // [bins, lanes]
+    float *ratio;     // [bands, lanes]
+    float *weight;    // [padded] 1 / energy of the windows
+    float *next;      // [padded] overlapped sum
+    float *transform; // scratch of the transform
+    float *rotation;  // [window, 2] cos and sin of 2 pi i / window
+} workspace;
 
 static size_t blocks_of(size_t columns) {
     return (columns + FFT_LANES - 1) / FFT_LANES;
 }
 
-size_t griffin_lim_scratch_floats(const stft *transform, const mel_bank *bank, size_t columns) {
-    size_t bins = stft_bins(transform), bands = mel_bank_bands(bank);
-    size_t plane = bins * FFT_LANES;
-    return blocks_of(columns) * plane * 3 + 2 * plane + 3 * plane + 2 * bands * FFT_LANES +
-           2 * (stft_padded_samples(transform, columns) + 16) + stft_scratch_floats(transform) + 256;
+static float *take_floats(arena *arena, size_t floats) {
+    return arena_take(arena, floats * sizeof(float));
 }
 
-// ratio = wanted / (mel of magnitude), limited; gain = its spread over the bins.
-static void mel_correction(const mel_bank *bank, const float *wanted, const float *magnitude, float *mel,
-                           float *gain) {
-    size_t count = mel_bank_bands(bank) * FFT_LANES;
-    mel_bank_apply(bank, magnitude, mel);
+// With an arena of base NULL only counts.
+static workspace carve(arena *arena, const stft *transform, const mel_bank *bank, size_t columns) {
+    size_t bins = stft_bins(transform), plane = bins * FFT_LANES, blocks = blocks_of(columns);
+    size_t length = stft_padded_samples(transform, columns);
+    return (workspace){
+        .previous = take_floats(arena, blocks * plane * 2),
+        .target = take_floats(arena, blocks * plane),
+        .spectrum = take_floats(arena, plane * 2),
+        .gain = take_floats(arena, plane),
+        .ratio = take_floats(arena, (size_t)mel_bank_bands(bank) * FFT_LANES),
+        .weight = take_floats(arena, length),
+        .next = take_floats(arena, length),
+        .transform = take_floats(arena, stft_scratch_floats(transform)),
+        .rotation = take_floats(arena, 4 * (bins - 1)),
+    };
+}
+
+size_t griffin_lim_scratch_bytes(const stft *transform, const mel_bank *bank, size_t columns) {
+    arena count = {0};
+    carve(&count, transform, bank, columns);
+    return count.used;
+}
+
+// Multiplies `magnitude` [bins, lanes] by what its mel lacks of `wanted` [bands, lanes].
+static void correct_mel(const mel_bank *bank, const float *wanted, float limit, float *magnitude,
+                        workspace *work) {
+    size_t count = (size_t)mel_bank_bands(bank) * FFT_LANES, plane = mel_bank_bins(bank) * FFT_LANES;
+    mel_bank_apply(bank, magnitude, work->ratio);
     for (size_t i = 0; i < count; i++) {
-        float ratio = (wanted[i] + least_magnitude) / (mel[i] + least_magnitude);
-        ratio = ratio > greatest_ratio ? greatest_ratio : ratio;
-        mel[i] = ratio < 1.0f / greatest_ratio ? 1.0f / greatest_ratio : ratio;
+        float ratio = (wanted[i] + tiny) / (work->ratio[i] + tiny);
+        ratio = ratio > limit ? limit : ratio;
+        work->ratio[i] = ratio < 1.0f / limit ? 1.0f / limit : ratio;
     }
-    mel_bank_spread(bank, mel, gain);
+    mel_bank_spread(bank, work->ratio, work->gain);
+    for (size_t i = 0; i < plane; i++)
+        magnitude[i] *= work->gain[i];
 }
 
-typedef struct views {
-    float *previous;  // [blocks, bins, 2, lanes] consistent spectrum of the last iteration
-    float *magnitude; // [blocks, bins, lanes]
-    float *spectrum;  // [bins, 2, lanes]
-    float *present;   // [bins, lanes] magnitude
-    float *gain;      // [bins, lanes]
-    float *mel;       // [bands, lanes]
-    float *energy;    // [padded]
-    float *next;      // [padded]
-    float *transform; // stft scratch
-} views;
+// A spectrum with the target magnitudes whose phase advances in each bin by the bin's own frequency, from a
+// fixed random start: steady tones are then nearly consistent from the beginning.
+static void start_spectrum(const stft *transform, size_t block, const float *target, workspace *work) {
+    size_t bins = stft_bins(transform), window = 2 * (bins - 1), hop = stft_hop(transform);
+    for (size_t k = 0; k < bins; k++) {
+        size_t start = philox(phase_key, (uint32_t)k, 0, 0, 0).word[0] % window;
+        float *re = work->spectrum + k * 2 * FFT_LANES, *im = re + FFT_LANES;
+        for (size_t lane = 0; lane < FFT_LANES; lane++) {
+            size_t column = block * FFT_LANES + lane;
+            const float *turn = work->rotation + 2 * ((start + k * hop % window * column) % window);
+            re[lane] = target[k * FFT_LANES + lane] * turn[0];
+            im[lane] = target[k * FFT_LANES + lane] * turn[1];
+        }
+    }
+}
 
-static float *take(float **cursor, size_t floats) {
-    float *view = *cursor;
-    *cursor += (floats + 15) / 16 * 16;
-    return view;
+// Replaces the spectrum of the signal by the target magnitudes on its accelerated phases, after moving the
+// target towards the magnitudes that the signal has.
+static void project(const mel_bank *bank, const float *wanted, float momentum, float *previous, float *target,
+                    workspace *work) {
+    size_t bins = mel_bank_bins(bank);
+    for (size_t k = 0; k < bins; k++) {
+        float *re = work->spectrum + k * 2 * FFT_LANES, *im = re + FFT_LANES;
+        float *old_re = previous + k * 2 * FFT_LANES, *old_im = old_re + FFT_LANES;
+        float *goal = target + k * FFT_LANES;
+        for (size_t lane = 0; lane < FFT_LANES; lane++) {
+            float now_re = re[lane], now_im = im[lane];
+            float ahead_re = now_re + momentum * (now_re - old_re[lane]);
+            float ahead_im = now_im + momentum * (now_im - old_im[lane]);
+            old_re[lane] = now_re;
+            old_im[lane] = now_im;
+            float present = sqrtf(now_re * now_re + now_im * now_im);
+            goal[lane] = present_share * present + (1.0f - present_share) * goal[lane];
+            float unit = 1.0f / (sqrtf(ahead_re * ahead_re + ahead_im * ahead_im) + tiny);
+            re[lane] = ahead_re * unit;
+            im[lane] = ahead_im * unit;
+        }
+    }
+    correct_mel(bank, wanted, greatest_ratio, target, work);
+    for (size_t k = 0; k < bins; k++) {
+        lanes goal = ((const lanes *)(const void *)target)[k];
+        ((lanes *)(void *)work->spectrum)[2 * k] *= goal;
+        ((lanes *)(void *)work->spectrum)[2 * k + 1] *= goal;
+    }
+}
+
+// The least-squares signal of the overlapped sum, silent outside the clip; clears the sum.
+static void finish_overlap(const stft *transform, size_t columns, float *padded, workspace *work) {
+    size_t length = stft_padded_samples(transform, columns), lead = stft_lead(transform);
+    size_t end = lead + columns * stft_hop(transform);
+    memset(padded, 0, length * sizeof *padded);
+    for (size_t i = lead; i < end; i++)
+        padded[i] = work->next[i] * work->weight[i];
+    memset(work->next, 0, length * sizeof *work->next);
 }
 
 void griffin_lim(const stft *transform, const mel_bank *bank, const float *mel, size_t columns,
-                 const griffin_lim_settings *settings, float *padded, float *scratch) {
-    size_t bins = stft_bins(transform), bands = mel_bank_bands(bank), blocks = blocks_of(columns);
-    size_t plane = bins * FFT_LANES, length = stft_padded_samples(transform, columns);
-    float *cursor = scratch;
-    views v;
-    v.previous = take(&cursor, blocks * plane * 2);
-    v.magnitude = take(&cursor, blocks * plane);
-    v.spectrum = take(&cursor, plane * 2);
-    v.present = take(&cursor, plane);
-    v.gain = take(&cursor, plane);
-    v.mel = take(&cursor, bands * FFT_LANES);
-    v.energy = take(&cursor, length);
-    v.next = take(&cursor, length);
-    v.transform = take(&cursor, stft_scratch_floats(transform));
-    stft_window_energy(transform, columns, v.energy);
+                 const griffin_lim_settings *settings, float *padded, void *scratch) {
+    arena views = {.base = scratch, .capacity = griffin_lim_scratch_bytes(transform, bank, columns)};
+    workspace work = carve(&views, transform, bank, columns);
+    size_t bins = stft_bins(transform), window = 2 * (bins - 1), plane = bins * FFT_LANES;
+    size_t wanted_plane = (size_t)mel_bank_bands(bank) * FFT_LANES, blocks = blocks_of(columns);
+    size_t length = stft_padded_samples(transform, columns);
+    stft_window_energy(transform, columns, work.weight);
     for (size_t i = 0; i < length; i++)
-        v.energy[i] = 1.0f / (v.energy[i] + 1e-3f);
-    memset(v.next, 0, length * sizeof(float));
-    int mode = (int)opt("GL_MODE", 1), phase_mode = (int)opt("GL_PHASE", 1);
-    float mix = opt("GL_MIX", 1.0f), power = opt("GL_POWER", 1.0f);
-    (void)power;
-    for (size_t b = 0; b < blocks; b++) {
-        float *magnitude = v.magnitude + b * plane;
-        const float *wanted = mel + b * bands * FFT_LANES;
-        for (size_t i = 0; i < plane; i++)
-            magnitude[i] = 1.0f;
-        for (int u = 0; u < INITIAL_UPDATES; u++) {
-            if (u < 2) {
-                mel_bank_apply(bank, magnitude, v.mel);
-                for (size_t i = 0; i < bands * FFT_LANES; i++)
-                    v.mel[i] = wanted[i] / (v.mel[i] + 1e-9f);
-                mel_bank_spread(bank, v.mel, v.gain);
-            } else
-                mel_correction(bank, wanted, magnitude, v.mel, v.gain);
-            for (size_t i = 0; i < plane; i++)
-                magnitude[i] *= v.gain[i];
-        }
-        for (size_t k = 0; k < bins; k++) {
-            for (size_t l = 0; l < FFT_LANES; l++) {
-                size_t column = b * FFT_LANES + l;
-                float phase;
-                if (phase_mode == 0)
-                    phase = 2 * (float)M_PI *
-                            philox_uniform(philox(1, (uint32_t)k, (uint32_t)column, 0, 0).word[0]);
-                else {
-                    double advance =
-                        (double)k *
-                        (double)(stft_bins(transform) - 1 > 0 ? 160.0 / (2.0 * (double)(bins - 1)) : 0);
-                    phase = (float)(2 * M_PI * fmod(advance * (double)column, 1.0)) +
-                            2 * (float)M_PI * philox_uniform(philox(1, (uint32_t)k, 0, 0, 0).word[0]);
-                }
-                float m = magnitude[k * FFT_LANES + l];
-                v.spectrum[k * 2 * FFT_LANES + l] = m * cosf(phase);
-                v.spectrum[(k * 2 + 1) * FFT_LANES + l] = m * sinf(phase);
-            }
-        }
-        size_t count = columns - b * FFT_LANES < FFT_LANES ? columns - b * FFT_LANES : FFT_LANES;
-        stft_add_inverse(transform, v.spectrum, b * FFT_LANES, count, v.next, v.transform);
+        work.weight[i] = 1.0f / (work.weight[i] + least_energy);
+    for (size_t i = 0; i < window; i++) {
+        double angle = 2.0 * M_PI * (double)i / (double)window;
+        work.rotation[2 * i] = (float)cos(angle);
+        work.rotation[2 * i + 1] = (float)sin(angle);
     }
-    for (size_t i = 0; i < length; i++)
-        padded[i] = v.next[i] * v.energy[i];
-    for (int it = 0; it < settings->iterations; it++) {
-        memset(v.next, 0, length * sizeof(float));
-        float momentum = it == 0 ? 0.0f : settings->momentum;
+    memset(work.next, 0, length * sizeof *work.next);
+    for (int iteration = -1; iteration < settings->iterations; iteration++) {
+        float momentum = iteration > 0 ? settings->momentum : 0.0f;
         for (size_t b = 0; b < blocks; b++) {
-            float *magnitude = v.magnitude + b * plane, *previous = v.previous + b * plane * 2;
-            const float *wanted = mel + b * bands * FFT_LANES;
-            stft_forward(transform, padded, b * FFT_LANES, v.spectrum, v.transform);
-            for (size_t k = 0; k < bins; k++) {
-                for (size_t l = 0; l < FFT_LANES; l++) {
-                    float *re = v.spectrum + k * 2 * FFT_LANES + l, *im = re + FFT_LANES;
-                    float *pre = previous + k * 2 * FFT_LANES + l, *pim = pre + FFT_LANES;
-                    float cr = *re, ci = *im;
-                    float tr = cr + momentum * (cr - *pre), ti = ci + momentum * (ci - *pim);
-                    *pre = cr;
-                    *pim = ci;
-                    float base = mode == 2 ? sqrtf(tr * tr + ti * ti) : sqrtf(cr * cr + ci * ci);
-                    v.present[k * FFT_LANES + l] = base;
-                    float size = 1.0f / (sqrtf(tr * tr + ti * ti) + 1e-12f);
-                    *re = tr * size;
-                    *im = ti * size;
-                }
-            }
-            if (mode > 0) {
+            float *target = work.target + b * plane;
+            const float *wanted = mel + b * wanted_plane;
+            if (iteration < 0) {
                 for (size_t i = 0; i < plane; i++)
-                    v.present[i] = mix * v.present[i] + (1 - mix) * magnitude[i];
-                mel_correction(bank, wanted, v.present, v.mel, v.gain);
-                for (size_t i = 0; i < plane; i++)
-                    magnitude[i] = v.present[i] * v.gain[i];
+                    target[i] = 1.0f;
+                for (int update = 0; update < INITIAL_UPDATES; update++)
+                    correct_mel(bank, wanted, INFINITY, target, &work);
+                start_spectrum(transform, b, target, &work);
+            } else {
+                stft_forward(transform, padded, b * FFT_LANES, work.spectrum, work.transform);
+                project(bank, wanted, momentum, work.previous + b * plane * 2, target, &work);
             }
-            for (size_t k = 0; k < bins; k++) {
-                for (size_t l = 0; l < FFT_LANES; l++) {
-                    v.spectrum[k * 2 * FFT_LANES + l] *= magnitude[k * FFT_LANES + l];
-                    v.spectrum[(k * 2 + 1) * FFT_LANES + l] *= magnitude[k * FFT_LANES + l];
-                }
-            }
-            size_t count = columns - b * FFT_LANES < FFT_LANES ? columns - b * FFT_LANES : FFT_LANES;
-            stft_add_inverse(transform, v.spectrum, b * FFT_LANES, count, v.next, v.transform);
+            size_t left = columns - b * FFT_LANES;
+            stft_add_inverse(transform, work.spectrum, b * FFT_LANES, left < FFT_LANES ? left : FFT_LANES,
+                             work.next, work.transform);
         }
-        for (size_t i = 0; i < length; i++)
-            padded[i] = v.next[i] * v.energy[i];
-        size_t lead = stft_lead(transform), samples = columns * 160;
-        memset(padded, 0, lead * sizeof(float));
-        memset(padded + lead + samples, 0, (length - lead - samples) * sizeof(float));
+        finish_overlap(transform, columns, padded, &work);
     }
 }
 
-void limit_peaks(float *audio, size_t samples, size_t reach, float ceiling, float *scratch) {
+// out[i] = least of in[i - reach .. i + reach], by a monotone queue of candidate positions.
+static void sliding_minimum(const float *in, size_t samples, size_t reach, uint32_t *queue, float *out) {
+    size_t head = 0, tail = 0, entered = 0;
+    for (size_t i = 0; i < samples; i++) {
+        for (; entered < samples && entered <= i + reach; entered++) {
+            while (tail > head && in[queue[tail - 1]] >= in[entered])
+                tail--;
+            queue[tail++] = (uint32_t)entered;
+        }
+        while (queue[head] + reach < i)
+            head++;
+        out[i] = in[queue[head]];
+    }
+}
+
+void limit_peaks(float *audio, size_t samples, size_t reach, float ceiling, void *scratch) {
     float peak = 0;
     for (size_t i = 0; i < samples; i++)
         peak = fmaxf(peak, fabsf(audio[i]));
     if (!(peak > ceiling))
         return;
-    float *need = scratch, *low = scratch + samples;
+    float *gain = scratch, *least = gain + samples;
+    uint32_t *queue = (uint32_t *)(void *)(least + samples);
     for (size_t i = 0; i < samples; i++)
-        need[i] = fminf(1.0f, ceiling / fmaxf(fabsf(audio[i]), ceiling));
-    // low[i]: least gain within reach on both sides; the average of low over the same reach is at most
-    // need[i].
+        gain[i] = ceiling / fmaxf(fabsf(audio[i]), ceiling);
+    sliding_minimum(gain, samples, reach, queue, least);
+    // Every value averaged at i is a minimum that saw gain[i], so the average is at most gain[i].
+    double sum = 0;
+    size_t from = 0, to = 0;
     for (size_t i = 0; i < samples; i++) {
-        size_t from = i > reach ? i - reach : 0, to = i + reach < samples ? i + reach : samples - 1;
-        float least = 1.0f;
-        for (size_t j = from; j <= to; j++)
-            least = fminf(least, need[j]);
-        low[i] = least;
-    }
-    for (size_t i = 0; i < samples; i++) {
-        size_t from = i > reach ? i - reach : 0, to = i + reach < samples ? i + reach : samples - 1;
-        double sum = 0;
-        for (size_t j = from; j <= to; j++)
-            sum += low[j];
-        float gain = (float)(sum / (double)(to - from + 1));
-        audio[i] = fmaxf(-ceiling, fminf(ceiling, audio[i] * gain));
+        for (; to < samples && to <= i + reach; to++)
+            sum += least[to];
+        for (; from + reach < i; from++)
+            sum -= least[from];
+        float limited = audio[i] * (float)(sum / (double)(to - from));
+        audio[i] = fmaxf(-ceiling, fminf(ceiling, limited));
     }
 }

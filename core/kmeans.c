@@ -10,9 +10,11 @@
 enum {
     TILE_CLUSTERS = 16,
     TILE_VECTORS = 4,
-    BLOCK_VECTORS = 16,     // vectors a thread scores at once
-    DEAD_SHARE = 20,        // a cluster is dead below 1 / DEAD_SHARE of an even share
-    SETTLING_ITERATIONS = 3 // the last ones, without revival
+    BLOCK_VECTORS = 16,      // vectors a thread scores at once
+    SEED_VECTORS = 32,       // vectors a cluster that seeding looks at
+    PARALLEL_VECTORS = 2048, // fewer are not worth waking threads
+    DEAD_SHARE = 20,         // a cluster is dead below 1 / DEAD_SHARE of an even share
+    SETTLING_ITERATIONS = 3  // the last ones, without revival
 };
 
 typedef float lanes __attribute__((vector_size(32), may_alias));
@@ -130,7 +132,7 @@ void kmeans_index_assign(const kmeans_index *index, const float *vectors, size_t
                          float *distance) {
     size_t dimension = index->dimension;
     // Scores a tile of centroids at a time and keeps only the best, so that no table of scores is needed.
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count > PARALLEL_VECTORS)
     for (size_t first = 0; first < count; first += BLOCK_VECTORS) {
         size_t rows = count - first < BLOCK_VECTORS ? count - first : BLOCK_VECTORS;
         float best[BLOCK_VECTORS], scores[BLOCK_VECTORS * TILE_CLUSTERS] __attribute__((aligned(64)));
@@ -180,12 +182,12 @@ static size_t draw_weighted(const float *weight, size_t count, float uniform, si
     return count - 1;
 }
 
-// distance[i] = min(distance[i], |vector i - centroid|^2)
-static void lower_distances(const float *vectors, size_t count, size_t dimension, const float *centroid,
-                            float *distance) {
+// distance[i] = min(distance[i], |vector i * step - centroid|^2)
+static void lower_distances(const float *vectors, size_t count, size_t step, size_t dimension,
+                            const float *centroid, float *distance) {
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < count; i++) {
-        const float *vector = vectors + i * dimension;
+        const float *vector = vectors + i * step * dimension;
         lanes sum = {0};
         size_t d = 0;
         for (; d + 8 <= dimension; d += 8) {
@@ -204,17 +206,19 @@ static void lower_distances(const float *vectors, size_t count, size_t dimension
     }
 }
 
+// Seeds from an evenly spaced part of the vectors: every cluster costs a pass over them.
 static void seed_centroids(const float *vectors, size_t count, const kmeans_settings *settings,
                            philox_stream *random, float *distance, float *centroids) {
     size_t dimension = settings->dimension;
-    size_t chosen = philox_next_below(random, (uint32_t)count);
-    for (size_t i = 0; i < count; i++)
+    size_t step = count / ((size_t)SEED_VECTORS * settings->clusters) + 1, kept = (count + step - 1) / step;
+    size_t chosen = philox_next_below(random, (uint32_t)kept);
+    for (size_t i = 0; i < kept; i++)
         distance[i] = FLT_MAX;
     for (uint32_t k = 0; k < settings->clusters; k++) {
         float *centroid = centroids + k * dimension;
-        memcpy(centroid, vectors + chosen * dimension, dimension * sizeof *centroid);
-        lower_distances(vectors, count, dimension, centroid, distance);
-        chosen = draw_weighted(distance, count, philox_next_uniform(random), k % count);
+        memcpy(centroid, vectors + chosen * step * dimension, dimension * sizeof *centroid);
+        lower_distances(vectors, kept, step, dimension, centroid, distance);
+        chosen = draw_weighted(distance, kept, philox_next_uniform(random), k % kept);
     }
 }
 
@@ -264,7 +268,7 @@ static void revive_dead(const float *vectors, size_t count, const kmeans_setting
             continue;
         size_t chosen = draw_weighted(distance, count, philox_next_uniform(random), k % count);
         memcpy(centroids + k * dimension, vectors + chosen * dimension, dimension * sizeof *centroids);
-        lower_distances(vectors, count, dimension, centroids + k * dimension, distance);
+        lower_distances(vectors, count, 1, dimension, centroids + k * dimension, distance);
     }
 }
 

@@ -35,6 +35,6 @@ void kmeans_index_score(const kmeans_index *index, const float *vectors, size_t 
 size_t kmeans_index_stride(const kmeans_index *index); // clusters rounded up to 16; the rest scores FLT_MAX
 
 // Nearest centroid of each vector, the lowest number on a tie. vectors: [count, dimension]; codes: [count];
-// distance: [count] squared distance, or NULL. Runs on all OpenMP threads.
+// distance: [count] squared distance, or NULL. Large counts run on all OpenMP threads.
 void kmeans_index_assign(const kmeans_index *index, const float *vectors, size_t count, uint16_t *codes,
                          float *distance);

@@ -53,6 +53,10 @@ size_t stft_bins(const stft *plan) {
     return plan->window / 2 + 1;
 }
 
+size_t stft_hop(const stft *plan) {
+    return plan->hop;
+}
+
 size_t stft_lead(const stft *plan) {
     return (plan->window - plan->hop) / 2;
 }

@@ -18,6 +18,7 @@ status stft_create(stft **out, size_t window, size_t hop);
 void stft_destroy(stft *plan); // NULL is allowed
 
 size_t stft_bins(const stft *plan); // window / 2 + 1
+size_t stft_hop(const stft *plan);
 size_t stft_lead(const stft *plan); // zeros before the clip
 // Length of a padded clip of `columns` columns; `columns` is rounded up to whole blocks of FFT_LANES.
 size_t stft_padded_samples(const stft *plan, size_t columns);
