@@ -121,7 +121,9 @@ setup() { # [build|test]
     else
         ((${#wanted[@]} > 0)) || return 0
         echo "setup: missing packages, and no right to install them without asking. Type this, then run again:" >&2
-        echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends ${wanted[*]} ${optional[*]}" >&2
+        echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends ${wanted[*]}" >&2
+        ((${#optional[@]} == 0)) || echo "setup: if you can, also (tests that need them are skipped otherwise):" \
+            "sudo apt-get install -y --no-install-recommends ${optional[*]}" >&2
         return 1
     fi
 
