@@ -43,7 +43,7 @@ static const char *const usual_soundfonts[] = {
     "/usr/local/share/sounds/sf2/TimGM6mb.sf2",
 };
 
-static status find_soundfont(const char **out) {
+status renderer_find_soundfont(const char **out) {
     for (size_t i = 0; i < sizeof usual_soundfonts / sizeof usual_soundfonts[0]; i++) {
         if (access(usual_soundfonts[i], R_OK) == 0) {
             *out = usual_soundfonts[i];
@@ -77,7 +77,7 @@ status renderer_create(renderer **out, const char *soundfont, uint32_t sample_ra
     for (int level = 0; level < LAST_LOG_LEVEL; level++)
         fluid_set_log_function(level, NULL, NULL); // failures are reported through our status
     if (soundfont == NULL)
-        TRY(find_soundfont(&soundfont));
+        TRY(renderer_find_soundfont(&soundfont));
     else if (access(soundfont, R_OK) != 0)
         return FAIL("cannot read the soundfont %s; name an .sf2 file with --soundfont", soundfont);
     if (!fluid_is_soundfont(soundfont))

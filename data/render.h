@@ -11,6 +11,10 @@
 // A synthesizer with its soundfont loaded. One per thread; two threads must not share one.
 typedef struct renderer renderer;
 
+// Finds a General MIDI soundfont in the distribution's usual places; *path is a constant. Fails with a line
+// that says what to install if there is none.
+status renderer_find_soundfont(const char **path);
+
 // `soundfont`: path of an .sf2 file, or NULL for the first of the distribution's usual places. sample_rate:
 // Hz, 8000 to 96000. Not thread-safe (FluidSynth's logging is global); create renderers one after another.
 // Free with renderer_destroy. Fails with a line that says what to install if there is no soundfont.

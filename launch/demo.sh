@@ -133,7 +133,7 @@ stage() { # NAME SETTINGS ARGUMENT...
 }
 
 launcher=()
-stage corpus '' corpus make -o "$run/corpus" --clips "$clips"
+stage corpus '' corpus make -o "$run/corpus" --count "$clips"
 stage codec '' codec train --corpus "$run/corpus" -o "$run/codec.safetensors" --report "$run/codec.json"
 stage tokens '' codec encode --codec "$run/codec.safetensors" --corpus "$run/corpus" -o "$run/tokens"
 stage embedding "$(settings seed model embedding)" embed train "$config" "${overrides[@]}"

@@ -1,10 +1,10 @@
 #include "launch/doctor.h"
 
+#include "data/render.h"
 #include "kernels/cuda/device_query.h"
 #include "kernels/library_version.h"
 
 #include <dlfcn.h>
-#include <glob.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -181,16 +181,13 @@ static void examine_libraries(doctor_report *report) {
 
 static void examine_soundfont(doctor_report *report) {
 #if MUSICRL_FLUIDSYNTH
-    static const char *const patterns[] = {"/usr/share/sounds/sf2/*.sf2", "/usr/share/soundfonts/*.sf2"};
-    glob_t found = {0};
-    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
-        glob(patterns[i], i == 0 ? 0 : GLOB_APPEND, NULL, &found);
-    if (found.gl_pathc > 0)
-        add_line(report, DOCTOR_OK, "soundfont", "%s", found.gl_pathv[0]);
+    const char *path = NULL;
+    if (renderer_find_soundfont(&path) == STATUS_OK)
+        add_line(report, DOCTOR_OK, "soundfont", "%s", path);
     else
-        advise(add_line(report, DOCTOR_MISSING, "soundfont", "none in /usr/share/sounds/sf2"),
+        advise(add_line(report, DOCTOR_MISSING, "soundfont",
+                        "none in the usual places, such as /usr/share/sounds/sf2"),
                "sudo apt-get install timgm6mb-soundfont");
-    globfree(&found);
 #else
     advise(add_line(report, DOCTOR_NOTE, "soundfont", "built without FluidSynth: no 'musicrl corpus make'"),
            "configure with -DMUSICRL_FLUIDSYNTH=ON, or import a corpus of your own");

@@ -24,7 +24,7 @@ build library:sndfile        libsndfile1-dev         libsndfile
 build library:samplerate     libsamplerate0-dev      libsamplerate
 build library:libebur128     libebur128-dev          libebur128
 build library:fluidsynth     libfluidsynth-dev       FluidSynth
-build soundfont:             timgm6mb-soundfont      a General MIDI soundfont (.sf2)
+build soundfont:             timgm6mb-soundfont      a General MIDI soundfont such as TimGM6mb.sf2
 build library:jansson        libjansson-dev          Jansson
 build library:yaml-0.1       libyaml-dev             libyaml
 build library:libprotobuf-c  libprotobuf-c-dev       protobuf-c
@@ -43,6 +43,14 @@ oracle python:torch          python3-torch           PyTorch for /usr/bin/python
 LIST
 }
 
+any_file() { # PATH...
+    local path
+    for path; do
+        [[ ! -e $path ]] || return 0
+    done
+    return 1
+}
+
 has() { # PROBE
     local thing=${1#*:}
     case $1 in
@@ -51,8 +59,7 @@ has() { # PROBE
         library:*) pkg-config --exists "$thing" >/dev/null 2>&1 ;;
         python:*) /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(u.find_spec('$thing') is None)" \
             >/dev/null 2>&1 ;;
-        soundfont:*) compgen -G '/usr/share/sounds/sf2/*.sf2' >/dev/null ||
-            compgen -G '/usr/share/soundfonts/*.sf2' >/dev/null ;;
+        soundfont:*) any_file /usr/share/{sounds/sf2,soundfonts}/{TimGM6mb,default-GM,default,FluidR3_GM}.sf2 ;;
         *) echo "launch/setup.sh: unknown probe '$1'" >&2 && exit 1 ;;
     esac
 }
