@@ -30,17 +30,17 @@ commands() { # COMMAND...: the names that "COMMAND... --help" lists
 
 check_commands() { # COMMAND...
     local -a prefix=("$@")
-    local name found=0
+    local name found=0 group="${*:2}${2:+ }"
     while read -r name; do
         found=1
         if "${prefix[@]}" "$name" --help 2>/dev/null | head -n 1 | grep -q 'COMMAND \[OPTION\.\.\.\]$'; then
-            check "help ${prefix[*]:1} $name" 0 "Usage: musicrl ${prefix[*]:1}${prefix[1]:+ }$name COMMAND" stdout \
+            check "help ${group}$name" 0 "Usage: musicrl ${group}$name COMMAND" stdout \
                 "${prefix[@]}" "$name" --help
             check_commands "${prefix[@]}" "$name"
         else
-            check "help ${prefix[*]:1} $name" 0 "Usage: musicrl ${prefix[*]:1}${prefix[1]:+ }$name" stdout \
+            check "help ${group}$name" 0 "Usage: musicrl ${group}$name" stdout \
                 "${prefix[@]}" "$name" --help
-            check "unknown option ${prefix[*]:1} $name" 2 "unrecognized option '--no-such-option'" stderr \
+            check "unknown option ${group}$name" 2 "unrecognized option '--no-such-option'" stderr \
                 "${prefix[@]}" "$name" --no-such-option
         fi
     done < <(commands "${prefix[@]}")
@@ -48,9 +48,9 @@ check_commands() { # COMMAND...
         echo "FAIL ${prefix[*]}: --help lists no command"
         status=1
     fi
-    check "unknown command ${prefix[*]:1}" 2 "unknown command 'no-such-command'; did you mean '" stderr \
+    check "unknown command ${group% }" 2 "unknown command 'no-such-command'; did you mean '" stderr \
         "${prefix[@]}" no-such-command
-    check "no command ${prefix[*]:1}" 2 "COMMAND" stdout "${prefix[@]}"
+    check "no command ${group% }" 2 "COMMAND" stdout "${prefix[@]}"
 }
 
 check_commands "$musicrl"
