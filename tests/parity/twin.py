@@ -1,0 +1,107 @@
+"""The models a second time, in plain PyTorch, as readable as they can be: the oracle of the parity tests.
+
+Parameters are a dictionary from the names of the C program's tensors to torch tensors; a weight is [outputs, inputs].
+Nothing here is written for speed. Works on PyTorch 1.13 and newer.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def rms_norm(x, gain, epsilon=1e-5):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon) * gain
+
+
+def swiglu(gate_up):
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def rotate(x):
+    """Rotary positions on [batch, heads, sequence, head_dim]; the pairs are (i, i + head_dim / 2)."""
+    sequence, half = x.shape[-2], x.shape[-1] // 2
+    rates = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.arange(sequence, dtype=torch.float64)[:, None] * rates
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+def attention(qkv, heads, causal, lengths=None, want_log_sum=False):
+    """qkv [batch, sequence, 3 * width] is queries, keys, values; keys at or beyond lengths [batch] do not exist."""
+    batch, sequence, _ = qkv.shape
+    q, k, v = (part.reshape(batch, sequence, heads, -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    scores = rotate(q) @ rotate(k).transpose(-1, -2) / q.shape[-1] ** 0.5  # [batch, heads, query, key]
+    if causal:
+        hidden = torch.ones(sequence, sequence, dtype=torch.bool).triu(1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    if lengths is not None:
+        hidden = torch.arange(sequence) >= lengths[:, None]  # [batch, key]
+        scores = scores.masked_fill(hidden[:, None, None, :], float("-inf"))
+    out = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, sequence, -1)
+    return (out, scores.logsumexp(-1)) if want_log_sum else out
+
+
+def transformer(parameters, name, x, heads, causal, lengths=None):
+    """Pre-norm blocks on x [batch, sequence, width], normalised at the end."""
+
+    def weight(of):
+        return parameters[f"{name}.{of}.weight"]
+
+    layer = 0
+    while f"{name}.layers.{layer}.norm1.weight" in parameters:
+        at = f"layers.{layer}"
+        qkv = rms_norm(x, weight(f"{at}.norm1")) @ weight(f"{at}.qkv").T
+        x = x + attention(qkv, heads, causal, lengths) @ weight(f"{at}.out").T
+        gate_up = rms_norm(x, weight(f"{at}.norm2")) @ weight(f"{at}.gate_up").T
+        x = x + swiglu(gate_up) @ weight(f"{at}.down").T
+        layer += 1
+    return rms_norm(x, weight("norm"))
+
+
+def temporal_stage(parameters, heads, prefix, tokens):
+    """prefix [batch, P], tokens [batch, frames, levels] to [batch, frames, width]: row t has seen frames before t."""
+    batch, frames, levels = tokens.shape
+    positions = []
+    for i in range(prefix.shape[1]):
+        table = parameters["prefix.embedding.weight"]
+        entries = table.shape[0] // prefix.shape[1]
+        positions.append(table[i * entries + prefix[:, i]])
+    positions.append(parameters["begin.weight"].expand(batch, -1))
+    for frame in range(frames - 1):
+        positions.append(sum(parameters[f"temporal.embedding.{level}.weight"][tokens[:, frame, level]]
+                             for level in range(levels)))
+    x = torch.stack(positions, dim=1)
+    return transformer(parameters, "temporal", x, heads, causal=True)[:, prefix.shape[1]:]
+
+
+def policy_logits(parameters, temporal_heads, depth_heads, prefix, tokens):
+    """Teacher-forced logits, a list over levels of [batch, frames, codebook]."""
+    batch, frames, levels = tokens.shape
+    condition = temporal_stage(parameters, temporal_heads, prefix, tokens) @ parameters["depth.input.weight"].T
+    inputs = []
+    for level in range(levels):
+        x = condition + parameters["depth.level.weight"][level]
+        if level > 0:
+            x = x + parameters[f"depth.embedding.{level - 1}.weight"][tokens[:, :, level - 1]]
+        inputs.append(x.reshape(batch * frames, -1))
+    hidden = transformer(parameters, "depth", torch.stack(inputs, dim=1), depth_heads, causal=True)
+    return [(hidden[:, level] @ parameters[f"head.{level}.weight"].T).reshape(batch, frames, -1)
+            for level in range(levels)]
+
+
+def log_probability(logits, temperature, actions):
+    return (logits / temperature).log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def policy_terms(logits, reference, temperature, actions):
+    """Per row: log-probability of the action, entropy, exact KL(policy || reference)."""
+    log_p = (logits / temperature).log_softmax(-1)
+    log_q = log_p.detach() if reference is None else (reference / temperature).log_softmax(-1)
+    chosen = log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return chosen, -(log_p.exp() * log_p).sum(-1), (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def policy_loss(terms, advantages, policy_weight, kl_weight, entropy_weight):
+    chosen, entropy, kl = terms
+    return (-policy_weight * advantages * chosen + kl_weight * kl - entropy_weight * entropy).sum()
