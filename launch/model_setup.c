@@ -1,0 +1,120 @@
+#include "launch/model_setup.h"
+
+#include "kernels/memory.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+static transformer_config transformer_of(const run_config_transformer *c) {
+    return (transformer_config){
+        .layers = c->layers, .width = c->width, .heads = c->heads, .feed_forward = c->ffn};
+}
+
+static status check_levels(const run_config *config, const shard_format *format) {
+    const int levels = 1 + config->model.coarse_levels;
+    if ((uint32_t)levels > format->levels)
+        return FAIL(
+            "model.coarse_levels is %d, but the tokens of %s have %u acoustic levels; lower the setting or "
+            "encode with more levels",
+            config->model.coarse_levels, config->data.tokens, format->levels - 1);
+    return STATUS_OK;
+}
+
+status model_policy_config(policy_config *out, const run_config *config, const shard_format *format) {
+    TRY(check_levels(config, format));
+    *out = (policy_config){.depth = transformer_of(&config->model.depth)};
+    temporal_config *t = &out->temporal;
+    t->transformer = transformer_of(&config->model.temporal);
+    t->levels = 1 + config->model.coarse_levels;
+    for (int i = 0; i < t->levels; i++)
+        t->codebook[i] = (int)format->codebook_size[i];
+    t->prefix = config->model.prefix;
+    t->prefix_codebook = config->model.prefix_codebook;
+    t->frames =
+        config->pretrain.frames > config->train.frames ? config->pretrain.frames : config->train.frames;
+    return policy_config_check(out);
+}
+
+status model_embedding_config(embedding_config *out, const run_config *config, const shard_format *format,
+                              int vocabulary) {
+    TRY(check_levels(config, format));
+    const transformer_config tower = {.layers = config->embedding.layers,
+                                      .width = config->embedding.width,
+                                      .heads = config->embedding.heads,
+                                      .feed_forward = config->embedding.ffn};
+    *out = (embedding_config){.text = tower,
+                              .music = tower,
+                              .vocabulary = vocabulary,
+                              .levels = 1 + config->model.coarse_levels,
+                              .output = config->embedding.output};
+    out->text.positions = config->embedding.text_length;
+    out->music.positions = config->embedding.frames;
+    for (int i = 0; i < out->levels; i++)
+        out->codebook[i] = (int)format->codebook_size[i];
+    return STATUS_OK;
+}
+
+static int shape_of(const parameter *p, int64_t shape[2]) {
+    shape[0] = p->rows > 0 ? p->rows : p->columns;
+    shape[1] = p->columns;
+    return p->rows > 0 ? 2 : 1;
+}
+
+void model_views(const parameter_list *list, const float *values, tensor_view *views) {
+    for (int i = 0; i < list->count; i++) {
+        const parameter *p = &list->items[i];
+        int64_t shape[2];
+        int rank = shape_of(p, shape);
+        views[i] = tensor_view_make(p->name, TENSOR_F32, values + p->offset, rank, shape);
+    }
+}
+
+status model_read(const safetensors *file, const parameter_list *list, float *values) {
+    for (int i = 0; i < list->count; i++) {
+        const parameter *p = &list->items[i];
+        int64_t shape[2];
+        int rank = shape_of(p, shape);
+        TRY(safetensors_read_f32(file, p->name, rank, shape, values + p->offset));
+    }
+    return STATUS_OK;
+}
+
+status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, const parameter_list *list,
+                               const float *values, const safetensors_pair *metadata, size_t metadata_count) {
+    tensor_view *views;
+    TRY(memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"));
+    model_views(list, values, views);
+    status result =
+        checkpoint_add_tensors(writer, name, views, (size_t)list->count, metadata, metadata_count);
+    memory_free(views);
+    return result;
+}
+
+status model_load_policy(policy *policy, const char *run_folder, checkpoint_listener listener,
+                         uint64_t *step) {
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s/checkpoints", run_folder);
+    checkpoint *checkpoint = NULL;
+    safetensors *file = NULL;
+    status result;
+    TRY_GOTO(result, checkpoint_find_newest(&checkpoint, folder, listener, NULL), done);
+    if (checkpoint == NULL) {
+        result = FAIL("%s holds no checkpoint; run the stage that makes it first", folder);
+        goto done;
+    }
+    TRY_GOTO(result, checkpoint_open_tensors(checkpoint, "policy.safetensors", &file), done);
+    TRY_GOTO(result, model_read(file, policy_parameters(policy), policy_values(policy)), done);
+    TRY_GOTO(result, policy_pack(policy), done);
+    if (step != NULL)
+        *step = checkpoint_describe(checkpoint)->step;
+done:
+    safetensors_close(file);
+    checkpoint_close(checkpoint);
+    return result;
+}
+
+void model_listener(void *context, const char *line) {
+    (void)context;
+    fprintf(stderr, "musicrl: %s\n", line);
+}

@@ -1,0 +1,31 @@
+// From a run's configuration to the sizes of its models, and from models to files and back.
+#pragma once
+
+#include "core/embedding.h"
+#include "core/policy.h"
+#include "data/checkpoint.h"
+#include "data/shard.h"
+#include "launch/run_config.h"
+
+// The policy that the run file describes, over tokens of `format`. Fails if the tokens have fewer levels than
+// the policy models.
+status model_policy_config(policy_config *out, const run_config *config, const shard_format *format);
+status model_embedding_config(embedding_config *out, const run_config *config, const shard_format *format,
+                              int vocabulary);
+
+// Views of every tensor of a parameter list over values [list->size], into views [list->count].
+void model_views(const parameter_list *list, const float *values, tensor_view *views);
+// Reads every tensor of the list; the file may hold more. Another shape is refused with what was found and
+// wanted.
+status model_read(const safetensors *file, const parameter_list *list, float *values);
+// Adds NAME to a checkpoint being written, or publishes it as a file.
+status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, const parameter_list *list,
+                               const float *values, const safetensors_pair *metadata, size_t metadata_count);
+
+// Reads the policy of the newest sound checkpoint of a run folder into `values` of the policy; `listener`
+// hears of damaged ones. step: [1] receives its step, may be NULL.
+status model_load_policy(policy *policy, const char *run_folder, checkpoint_listener listener,
+                         uint64_t *step);
+
+// Prints one line to stderr; a checkpoint_listener.
+void model_listener(void *context, const char *line);
