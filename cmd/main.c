@@ -8,6 +8,7 @@
 static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
     {"corpus", cmd_corpus, "captioned music -> shards"},
+    {"pretrain", cmd_pretrain, "the base model"},
     {"embed", cmd_embed, "joint embedding of captions and music"},
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };

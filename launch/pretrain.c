@@ -1,0 +1,531 @@
+#include "launch/pretrain.h"
+
+#include "comm/group.h"
+#include "data/publish.h"
+#include "kernels/memory.h"
+#include "kernels/philox.h"
+#include "launch/conditioner.h"
+#include "launch/progress.h"
+#include "launch/run_folder.h"
+#include "launch/stage.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PURPOSE_CROP = 0x43524f50, CONDITIONER_BATCH = 64 };
+
+typedef struct pretrain {
+    const run_config *config;
+    world *world;
+    group *group;
+    device *device;
+    corpus *corpus;
+    clip_order *training, *held_out;
+    uint16_t *prefixes; // [clips of the corpus, prefix] of the music
+    policy_config shape;
+    policy *policy;
+    policy_pass *pass;
+    optimizer *optimizer;
+    tree_accumulator *tree;
+    int slot_batch, frames, levels;
+    int first_slot, slots; // of this rank
+    float *gradients, *losses;
+    uint16_t *batch_prefix, *batch_tokens, *scratch; // of one slot; one clip
+    double *sums;                                    // [rows of statistics, levels]; see share_sums
+    size_t sums_rows;
+    double unigram[LEVELS_MAX];
+    run_folder run;
+    int64_t step;
+} pretrain;
+
+// Rows that other ranks filled arrive as sums with zeros, which is exact, so that every rank can add all rows
+// in one order.
+static status share_sums(pretrain *p, size_t rows, double *totals) {
+    TRY(group_all_reduce_tree_double(p->group, p->sums, rows * (size_t)p->levels));
+    for (int level = 0; level < p->levels; level++) {
+        totals[level] = 0.0;
+        for (size_t row = 0; row < rows; row++)
+            totals[level] += p->sums[row * (size_t)p->levels + (size_t)level];
+    }
+    return STATUS_OK;
+}
+
+// Prefix tokens of every clip from its own music; each rank works out a contiguous share.
+static status make_prefixes(pretrain *p) {
+    const shard_format *format = corpus_get_format(p->corpus);
+    const size_t clips = corpus_clip_count(p->corpus), ranks = (size_t)group_size(p->group);
+    const size_t share = (clips + ranks - 1) / ranks, prefix = (size_t)p->config->model.prefix;
+    const size_t first = share * (size_t)group_index(p->group);
+    TRY(memory_allocate((void **)&p->prefixes, sizeof(uint16_t) * (share * ranks * prefix + 1), "prefixes"));
+    if (prefix == 0)
+        return STATUS_OK;
+    conditioner *c = NULL;
+    uint16_t *tokens = NULL, *own = NULL;
+    float *vectors = NULL;
+    const size_t levels = (size_t)p->levels, frames = format->frames;
+    status result;
+    TRY_GOTO(result, conditioner_load(&c, p->device, p->config->data.embedding, CONDITIONER_BATCH), done);
+    TRY_GOTO(result, conditioner_check_format(c, format), done);
+    if (c->prefix != p->config->model.prefix || c->prefix_codebook != p->config->model.prefix_codebook) {
+        result =
+            FAIL("the embedding in %s has a prefix of %d x %d, the run file wants %d x %d; train it again or "
+                 "change model.prefix",
+                 p->config->data.embedding, c->prefix, c->prefix_codebook, p->config->model.prefix,
+                 p->config->model.prefix_codebook);
+        goto done;
+    }
+    const size_t output = (size_t)embedding_get_config(c->embedding)->output;
+    TRY_GOTO(result, memory_allocate((void **)&own, sizeof(uint16_t) * share * prefix, "prefixes"), done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&tokens, sizeof(uint16_t) * CONDITIONER_BATCH * frames * levels,
+                             "token clips"),
+             done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&vectors, sizeof(float) * CONDITIONER_BATCH * output, "embeddings"),
+             done);
+    const size_t last = first + share < clips ? first + share : clips;
+    for (size_t at = first; at < last; at += CONDITIONER_BATCH) {
+        const size_t size = last - at < CONDITIONER_BATCH ? last - at : CONDITIONER_BATCH;
+        for (size_t i = 0; i < size; i++)
+            TRY_GOTO(result,
+                     stage_read_tokens(p->corpus, at + i, 0, (int)frames, p->levels, p->scratch,
+                                       tokens + i * frames * levels),
+                     done);
+        TRY_GOTO(result, conditioner_music(c, tokens, size, (int)frames, p->levels, vectors), done);
+        for (size_t i = 0; i < size; i++)
+            conditioner_prefix(c, vectors + i * output, own + (at + i - first) * prefix);
+    }
+    TRY_GOTO(result, group_all_gather(p->group, own, sizeof(uint16_t) * share * prefix, p->prefixes), done);
+done:
+    conditioner_destroy(c);
+    memory_free(tokens);
+    memory_free(own);
+    memory_free(vectors);
+    return result;
+}
+
+// Entropy of each level's token frequencies over the training side: what a model without context can reach.
+static status measure_unigram(pretrain *p) {
+    const shard_format *format = corpus_get_format(p->corpus);
+    uint64_t *counts;
+    TRY(memory_allocate((void **)&counts, sizeof *counts * 65536 * (size_t)p->levels, "token counts"));
+    status result = STATUS_OK;
+    uint64_t total = 0;
+    for (size_t i = 0; i < clip_order_count(p->training) && result == STATUS_OK; i++) {
+        result = corpus_read_tokens(p->corpus, clip_order_plain(p->training, i), p->scratch);
+        for (uint32_t frame = 0; frame < format->frames; frame++)
+            for (int level = 0; level < p->levels; level++)
+                counts[(size_t)level * 65536 + p->scratch[frame * format->levels + (uint32_t)level]]++;
+        total += format->frames;
+    }
+    for (int level = 0; level < p->levels; level++) {
+        p->unigram[level] = 0.0;
+        for (size_t code = 0; code < 65536; code++) {
+            const double share = (double)counts[(size_t)level * 65536 + code] / (double)total;
+            if (share > 0.0)
+                p->unigram[level] -= share * log(share);
+        }
+    }
+    memory_free(counts);
+    return result;
+}
+
+static status load_sample(pretrain *p, size_t clip, int start, int row) {
+    memcpy(p->batch_prefix + (size_t)row * (size_t)p->shape.temporal.prefix,
+           p->prefixes + clip * (size_t)p->shape.temporal.prefix,
+           sizeof(uint16_t) * (size_t)p->shape.temporal.prefix);
+    return stage_read_tokens(p->corpus, clip, start, p->frames, p->levels, p->scratch,
+                             p->batch_tokens + (size_t)row * (size_t)p->frames * (size_t)p->levels);
+}
+
+// Cross-entropies of the loaded rows by level, summed over frames into sums [levels]; the gradient, times
+// `weight`, goes to the logits.
+static status score_rows(pretrain *p, int rows, float weight, double *sums) {
+    TRY(policy_forward(p->policy, p->pass, rows, p->batch_prefix, p->batch_tokens));
+    const int64_t frames = (int64_t)rows * p->frames;
+    for (int level = 0; level < p->levels; level++) {
+        op_cross_entropy(p->device, frames, p->shape.temporal.codebook[level],
+                         policy_pass_logits(p->pass, level), policy_pass_actions(p->pass, level), weight,
+                         p->losses);
+        sums[level] = 0.0;
+        for (int64_t i = 0; i < frames; i++)
+            sums[level] += (double)p->losses[i];
+    }
+    return STATUS_OK;
+}
+
+static status train_step(pretrain *p, double *loss, double *gradient_norm, bool *skipped, float rate) {
+    const run_config *config = p->config;
+    const parameter_list *list = policy_parameters(p->policy);
+    const uint32_t slack = corpus_get_format(p->corpus)->frames - (uint32_t)p->frames + 1;
+    const int batch = config->pretrain.batch;
+    memset(p->sums, 0, sizeof(double) * (size_t)config->pretrain.gradient_slots * (size_t)p->levels);
+    for (int slot = p->first_slot; slot < p->first_slot + p->slots; slot++) {
+        for (int row = 0; row < p->slot_batch; row++) {
+            const uint64_t position =
+                (uint64_t)p->step * (uint64_t)batch + (uint64_t)(slot * p->slot_batch + row);
+            philox_stream crop = {
+                .key = (uint64_t)config->seed, .purpose = PURPOSE_CROP, .position = position};
+            TRY(load_sample(p, clip_order_at(p->training, position), (int)philox_next_below(&crop, slack),
+                            row));
+        }
+        memset(p->gradients, 0, sizeof(float) * list->size);
+        TRY(score_rows(p, p->slot_batch, 1.0f / (float)(batch * p->frames * p->levels),
+                       p->sums + (size_t)slot * (size_t)p->levels));
+        TRY(policy_backward(p->policy, p->pass, p->slot_batch, p->gradients));
+        tree_accumulator_add(p->tree, p->gradients);
+    }
+    TRY(group_all_reduce_tree(p->group, p->gradients, list->size));
+    TRY(share_sums(p, (size_t)config->pretrain.gradient_slots, loss));
+    for (int level = 0; level < p->levels; level++)
+        loss[level] /= (double)batch * (double)p->frames;
+    const optimizer_result update =
+        optimizer_update(p->optimizer, rate, p->gradients, policy_values(p->policy));
+    *gradient_norm = update.gradient_norm;
+    *skipped = update.skipped;
+    return policy_pack(p->policy);
+}
+
+// Held-out cross-entropy by level, nats a token.
+static status evaluate(pretrain *p, double *loss) {
+    const size_t available = clip_order_count(p->held_out),
+                 wanted = (size_t)p->config->pretrain.evaluate_clips;
+    const size_t clips = available < wanted ? available : wanted;
+    const size_t chunks = (clips + (size_t)p->slot_batch - 1) / (size_t)p->slot_batch;
+    memset(p->sums, 0, sizeof(double) * chunks * (size_t)p->levels);
+    for (size_t chunk = (size_t)group_index(p->group); chunk < chunks;
+         chunk += (size_t)group_size(p->group)) {
+        const size_t first = chunk * (size_t)p->slot_batch;
+        const int rows = clips - first < (size_t)p->slot_batch ? (int)(clips - first) : p->slot_batch;
+        for (int row = 0; row < rows; row++)
+            TRY(load_sample(p, clip_order_plain(p->held_out, first + (size_t)row), 0, row));
+        TRY(score_rows(p, rows, 0.0f, p->sums + chunk * (size_t)p->levels));
+    }
+    TRY(share_sums(p, chunks, loss));
+    for (int level = 0; level < p->levels; level++)
+        loss[level] /= (double)clips * (double)p->frames;
+    return STATUS_OK;
+}
+
+static status save(pretrain *p) {
+    status result = STATUS_OK;
+    if (p->run.writes) {
+        checkpoint_writer *writer = NULL;
+        json_t *state = json_pack("{s:I}", "step", (json_int_t)p->step);
+        TRY_GOTO(result, metrics_sync(p->run.metrics), done);
+        TRY_GOTO(result, checkpoint_begin(&writer, p->run.checkpoints, (uint64_t)p->step, "base"), done);
+        TRY_GOTO(result,
+                 model_add_to_checkpoint(writer, "policy.safetensors", policy_parameters(p->policy),
+                                         policy_values(p->policy), NULL, 0),
+                 done);
+        TRY_GOTO(result, run_save_optimizer(writer, "optimizer.safetensors", p->optimizer), done);
+        checkpoint_writer *finished = writer;
+        writer = NULL;
+        TRY_GOTO(result, checkpoint_commit(finished, state), done);
+        const checkpoint_keep keep = {.last = 2, .every = 0, .best = -1};
+        TRY_GOTO(result, checkpoint_prune(p->run.checkpoints, &keep, NULL, NULL), done);
+    done:
+        checkpoint_abort(writer);
+        json_decref(state);
+    }
+    return world_agree(p->world, result);
+}
+
+static status resume_from(pretrain *p, const checkpoint *from) {
+    safetensors *file;
+    TRY(checkpoint_open_tensors(from, "policy.safetensors", &file));
+    status result = model_read(file, policy_parameters(p->policy), policy_values(p->policy));
+    safetensors_close(file);
+    TRY(result);
+    TRY(run_load_optimizer(from, "optimizer.safetensors", p->optimizer));
+    p->step = (int64_t)checkpoint_describe(from)->step;
+    return STATUS_OK;
+}
+
+static status prepare(pretrain *p) {
+    const run_config *config = p->config;
+    TRY(run_config_require(config, "data.tokens"));
+    TRY(run_config_require(config, "data.embedding"));
+    TRY(run_config_require(config, "data.base"));
+    TRY(device_create(&p->device, world_threads(p->world)));
+    const int slots = config->pretrain.gradient_slots, ranks = world_size(p->world);
+    if (ranks > slots || slots % ranks != 0 || (ranks & (ranks - 1)) != 0)
+        return FAIL_USAGE(
+            "%d ranks cannot share pretrain.gradient_slots = %d; use a power of two of ranks that divides "
+            "it",
+            ranks, slots);
+    p->slots = slots / ranks;
+    p->first_slot = p->slots * world_rank(p->world);
+    p->slot_batch = config->pretrain.batch / slots;
+    p->frames = config->pretrain.frames;
+    TRY(corpus_open(&p->corpus, config->data.tokens, SHARD_TOKENS));
+    const shard_format *format = corpus_get_format(p->corpus);
+    if (format->frames < (uint32_t)p->frames)
+        return FAIL("pretrain.frames is %d, the clips of %s have %u; lower the setting", p->frames,
+                    config->data.tokens, format->frames);
+    TRY(model_policy_config(&p->shape, config, format));
+    p->levels = p->shape.temporal.levels;
+    TRY(clip_order_create(&p->training, p->corpus, false, (uint64_t)config->seed, config->data.tokens));
+    TRY(clip_order_create(&p->held_out, p->corpus, true, (uint64_t)config->seed, config->data.tokens));
+    TRY(policy_create(&p->policy, p->device, &p->shape, true, WEIGHT_F32));
+    const parameter_list *list = policy_parameters(p->policy);
+    parameter_list_initialise(list, (uint64_t)config->seed, policy_values(p->policy));
+    TRY(policy_pass_create(&p->pass, p->policy, p->slot_batch, p->frames, true));
+    const optimizer_config adamw = {.beta1 = (float)config->pretrain.beta1,
+                                    .beta2 = (float)config->pretrain.beta2,
+                                    .epsilon = (float)config->pretrain.epsilon,
+                                    .weight_decay = (float)config->pretrain.weight_decay,
+                                    .gradient_clip = (float)config->pretrain.gradient_clip};
+    TRY(optimizer_create(&p->optimizer, p->device, list, &adamw));
+    TRY(tree_accumulator_create(&p->tree, TREE_FLOAT, list->size, (uint32_t)p->slots));
+    const size_t batch = (size_t)p->slot_batch, frames = (size_t)p->frames, levels = (size_t)p->levels;
+    const size_t chunks = ((size_t)config->pretrain.evaluate_clips + batch - 1) / batch;
+    p->sums_rows = chunks > (size_t)slots ? chunks : (size_t)slots;
+    TRY(memory_allocate((void **)&p->gradients, sizeof(float) * list->size, "gradients"));
+    TRY(memory_allocate((void **)&p->losses, sizeof(float) * batch * frames, "losses"));
+    TRY(memory_allocate((void **)&p->batch_prefix,
+                        sizeof(uint16_t) * (batch * (size_t)p->shape.temporal.prefix + 1), "prefixes"));
+    TRY(memory_allocate((void **)&p->batch_tokens, sizeof(uint16_t) * batch * frames * levels, "tokens"));
+    TRY(memory_allocate((void **)&p->scratch, sizeof(uint16_t) * (size_t)format->frames * format->levels,
+                        "clip"));
+    TRY(memory_allocate((void **)&p->sums, sizeof(double) * p->sums_rows * levels, "statistics"));
+    TRY(measure_unigram(p));
+    return STATUS_OK;
+}
+
+static status write_step(pretrain *p, const double *loss, double gradient_norm, bool skipped, float rate,
+                         double seconds, const double *held_out) {
+    if (!p->run.writes)
+        return STATUS_OK;
+    metrics *m = p->run.metrics;
+    double mean = 0.0;
+    char name[64];
+    metrics_begin(m, p->step);
+    for (int level = 0; level < p->levels; level++) {
+        snprintf(name, sizeof name, "loss/level%d", level);
+        metrics_add(m, name, loss[level]);
+        mean += loss[level] / p->levels;
+    }
+    metrics_add(m, "loss", mean);
+    metrics_add(m, "grad_norm", gradient_norm);
+    metrics_add(m, "learning_rate", (double)rate);
+    metrics_add(m, "skipped_updates", skipped ? 1.0 : 0.0);
+    metrics_add(m, "frames_per_s", (double)p->config->pretrain.batch * (double)p->frames / seconds);
+    metrics_add(m, "seconds/learn", seconds);
+    for (int level = 0; held_out != NULL && level < p->levels; level++) {
+        snprintf(name, sizeof name, "eval/loss/level%d", level);
+        metrics_add(m, name, held_out[level]);
+    }
+    return metrics_end(m);
+}
+
+static status train(pretrain *p) {
+    const run_config *config = p->config;
+    progress progress;
+    progress_start(&progress, p->run.writes ? stdout : NULL, "pretrain", p->step, config->pretrain.steps);
+    char detail[96] = "";
+    TRY(policy_pack(p->policy));
+    while (p->step < config->pretrain.steps) {
+        const double start = stage_seconds();
+        const float rate = (float)config->pretrain.learning_rate *
+                           schedule_factor(p->step, config->pretrain.warm_up, config->pretrain.steps,
+                                           (float)config->pretrain.final_learning_rate_ratio);
+        double loss[LEVELS_MAX], held_out[LEVELS_MAX], gradient_norm;
+        bool skipped, stop;
+        TRY(train_step(p, loss, &gradient_norm, &skipped, rate));
+        const double seconds = stage_seconds() - start;
+        p->step++;
+        const bool last = p->step == config->pretrain.steps;
+        const bool evaluates =
+            last || (config->pretrain.evaluate_every > 0 && p->step % config->pretrain.evaluate_every == 0);
+        if (evaluates)
+            TRY(evaluate(p, held_out));
+        TRY(write_step(p, loss, gradient_norm, skipped, rate, seconds, evaluates ? held_out : NULL));
+        TRY(world_any(p->world, run_stop_requested(), &stop));
+        if (last || stop || (config->pretrain.save_every > 0 && p->step % config->pretrain.save_every == 0))
+            TRY(save(p));
+        double mean = 0.0;
+        for (int level = 0; level < p->levels; level++)
+            mean += loss[level] / p->levels;
+        snprintf(detail, sizeof detail, "loss %.3f", mean);
+        progress_show(&progress, p->step, detail);
+        if (stop && !last) {
+            progress_finish(&progress, p->step, detail);
+            return status_set(STATUS_STOPPED, "stopped on request at step %lld; run again to continue",
+                              (long long)p->step);
+        }
+    }
+    progress_finish(&progress, p->step, detail);
+    return STATUS_OK;
+}
+
+// Adherence of samples drawn from the prefix of the caption and from that of the clip's own music.
+static status compare_prefixes(pretrain *p, double *text_adherence, double *music_adherence) {
+    const run_config *config = p->config;
+    const size_t available = clip_order_count(p->held_out), wanted = (size_t)config->train.evaluate_captions;
+    const size_t count = available < wanted ? available : wanted, prefix = (size_t)p->shape.temporal.prefix;
+    const int frames = config->train.frames, batch = CONDITIONER_BATCH;
+    const size_t clip_tokens = (size_t)frames * (size_t)p->levels;
+    conditioner *c = NULL;
+    policy_sampler *sampler = NULL;
+    uint16_t *tokens = NULL, *prefixes = NULL;
+    uint32_t *samples = NULL;
+    float *log_probabilities = NULL, *text = NULL, *music = NULL;
+    double totals[2] = {0.0, 0.0};
+    status result;
+    TRY_GOTO(result, conditioner_load(&c, p->device, config->data.embedding, batch), done);
+    const size_t output = (size_t)embedding_get_config(c->embedding)->output;
+    TRY_GOTO(result, policy_sampler_create(&sampler, p->policy, batch, frames), done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&tokens, sizeof(uint16_t) * (size_t)batch * clip_tokens, "tokens"),
+             done);
+    TRY_GOTO(
+        result,
+        memory_allocate((void **)&log_probabilities, sizeof(float) * (size_t)batch * clip_tokens, "scores"),
+        done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&prefixes, sizeof(uint16_t) * ((size_t)batch * prefix + 1), "prefixes"),
+             done);
+    TRY_GOTO(result, memory_allocate((void **)&samples, sizeof(uint32_t) * (size_t)batch, "sample indices"),
+             done);
+    TRY_GOTO(result, memory_allocate((void **)&text, sizeof(float) * (size_t)batch * output, "embeddings"),
+             done);
+    TRY_GOTO(result, memory_allocate((void **)&music, sizeof(float) * (size_t)batch * output, "embeddings"),
+             done);
+    for (size_t first = 0; first < count; first += (size_t)batch) {
+        const int size = count - first < (size_t)batch ? (int)(count - first) : batch;
+        for (int i = 0; i < size; i++) {
+            shard_clip clip;
+            TRY_GOTO(result,
+                     corpus_read_strings(p->corpus, clip_order_plain(p->held_out, first + (size_t)i), &clip),
+                     done);
+            TRY_GOTO(result, conditioner_text(c, &clip.caption, 1, text + (size_t)i * output), done);
+            samples[i] = (uint32_t)(first + (size_t)i);
+        }
+        for (int kind = 0; kind < 2; kind++) {
+            for (int i = 0; i < size; i++) {
+                const size_t clip = clip_order_plain(p->held_out, first + (size_t)i);
+                if (kind == 0)
+                    conditioner_prefix(c, text + (size_t)i * output, prefixes + (size_t)i * prefix);
+                else
+                    memcpy(prefixes + (size_t)i * prefix, p->prefixes + clip * prefix,
+                           sizeof(uint16_t) * prefix);
+            }
+            const rollout_request request = {.batch = size,
+                                             .frames = frames,
+                                             .prefix = prefixes,
+                                             .samples = samples,
+                                             .seed = (uint64_t)config->seed,
+                                             .step = 0,
+                                             .temperature = (float)config->train.temperature};
+            TRY_GOTO(result, policy_sample(p->policy, sampler, &request, tokens, log_probabilities), done);
+            TRY_GOTO(result, conditioner_music(c, tokens, (size_t)size, frames, p->levels, music), done);
+            for (size_t i = 0; i < (size_t)size * output; i++)
+                totals[kind] += (double)text[i] * (double)music[i] / (double)count;
+        }
+    }
+    *text_adherence = totals[0];
+    *music_adherence = totals[1];
+done:
+    conditioner_destroy(c);
+    policy_sampler_destroy(sampler);
+    memory_free(tokens);
+    memory_free(log_probabilities);
+    memory_free(prefixes);
+    memory_free(samples);
+    memory_free(text);
+    memory_free(music);
+    return result;
+}
+
+static status summarise(pretrain *p) {
+    double held_out[LEVELS_MAX], text_adherence = NAN, music_adherence = NAN;
+    TRY(evaluate(p, held_out));
+    if (!p->run.writes)
+        return STATUS_OK;
+    if (p->shape.temporal.prefix > 0)
+        TRY(compare_prefixes(p, &text_adherence, &music_adherence));
+    json_t *unigram = json_array(), *losses = json_array();
+    printf("pretrain: held-out nats a token against unigram entropy, by level:");
+    for (int level = 0; level < p->levels; level++) {
+        json_array_append_new(unigram, json_real(p->unigram[level]));
+        json_array_append_new(losses, json_real(held_out[level]));
+        printf(" %.2f/%.2f", held_out[level], p->unigram[level]);
+    }
+    printf("\npretrain: adherence of samples from the caption's prefix %.3f, from the music's %.3f\n",
+           text_adherence, music_adherence);
+    json_t *summary =
+        json_pack("{s:o,s:o,s:f,s:f}", "unigram_entropy", unigram, "held_out_loss", losses,
+                  "adherence_text_prefix", text_adherence, "adherence_music_prefix", music_adherence);
+    char path[PATH_MAX],
+        *text = summary == NULL ? NULL : json_dumps(summary, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    json_decref(summary);
+    if (text == NULL)
+        return FAIL("the summary of the base model cannot be written as JSON");
+    snprintf(path, sizeof path, "%s/summary.json", p->run.path);
+    status result = publish_file(path, text, strlen(text));
+    free(text);
+    return result;
+}
+
+static status run(pretrain *p) {
+    checkpoint *resume = NULL;
+    int *ranks = NULL;
+    status result;
+    TRY_GOTO(result, world_agree(p->world, prepare(p)), done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&ranks, sizeof(int) * (size_t)world_size(p->world), "rank list"), done);
+    for (int i = 0; i < world_size(p->world); i++)
+        ranks[i] = i;
+    TRY_GOTO(result, group_create(&p->group, p->world, ranks, world_size(p->world)), done);
+    TRY_GOTO(result, world_agree(p->world, make_prefixes(p)), done);
+    TRY_GOTO(result, run_folder_open(&p->run, p->world, p->config->data.base, &resume), done);
+    if (resume != NULL)
+        TRY_GOTO(result, world_agree(p->world, resume_from(p, resume)), done);
+    TRY_GOTO(result, world_agree(p->world, run_folder_start(&p->run, p->config, p->step)), done);
+    if (p->run.writes)
+        printf("pretrain: %zu parameters, %zu training and %zu held-out clips, %d ranks x %d threads%s\n",
+               policy_parameters(p->policy)->size, clip_order_count(p->training),
+               clip_order_count(p->held_out), world_size(p->world), world_threads(p->world),
+               resume != NULL ? ", taken up from a checkpoint" : "");
+    result = train(p);
+    if (result == STATUS_FAILED && world_size(p->world) > 1)
+        world_abort(p->world, status_message()); // the other ranks may be waiting in a collective
+    TRY_GOTO(result, result, done);
+    TRY_GOTO(result, world_agree(p->world, summarise(p)), done);
+done:
+    checkpoint_close(resume);
+    memory_free(ranks);
+    return result;
+}
+
+status pretrain_run(const run_config *config) {
+    pretrain p = {.config = config};
+    run_catch_signals();
+    const world_options options = {.threads = config->threads};
+    TRY(world_create(&p.world, &options));
+    status result = run(&p);
+    run_folder_close(&p.run);
+    tree_accumulator_destroy(p.tree);
+    optimizer_destroy(p.optimizer);
+    policy_pass_destroy(p.pass);
+    policy_destroy(p.policy);
+    group_destroy(p.group);
+    memory_free(p.prefixes);
+    memory_free(p.gradients);
+    memory_free(p.losses);
+    memory_free(p.batch_prefix);
+    memory_free(p.batch_tokens);
+    memory_free(p.scratch);
+    memory_free(p.sums);
+    clip_order_destroy(p.training);
+    clip_order_destroy(p.held_out);
+    corpus_close(p.corpus);
+    device_destroy(p.device);
+    world_destroy(p.world);
+    return result;
+}

@@ -1,0 +1,86 @@
+#include "launch/run_folder.h"
+
+#include "data/publish.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static volatile sig_atomic_t stop_requested;
+
+static void request_stop(int signal_number) {
+    (void)signal_number;
+    stop_requested = 1;
+}
+
+void run_catch_signals(void) {
+    struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+bool run_stop_requested(void) {
+    return stop_requested != 0;
+}
+
+status run_folder_open(run_folder *run, world *world, const char *path, checkpoint **resume) {
+    *resume = NULL;
+    *run = (run_folder){.writes = world_rank(world) == 0};
+    snprintf(run->path, sizeof run->path, "%s", path);
+    snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", path);
+    status result = STATUS_OK;
+    if (run->writes) {
+        result = publish_make_folder(run->checkpoints);
+        if (result == STATUS_OK)
+            result = publish_sweep(run->path);
+        if (result == STATUS_OK)
+            result = publish_sweep(run->checkpoints);
+    }
+    TRY(world_agree(world, result));
+    result = checkpoint_find_newest(resume, run->checkpoints, run->writes ? model_listener : NULL, NULL);
+    result = world_agree(world, result);
+    if (result != STATUS_OK) {
+        checkpoint_close(*resume);
+        *resume = NULL;
+    }
+    return result;
+}
+
+status run_folder_start(run_folder *run, const run_config *config, int64_t step) {
+    if (!run->writes)
+        return STATUS_OK;
+    char path[RUN_CONFIG_PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/config.yaml", run->path);
+    TRY(run_config_write(config, path));
+    TRY(event_file_open(&run->events, run->path, step));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run->path);
+    return metrics_open(&run->metrics, path, step, run->events);
+}
+
+void run_folder_close(run_folder *run) {
+    if (run->metrics != NULL)
+        metrics_close(run->metrics);
+    event_file_close(run->events);
+    run->metrics = NULL;
+    run->events = NULL;
+}
+
+status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *o) {
+    const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
+    const tensor_view views[] = {tensor_view_make("moments", TENSOR_F32, o->moments, 2, shape),
+                                 tensor_view_make("step", TENSOR_I64, &o->step, 1, one)};
+    return checkpoint_add_tensors(writer, name, views, 2, NULL, 0);
+}
+
+status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *o) {
+    safetensors *file;
+    TRY(checkpoint_open_tensors(checkpoint, name, &file));
+    const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
+    status result = safetensors_read(file, "moments", TENSOR_F32, 2, shape, o->moments);
+    if (result == STATUS_OK)
+        result = safetensors_read(file, "step", TENSOR_I64, 1, one, &o->step);
+    safetensors_close(file);
+    return result;
+}

@@ -1,0 +1,35 @@
+// A run folder while a run writes to it: the resolved configuration, metrics, events, checkpoints, and the
+// request to stop.
+#pragma once
+
+#include "comm/world.h"
+#include "core/optimizer.h"
+#include "data/metrics.h"
+#include "launch/model_setup.h"
+#include "launch/run_config.h"
+
+#include <stdbool.h>
+
+typedef struct run_folder {
+    char path[RUN_CONFIG_PATH_MAX];
+    char checkpoints[RUN_CONFIG_PATH_MAX + 16];
+    bool writes; // this rank writes; the others only read
+    event_file *events;
+    metrics *metrics;
+} run_folder;
+
+// Creates the folder and sweeps what a killed run left half-written (writing rank only). Then, on every rank,
+// opens the newest sound checkpoint into `resume`, NULL if there is none; the caller closes it. Collective
+// over the world.
+status run_folder_open(run_folder *run, world *world, const char *path, checkpoint **resume);
+// Writes config.yaml and opens metrics and events for steps after `step` (writing rank only).
+status run_folder_start(run_folder *run, const run_config *config, int64_t step);
+void run_folder_close(run_folder *run);
+
+// Records of the optimiser in a checkpoint: NAME.safetensors with the flat moments, and the update count.
+status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *optimizer);
+status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
+
+// SIGTERM, SIGINT and SIGUSR1 ask a run to stop at the next step, with a checkpoint.
+void run_catch_signals(void);
+bool run_stop_requested(void);
