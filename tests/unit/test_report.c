@@ -1,0 +1,255 @@
+// The report: a page from a whole run folder, from parts of one, and what it refuses.
+#include "launch/report.h"
+#include "launch/report_data.h"
+#include "launch/report_svg.h"
+#include "launch/report_text.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/scratch.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void put(const char *name, const char *text) {
+    assert_int_equal(scratch_write(scratch_path(name), text, strlen(text)), 0);
+}
+
+// 0.1 s of a square wave, 16-bit mono at 16 kHz.
+static void put_wav(const char *name) {
+    enum { SAMPLES = 1600 };
+    uint8_t wav[44 + 2 * SAMPLES] = "RIFF....WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data";
+    const uint32_t data = 2 * SAMPLES, riff = 36 + data;
+    for (int i = 0; i < 4; i++) {
+        wav[4 + i] = (uint8_t)(riff >> 8 * i);
+        wav[40 + i] = (uint8_t)(data >> 8 * i);
+    }
+    for (int i = 0; i < SAMPLES; i++)
+        wav[44 + 2 * i + 1] = i / 20 % 2 == 0 ? 0x40 : 0xc0; // half of full scale: -6.0 dB
+    assert_int_equal(scratch_write(scratch_path(name), wav, sizeof wav), 0);
+}
+
+static int make_run(void **state) {
+    if (scratch_setup(state) != 0)
+        return -1;
+    mkdir(scratch_path("base"), 0755);
+    mkdir(scratch_path("samples"), 0755);
+    put("config.yaml", "name: 'probe <b>'\ntrain: {alpha: 0.05}\n");
+    put("metrics.jsonl",
+        "{\"step\": 0, \"reward\": 0.4, \"kl_ref\": 0, \"eval/reward\": 0.41, \"eval/diversity\": 0.8, "
+        "\"seconds/learn\": 100}\n"
+        "{\"step\": 1, \"reward\": 0.45, \"kl_ref\": 1.5, \"value_loss\": null, \"seconds/learn\": 14}\n"
+        "{\"step\": 2, \"reward\": 0.5, \"kl_ref\": 2.5, \"eval/reward\": 0.48, \"eval/diversity\": 0.78}\n"
+        "{\"step\": 3, \"rew"); // still being written
+    put("base/metrics.jsonl", "{\"step\": 0, \"loss/level0\": 5.5, \"eval/loss/level0\": 5.5}\n"
+                              "{\"step\": 9, \"loss/level0\": 2.25, \"eval/loss/level0\": 2.375}\n");
+    put("base/summary.json", "{\"unigram_entropy\": [5.375]}");
+    put("evaluation.json",
+        "{\"captions\": 256, \"base\": {\"reward\": 0.43, \"diversity\": 0.8}, \"rl\": {\"reward\": 0.50, "
+        "\"diversity\": 0.76}, \"paired_difference\": 0.07, \"standard_error\": 0.0125}");
+    put("codec.json", "{\"perplexity\": [238, 228], \"sample_rate\": 16000, \"odd\": [\"x\"]}");
+    put("samples/samples.json",
+        "[{\"prompt\": \"<script>alert('x')</script> & \\\"flute\\\"\", \"base\": \"base-00.wav\", \"rl\": "
+        "\"rl-00.wav\", \"rl_text_adherence\": 0.625}]");
+    put_wav("samples/base-00.wav");
+    put("notes.json", "[\"one & only\"]");
+    return 0;
+}
+
+static char *page(void) {
+    if (report_write(scratch_folder, scratch_path("page.html")) != STATUS_OK)
+        fail_msg("%s", status_message());
+    size_t count;
+    char *text = scratch_read(scratch_path("page.html"), &count);
+    assert_non_null(text);
+    assert_int_equal(strlen(text), count);
+    return text;
+}
+
+static void assert_holds(const char *text, const char *part) {
+    if (strstr(text, part) == NULL)
+        fail_msg("the page does not hold: %s", part);
+}
+
+static void test_whole_run(void **state) {
+    (void)state;
+    char *text = page();
+    assert_holds(text, "<h1>probe &lt;b&gt;</h1>");
+    assert_holds(text, "5.6 standard errors");
+    assert_holds(text, "+0.070");
+    assert_holds(text, "95 %");       // diversity kept
+    assert_holds(text, "1 min 54 s"); // time of all stages
+    assert_holds(text, "Reward against KL");
+    assert_holds(text, "unigram entropy");
+    assert_holds(text, "<td>3</td></tr>"); // 5.375 - 2.375
+    assert_holds(text, "<td>238</td>");
+    assert_holds(text, "data:audio/wav;base64,UklGR");
+    assert_holds(text, "peak &minus;6.0 dB");
+    assert_holds(text, "text adherence 0.625");
+    assert_holds(text, "This clip is missing."); // rl-00.wav
+    assert_holds(text, "one &amp; only");
+    assert_holds(text, "<dd>0.050</dd>"); // alpha, from config.yaml
+    assert_holds(text, "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;flute&quot;");
+    assert_null(strstr(text, "<script"));
+    assert_null(strstr(text, "http")); // self-contained
+    assert_null(strstr(text, "nan"));
+    assert_holds(text, "</html>");
+    char *again = page();
+    assert_string_equal(text, again);
+    free(again);
+    free(text);
+}
+
+static void test_empty_folder(void **state) {
+    (void)state;
+    char folder[] = "/tmp/report_XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    const char *path = scratch_path("empty.html");
+    assert_int_equal(report_write(folder, path), STATUS_OK);
+    rmdir(folder);
+    size_t count;
+    char *text = scratch_read(path, &count);
+    assert_holds(text, "There are no metrics of reinforcement learning");
+    assert_holds(text, "There are no metrics of the base model");
+    assert_holds(text, "There are no clips to hear");
+    assert_holds(text, "no side-by-side evaluation");
+    assert_holds(text, "no figures of the codec");
+    assert_holds(text, "settings of the run are not known");
+    free(text);
+}
+
+// Replaces a file for one call; the page published before must stay as it is.
+static void refuse(const char *name, const char *damage, const char *wanted) {
+    size_t count, after;
+    char *kept = scratch_read(scratch_path(name), &count);
+    assert_non_null(kept);
+    char *before = page();
+    put(name, damage);
+    const status result = report_write(scratch_folder, scratch_path("page.html"));
+    assert_int_equal(scratch_write(scratch_path(name), kept, count), 0);
+    char *published = scratch_read(scratch_path("page.html"), &after);
+    assert_int_equal(result, STATUS_FAILED);
+    if (strstr(status_message(), wanted) == NULL)
+        fail_msg("'%s' is missing in: %s", wanted, status_message());
+    assert_null(strchr(status_message(), '\n'));
+    assert_string_equal(before, published);
+    free(kept);
+    free(before);
+    free(published);
+}
+
+static void test_damage(void **state) {
+    (void)state;
+    refuse("metrics.jsonl", "{\"step\": 0}\n{oops\n{\"step\": 2}\n", "metrics.jsonl:2:");
+    refuse("metrics.jsonl", "{\"reward\": 0}\n", "metrics.jsonl:1: no whole number \"step\"");
+    refuse("metrics.jsonl", "{\"step\": 0, \"reward\": \"high\"}\n",
+           "metrics.jsonl:1: \"reward\" is not a number");
+    refuse("base/metrics.jsonl", "[]\n", "base/metrics.jsonl:1:");
+    refuse("evaluation.json", "{\n\n\"captions\": }", "evaluation.json:3:");
+    refuse("evaluation.json", "[]", "an object is wanted");
+    refuse("samples/samples.json", "{}", "an array is wanted");
+    refuse("samples/samples.json", "[{\"base\": \"base-00.wav\"}]", "entry 0 has no text \"prompt\"");
+    refuse("samples/samples.json", "[{\"prompt\": \"x\", \"base\": \"../config.yaml\"}]", "'../config.yaml'");
+    refuse("samples/base-00.wav", "no sound", "base-00.wav is not a WAV file");
+    refuse("config.yaml", "nmae: x\n", "config.yaml:1: unknown setting 'nmae'");
+    assert_int_equal(report_write("/nonexistent/run", scratch_path("x.html")), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "/nonexistent/run"));
+    assert_int_equal(report_write(scratch_folder, "/nonexistent/x.html"), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "/nonexistent/x.html"));
+}
+
+// A WAV file cut short anywhere is either refused or shown, never read past its end.
+static void test_cut_wav(void **state) {
+    (void)state;
+    size_t count;
+    const char *name = "samples/base-00.wav";
+    char *whole = scratch_read(scratch_path(name), &count);
+    for (size_t length = 0; length < 64; length++) {
+        assert_int_equal(scratch_write(scratch_path(name), whole, length), 0);
+        const status result = report_write(scratch_folder, scratch_path("cut.html"));
+        assert_int_equal(result, length < 12 ? STATUS_FAILED : STATUS_OK);
+    }
+    assert_int_equal(scratch_write(scratch_path(name), whole, count), 0);
+    free(whole);
+}
+
+static void assert_ticks(double low, double high, int most, double first, double step, int count,
+                         int decimals) {
+    const report_ticks t = report_svg_ticks(low, high, most);
+    assert_true(fabs(t.first - first) < 1e-9 * fabs(step));
+    assert_true(fabs(t.step - step) < 1e-9 * fabs(step));
+    assert_int_equal(t.count, count);
+    assert_int_equal(t.decimals, decimals);
+}
+
+static void test_ticks(void **state) {
+    (void)state;
+    assert_ticks(0, 60, 7, 0, 10, 7, 0);
+    assert_ticks(0, 600, 7, 0, 100, 7, 0);
+    assert_ticks(0.43, 0.52, 6, 0.42, 0.02, 6, 2);
+    assert_ticks(-3, 7, 6, -5, 5, 4, 0);
+    assert_ticks(0, 0, 6, -1, 0.5, 5, 1); // flat at zero
+    for (int i = 0; i < 2000; i++) {      // always enclosed, never too many
+        const double low = sin(i) * pow(10, i % 13 - 6),
+                     high = low + (1 + cos(i * 7)) * pow(10, i % 11 - 5) + 1e-6;
+        const report_ticks t = report_svg_ticks(low, high, 6);
+        assert_true(t.count >= 2 && t.count <= 6);
+        assert_true(t.first <= low + 1e-6 * t.step);
+        assert_true(t.first + t.step * (t.count - 1) >= high - 1e-6 * t.step);
+    }
+}
+
+static void test_text(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+        {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"foobar", "Zm9vYmFy"},
+    }; // RFC 4648, section 10
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        report_text t = {0};
+        report_text_put_base64(&t, cases[i][0], strlen(cases[i][0]));
+        assert_int_equal(t.used, strlen(cases[i][1]));
+        assert_memory_equal(t.bytes, cases[i][1], t.used);
+        report_text_free(&t);
+    }
+    report_text t = {0};
+    report_text_put_escaped(&t, "Ärger 音 \xc3\x28 \xed\xa0\x80 \x01");
+    report_text_put(&t, "%c", 0);
+    assert_string_equal(t.bytes, "Ärger 音 &#xfffd;( &#xfffd;&#xfffd;&#xfffd; &#xfffd;");
+    report_text_free(&t);
+}
+
+static void test_long_runs_are_binned(void **state) {
+    (void)state;
+    enum { STEPS = 20000 };
+    static double x[STEPS], y[STEPS];
+    for (int i = 0; i < STEPS; i++) {
+        x[i] = i;
+        y[i] = 3;
+    }
+    report_text t = {0};
+    const report_line line = {NULL, 0, REPORT_STROKE_LINE, x, y, STEPS};
+    report_svg_chart(&t, &(report_chart){"long", "step", "unit", &line, 1});
+    assert_int_equal(t.outcome, STATUS_OK);
+    assert_true(t.used > 1000 && t.used < 10000);
+    report_text_free(&t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_run),
+        cmocka_unit_test(test_empty_folder),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_cut_wav),
+        cmocka_unit_test(test_ticks),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_long_runs_are_binned),
+    };
+    return cmocka_run_group_tests(tests, make_run, scratch_teardown);
+}
