@@ -10,6 +10,7 @@ static const command_entry commands[] = {
     {"corpus", cmd_corpus, "captioned music -> shards"},
     {"pretrain", cmd_pretrain, "the base model"},
     {"embed", cmd_embed, "joint embedding of captions and music"},
+    {"report", cmd_report, "one HTML page: curves, tables, clips to hear"},
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };
 
