@@ -141,10 +141,21 @@ void shard_writer_abort(shard_writer *w) {
 
 // ---- the HDF5 image -------------------------------------------------------------------------------------
 
-// HDF5 handles of one image; closed in reverse order of opening.
+// An HDF5 file in memory, and the handles that building it takes.
 typedef struct image {
-    hid_t file, text_type, scalar, create_dataset;
+    hid_t access, create_file, file, text_type, scalar, create_dataset;
+    uint8_t *bytes; // [count] user block included; belongs to the library until the image is closed
+    size_t count;
 } image;
+
+static void image_close(image *image) {
+    H5Pclose(image->create_dataset);
+    H5Sclose(image->scalar);
+    H5Tclose(image->text_type);
+    H5Fclose(image->file);
+    H5Pclose(image->create_file);
+    H5Pclose(image->access);
+}
 
 static int attribute_write(hid_t where, const char *name, hid_t file_type, hid_t memory_type, hid_t space,
                            const void *value) {
@@ -237,54 +248,43 @@ static int datasets_write(const image *image, const shard_writer *w, const char 
                          H5T_STD_U16LE, H5T_NATIVE_UINT16, 3, size, w->payload);
 }
 
-// Builds the HDF5 part in memory; what H5Fget_file_image returns for a file with a user block starts behind
-// that block. The caller frees `bytes`.
-static status image_build(const shard_writer *w, uint32_t index, int last, void **bytes, size_t *count) {
-    image image = {.file = -1, .text_type = -1, .scalar = -1, .create_dataset = -1};
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
-    const char **column = NULL;
-    char path[PATH_MAX];
-    *bytes = NULL;
-    status result;
-    TRY_GOTO(result, shard_path(w, index, path), done);
-    TRY_GOTO(result, memory_allocate((void **)&column, w->pending * sizeof *column, "texts of a shard"),
-             done);
-    result = FAIL("cannot build %s in memory: the HDF5 library failed", path);
-    size_t step = w->pending * w->clip_bytes + (1 << 20);
-    if (access < 0 || create < 0 || H5Pset_fapl_core(access, step, 0) < 0 ||
-        H5Pset_userblock(create, SHARD_BLOCK_BYTES) < 0)
-        goto done;
-    image.file =
-        H5Fcreate(path, H5F_ACC_TRUNC, create, access); // names memory only: there is no backing file
-    image.text_type = H5Tcopy(H5T_C_S1);
-    image.scalar = H5Screate(H5S_SCALAR);
-    image.create_dataset = H5Pcreate(H5P_DATASET_CREATE);
-    if (image.file < 0 || image.text_type < 0 || image.scalar < 0 || image.create_dataset < 0 ||
-        H5Tset_size(image.text_type, H5T_VARIABLE) < 0 || H5Tset_cset(image.text_type, H5T_CSET_UTF8) < 0 ||
-        // Without time stamps the same clips give the same bytes.
-        H5Pset_obj_track_times(image.create_dataset, 0) < 0 || attributes_write(&image, w, index, last) < 0 ||
-        datasets_write(&image, w, column) < 0 || H5Fflush(image.file, H5F_SCOPE_GLOBAL) < 0)
-        goto done;
-    ssize_t size = H5Fget_file_image(image.file, NULL, 0);
-    if (size <= 0)
-        goto done;
-    TRY_GOTO(result, memory_allocate(bytes, (size_t)size, "image of a shard"), done);
-    if (H5Fget_file_image(image.file, *bytes, (size_t)size) != size) {
-        memory_free(*bytes);
-        *bytes = NULL;
-        result = FAIL("cannot build %s in memory: the HDF5 library failed", path);
-        goto done;
-    }
-    *count = (size_t)size;
-done:
-    H5Pclose(image.create_dataset);
-    H5Sclose(image.scalar);
-    H5Tclose(image.text_type);
-    H5Fclose(image.file);
-    H5Pclose(create);
-    H5Pclose(access);
+// Finds the bytes of the flushed image. The library's memory is used as it is: a copy of a shard would double
+// what writing it takes.
+static int image_find_bytes(image *image) {
+    void *handle = NULL;
+    ssize_t body = H5Fget_file_image(image->file, NULL, 0); // counts from behind the user block
+    if (body <= 0 || H5Fget_vfd_handle(image->file, image->access, &handle) < 0 || handle == NULL)
+        return -1;
+    memcpy(&image->bytes, handle, sizeof image->bytes); // for this driver, where its pointer is kept
+    image->count = SHARD_BLOCK_BYTES + (size_t)body;
+    return image->bytes == NULL ? -1 : 0;
+}
+
+// The image must be closed whatever the outcome. `path` names memory only: there is no backing file.
+static status image_build(image *image, const shard_writer *w, const char *path, int last) {
+    *image = (struct image){.access = H5Pcreate(H5P_FILE_ACCESS),
+                            .create_file = H5Pcreate(H5P_FILE_CREATE),
+                            .text_type = H5Tcopy(H5T_C_S1),
+                            .scalar = H5Screate(H5S_SCALAR),
+                            .create_dataset = H5Pcreate(H5P_DATASET_CREATE),
+                            .file = -1};
+    const char **column;
+    TRY(memory_allocate((void **)&column, w->pending * sizeof *column, "texts of a shard"));
+    // Room for everything at once, so that the library need not grow the image.
+    size_t step = w->pending * (w->clip_bytes + 512) + 2 * w->texts.used + (1 << 20);
+    int built = H5Pset_fapl_core(image->access, step, 0) >= 0 &&
+                H5Pset_userblock(image->create_file, SHARD_BLOCK_BYTES) >= 0 &&
+                H5Tset_size(image->text_type, H5T_VARIABLE) >= 0 &&
+                H5Tset_cset(image->text_type, H5T_CSET_UTF8) >= 0 &&
+                // Without time stamps the same clips give the same bytes.
+                H5Pset_obj_track_times(image->create_dataset, 0) >= 0;
+    if (built)
+        image->file = H5Fcreate(path, H5F_ACC_TRUNC, image->create_file, image->access);
+    built = built && image->file >= 0 && attributes_write(image, w, (uint32_t)w->sealed_count, last) >= 0 &&
+            datasets_write(image, w, column) >= 0 && H5Fflush(image->file, H5F_SCOPE_GLOBAL) >= 0 &&
+            image_find_bytes(image) >= 0;
     memory_free(column);
-    return result;
+    return built ? STATUS_OK : FAIL("cannot build %s in memory: the HDF5 library failed", path);
 }
 
 // ---- shards ---------------------------------------------------------------------------------------------
@@ -310,16 +310,14 @@ static status seal_pending(shard_writer *w, int last) {
     TRY(sealed_reserve(w));
     char path[PATH_MAX];
     TRY(shard_path(w, w->sealed_count, path));
-    void *body = NULL;
-    size_t body_bytes = 0;
-    TRY(image_build(w, (uint32_t)w->sealed_count, last, &body, &body_bytes));
-    uint8_t block[SHARD_BLOCK_BYTES];
-    digest whole = shard_block_make(block, body, body_bytes);
+    image image;
     publisher *file = NULL;
     status result;
+    TRY_GOTO(result, image_build(&image, w, path, last), done);
+    digest whole =
+        shard_block_make(image.bytes, image.bytes + SHARD_BLOCK_BYTES, image.count - SHARD_BLOCK_BYTES);
     TRY_GOTO(result, publish_open(&file, path), done);
-    TRY_GOTO(result, publish_write(file, block, sizeof block), done);
-    TRY_GOTO(result, publish_write(file, body, body_bytes), done);
+    TRY_GOTO(result, publish_write(file, image.bytes, image.count), done);
     TRY_GOTO(result, publish_seal(file), done);
     w->sealed[w->sealed_count++] = file;
     file = NULL;
@@ -328,7 +326,7 @@ static status seal_pending(shard_writer *w, int last) {
     w->texts.used = 0;
 done:
     publish_abort(file);
-    memory_free(body);
+    image_close(&image);
     return result;
 }
 

@@ -6,9 +6,11 @@
 #include <dirent.h>
 #include <hdf5.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -481,6 +483,33 @@ static void test_unwritable(void **state) {
     must_fail(shard_writer_create(&w, folder, "a", &f, 2, 0), "a folder is needed");
 }
 
+// A disk that fills up while shards are written: one line, nothing left behind, the old corpus untouched.
+static void test_full_disk(void **state) {
+    (void)state;
+    char folder[PATH_MAX];
+    path_of(folder, "full", "");
+    shard_format f = audio_format();
+    write_corpus(folder, "a", f, 4, 2, 0);
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 4096;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    shard_writer *w;
+    must(shard_writer_create(&w, folder, "a", &f, 2, 1));
+    for (size_t clip = 10; clip < 12; clip++)
+        add_clip(w, &f, clip);
+    status result = shard_writer_finish(w);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    must_fail(result, "cannot write");
+    assert_int_equal(count_files(folder), 2);
+    corpus *corpus;
+    must(corpus_open(&corpus, folder, SHARD_AUDIO));
+    assert_int_equal(corpus_clip_count(corpus), 4);
+    corpus_close(corpus);
+}
+
 // ---- corpus ---------------------------------------------------------------------------------------------
 
 static void test_chain(void **state) {
@@ -649,6 +678,7 @@ int main(void) {
         cmocka_unit_test(test_writer_refuses),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_chain),
         cmocka_unit_test(test_codec_identity),
         cmocka_unit_test(test_split),
