@@ -2,18 +2,26 @@
 // came out for tests/parity/compare.py.
 //   parity_models SEED FILE.safetensors
 // Seed 0 is a fixed, odd shape; any other seed draws the sizes.
+#include "core/embedding.h"
+#include "core/optimizer.h"
 #include "core/policy.h"
+#include "core/value.h"
 #include "tests/parity/dump.h"
 
 static dump d;
 
-// Parameters with gains that differ from 1 and logits with some shape; dumped as the inputs of a case.
+// Parameters without the ones and zeros that they start from, and logits with some shape; dumped as the
+// inputs of a case.
 static void randomise(const parameter_list *list, float *values, uint64_t seed, const char *which) {
     parameter_list_initialise(list, seed, values);
     for (int i = 0; i < list->count; i++) {
         const parameter *p = &list->items[i];
-        for (size_t j = 0; j < p->count; j++)
-            values[p->offset + j] *= 1.0f + philox_next_uniform(&d.stream);
+        for (size_t j = 0; j < p->count; j++) {
+            if (p->initialisation == INITIALISE_ZEROS)
+                values[p->offset + j] = philox_next_uniform(&d.stream) - 0.4f;
+            else
+                values[p->offset + j] *= 0.6f + philox_next_uniform(&d.stream);
+        }
         int64_t shape[2] = {p->rows, p->columns};
         dump_f32(&d, values + p->offset, p->rows > 0 ? 2 : 1, shape + (p->rows > 0 ? 0 : 1),
                  "%s/in/parameter/%s", which, p->name);
@@ -148,7 +156,118 @@ static void run_cross_entropy(policy *policy, policy_pass *pass, const rollout *
     dump_gradients(list, gradients, "policy", "gradient_cross_entropy");
 }
 
-static void run_policy(uint64_t seed) {
+// Several clipped updates by gradients that are given.
+static void run_optimizer(const parameter_list *list) {
+    const optimizer_config config = {
+        .beta1 = 0.9f, .beta2 = 0.98f, .epsilon = 1e-8f, .weight_decay = 0.1f, .gradient_clip = 1.0f};
+    const float learning_rate = 2e-3f;
+    enum { STEPS = 3 };
+    dump_number(&d, (double)config.beta1, "optimizer", "beta1");
+    dump_number(&d, (double)config.beta2, "optimizer", "beta2");
+    dump_number(&d, (double)config.epsilon, "optimizer", "epsilon");
+    dump_number(&d, (double)config.weight_decay, "optimizer", "weight_decay");
+    dump_number(&d, (double)config.gradient_clip, "optimizer", "gradient_clip");
+    dump_number(&d, (double)learning_rate, "optimizer", "learning_rate");
+    float *values = dump_zeros(&d, list->size), *start;
+    randomise(list, values, 200, "optimizer");
+    start = dump_copy(&d, values, list->size);
+    optimizer *optimizer;
+    must(optimizer_create(&optimizer, d.device, list, &config));
+    float norms[STEPS];
+    for (int step = 0; step < STEPS; step++) {
+        // Only the first two exceed the clip.
+        float *gradients = dump_zeros(&d, list->size);
+        for (int i = 0; i < list->count; i++) {
+            const parameter *p = &list->items[i];
+            memcpy(gradients + p->offset, dump_normal(&d, p->count, 0.0f, step < 2 ? 0.3f : 1e-4f),
+                   sizeof(float) * p->count);
+            dump_f32(&d, gradients + p->offset, SHAPE((int64_t)p->count), "optimizer/in/gradient%d/%s", step,
+                     p->name);
+        }
+        norms[step] = (float)optimizer_update(optimizer, learning_rate, gradients, values).gradient_norm;
+    }
+    optimizer_destroy(optimizer);
+    dump_f32(&d, norms, SHAPE(STEPS), "optimizer/out/norms");
+    for (size_t i = 0; i < list->size; i++)
+        values[i] -= start[i];
+    for (int i = 0; i < list->count; i++) {
+        const double decay = list->items[i].decay;
+        dump_add(&d, TENSOR_F64, &decay, SHAPE_SCALAR, "optimizer/in/decay/%s", list->items[i].name);
+    }
+    dump_gradients(list, values, "optimizer", "change");
+}
+
+static void run_value(const temporal_config *config, const rollout *r) {
+    const int64_t rows = (int64_t)r->batch * config->frames;
+    value_network *value;
+    must(value_create(&value, d.device, config, true));
+    randomise(value_parameters(value), value_values(value), 300, "value");
+    must(value_pack(value));
+    dump_number(&d, config->transformer.heads, "value", "heads");
+    dump_u16(&d, r->prefix, SHAPE(r->batch, config->prefix), "value/in/prefix");
+    dump_u16(&d, r->tokens, SHAPE(r->batch, config->frames, config->levels), "value/in/tokens");
+    float *returns = dump_normal(&d, (size_t)rows, 0.5f, 0.3f), *d_values = dump_zeros(&d, (size_t)rows);
+    dump_f32(&d, returns, SHAPE(r->batch, config->frames), "value/in/returns");
+    value_pass *pass;
+    must(value_pass_create(&pass, value, r->batch, config->frames, true));
+    const float *values;
+    must(value_forward(value, pass, r->batch, r->prefix, r->tokens, &values));
+    dump_f32(&d, values, SHAPE(r->batch, config->frames), "value/out/values");
+    for (int64_t i = 0; i < rows; i++) // of the mean squared error
+        d_values[i] = 2.0f * (values[i] - returns[i]) / (float)rows;
+    float *gradients = dump_zeros(&d, value_parameters(value)->size);
+    must(value_backward(value, pass, r->batch, d_values, gradients));
+    dump_gradients(value_parameters(value), gradients, "value", "gradient");
+    value_pass_destroy(pass);
+    value_destroy(value);
+}
+
+static void run_embedding(void) {
+    embedding_config config = {.text = random_transformer(),
+                               .music = random_transformer(),
+                               .vocabulary = dump_between(&d, 5, 200),
+                               .levels = dump_between(&d, 1, 4),
+                               .output = 16 * dump_between(&d, 1, 4)};
+    config.text.positions = dump_between(&d, 2, 24);
+    config.music.positions = dump_between(&d, 2, 40);
+    for (int level = 0; level < config.levels; level++)
+        config.codebook[level] = 16 * dump_between(&d, 1, 8);
+    const int batch = dump_between(&d, 2, 9), words = config.text.positions, frames = config.music.positions;
+    embedding *embedding;
+    must(embedding_create(&embedding, d.device, &config, true));
+    randomise(embedding_parameters(embedding), embedding_values(embedding), 400, "joint");
+    must(embedding_pack(embedding));
+    dump_number(&d, config.text.heads, "joint", "text_heads");
+    dump_number(&d, config.music.heads, "joint", "music_heads");
+    int32_t *text = dump_bytes(&d, sizeof(int32_t) * (size_t)(batch * words)),
+            *lengths = dump_bytes(&d, sizeof(int32_t) * (size_t)batch);
+    for (int i = 0; i < batch * words; i++)
+        text[i] = dump_between(&d, 0, config.vocabulary - 1);
+    for (int i = 0; i < batch; i++)
+        lengths[i] = dump_between(&d, 1, words);
+    uint16_t *music = dump_bytes(&d, sizeof(uint16_t) * (size_t)(batch * frames * config.levels));
+    for (int i = 0; i < batch * frames * config.levels; i++)
+        music[i] = (uint16_t)dump_between(&d, 0, config.codebook[i % config.levels] - 1);
+    dump_i32(&d, text, SHAPE(batch, words), "joint/in/text");
+    dump_i32(&d, lengths, SHAPE(batch), "joint/in/lengths");
+    dump_u16(&d, music, SHAPE(batch, frames, config.levels), "joint/in/music");
+    embedding_pass *pass;
+    must(embedding_pass_create(&pass, embedding, batch, true));
+    const float *output;
+    must(embedding_text(embedding, pass, batch, text, lengths, &output));
+    dump_f32(&d, output, SHAPE(batch, config.output), "joint/out/text_embedding");
+    must(embedding_music(embedding, pass, batch, music, &output));
+    dump_f32(&d, output, SHAPE(batch, config.output), "joint/out/music_embedding");
+    float *gradients = dump_zeros(&d, embedding_parameters(embedding)->size);
+    double loss;
+    must(embedding_backward(embedding, pass, batch, gradients, &loss));
+    dump_add(&d, TENSOR_F64, &loss, SHAPE_SCALAR, "joint/out/loss");
+    dump_gradients(embedding_parameters(embedding), gradients, "joint", "gradient");
+    embedding_pass_destroy(pass);
+    embedding_destroy(embedding);
+}
+
+static void run_policy_and_value(uint64_t seed) {
     const policy_config config = random_config(seed);
     const int batch = seed == 0 ? 3 : dump_between(&d, 1, 5);
     policy *policy;
@@ -162,6 +281,8 @@ static void run_policy(uint64_t seed) {
     must(policy_pass_create(&pass, policy, batch + 1, config.temporal.frames, true));
     run_policy_loss(policy, pass, &r);
     run_cross_entropy(policy, pass, &r);
+    run_optimizer(policy_parameters(policy));
+    run_value(&config.temporal, &r);
     policy_pass_destroy(pass);
     policy_destroy(policy);
 }
@@ -173,7 +294,8 @@ int main(int count, char **arguments) {
     }
     const uint64_t seed = strtoull(arguments[1], NULL, 10);
     dump_open(&d, seed);
-    run_policy(seed);
+    run_policy_and_value(seed);
+    run_embedding();
     dump_write(&d, arguments[2]);
     return 0;
 }

@@ -105,3 +105,27 @@ def policy_terms(logits, reference, temperature, actions):
 def policy_loss(terms, advantages, policy_weight, kl_weight, entropy_weight):
     chosen, entropy, kl = terms
     return (-policy_weight * advantages * chosen + kl_weight * kl - entropy_weight * entropy).sum()
+
+
+def values(parameters, heads, prefix, tokens):
+    """[batch, frames]: the value network's estimate before each frame."""
+    hidden = temporal_stage(parameters, heads, prefix, tokens)
+    return hidden @ parameters["value.weight"] + parameters["value.bias"]
+
+
+def tower(parameters, name, heads, tokens, lengths=None):
+    """One side of the joint embedding: tokens [batch, positions, tables] to unit rows [batch, output]."""
+    x = sum(parameters[f"{name}.embedding.{table}.weight"][tokens[:, :, table]] for table in range(tokens.shape[2]))
+    hidden = transformer(parameters, name, x, heads, causal=False, lengths=lengths)
+    if lengths is not None:
+        exists = (torch.arange(tokens.shape[1]) < lengths[:, None]).to(hidden.dtype)  # [batch, positions]
+        pooled = (hidden * exists[:, :, None]).sum(1) / lengths[:, None]
+    else:
+        pooled = hidden.mean(1)
+    projected = pooled @ parameters[f"{name}.projection.weight"].T
+    return projected / projected.norm(dim=-1, keepdim=True)
+
+
+def contrastive_loss(first, second, scale):
+    logits, right = scale * first @ second.T, torch.arange(first.shape[0])
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
