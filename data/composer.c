@@ -22,10 +22,11 @@ const char *const dynamics_names[DYNAMICS] = {"soft", "loud"};
 const char *const register_names[REGISTERS] = {"low", "high"};
 const char *const articulation_names[ARTICULATIONS] = {"legato", "staccato"};
 
-// lowest_tonic: the tonic of the low register is the first key at or above this one; the melody spans from a
-// step below its tonic to a ninth above it.
+// lowest: where the melody's span of MELODY_SPAN semitones begins in the low register; an octave above in the
+// high one. The span does not move with the key, so that the register can be heard.
+enum { MELODY_SPAN = 14 };
 static const struct {
-    uint8_t program, lowest_tonic, sustains;
+    uint8_t program, lowest, sustains;
 } leads[LEADS] = {
     [LEAD_PIANO] = {0, 53, 0},      [LEAD_HARPSICHORD] = {6, 50, 0},
     [LEAD_MUSIC_BOX] = {10, 69, 0}, [LEAD_MARIMBA] = {12, 50, 0},
@@ -268,7 +269,12 @@ static void write_motif(score *score, motif *out) {
 static void write_melody(score *score) {
     const piece_attributes *chosen = &score->piece->attributes;
     int bar = (int)chosen->beats_per_bar;
-    int tonic = tonic_from(score, leads[chosen->lead].lowest_tonic + 12 * (chosen->range == REGISTER_HIGH));
+    int lowest = leads[chosen->lead].lowest + 12 * (chosen->range == REGISTER_HIGH);
+    int tonic = tonic_from(score, lowest), lowest_degree = 0, highest_degree = 0;
+    while (degree_key(score, tonic, lowest_degree - 1, &score->chords[0]) >= lowest)
+        lowest_degree--;
+    while (degree_key(score, tonic, highest_degree + 1, &score->chords[0]) <= lowest + MELODY_SPAN)
+        highest_degree++;
     double held = chosen->articulation == ARTICULATION_STACCATO ? 0.4 : 0.97;
     double final = floor(score->beats - 1);
     if (final < score->chords[score->chord_count - 1].start)
@@ -276,7 +282,7 @@ static void write_melody(score *score) {
     motif theme, other;
     write_motif(score, &theme);
     write_motif(score, &other);
-    int degree = below(score, 2) == 0 ? 0 : 4, first = 1;
+    int degree = below(score, 2) == 0 ? 0 : highest_degree >= 4 ? 4 : -3, first = 1; // tonic or dominant
     for (int line = 0; line < final; line += bar) {
         const motif *now = line / bar % 4 == 2 ? &other : &theme;
         int direction = line > 0 && chance(score, 0.3f) ? -1 : 1;
@@ -290,21 +296,21 @@ static void write_melody(score *score) {
             if (!first)
                 degree += direction * now->step[i];
             first = 0;
-            if (degree > 8)
+            if (degree > highest_degree)
                 degree -= 4;
-            if (degree < -1)
+            if (degree < lowest_degree)
                 degree += 4;
             int on_beat = start == floor(start);
             if (on_beat && !is_chord_tone(degree, over))
                 degree += is_chord_tone(degree + 1, over) ? 1 : -1;
-            int velocity = base_velocity(score) + (now->start[i] == 0 ? 8 : 0);
+            int velocity = base_velocity(score) + (now->start[i] == 0 ? 12 : -4);
             add_note(score, CHANNEL_LEAD, start, length * held, degree_key(score, tonic, degree, over),
                      velocity);
         }
     }
     // The last note is the tonic nearest to where the melody stands: held, or struck again each beat by an
     // instrument that cannot hold it.
-    int last = tonic + (degree > 4 ? 12 : 0), sustains = lead_sustains(chosen->lead);
+    int last = tonic + (degree > 3 && highest_degree >= 7 ? 12 : 0), sustains = lead_sustains(chosen->lead);
     for (double beat = final; beat < score->beats; beat += sustains ? score->beats : 1)
         add_note(score, CHANNEL_LEAD, beat, sustains ? score->beats : 0.97, last, base_velocity(score) + 8);
 }
@@ -314,6 +320,7 @@ static void accompany_beat(score *score, const chord *over, double beat, int pat
     int low = tonic_from(score, 36), middle = tonic_from(score, 48), velocity = base_velocity(score) - 6;
     int in_chord = (int)(beat - over->start), in_bar = (int)beat % (int)chosen->beats_per_bar;
     int root = over->degree > 4 ? over->degree - 7 : over->degree, key;
+    velocity += in_bar == 0 ? 8 : -4;
     switch (chosen->accompaniment) {
     case ACCOMPANIMENT_PIANO: {
         int waltz = chosen->beats_per_bar == 3;
