@@ -7,6 +7,7 @@
 
 static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
+    {"codec", cmd_codec, "audio <-> tokens"},
     {"corpus", cmd_corpus, "captioned music -> shards"},
     {"pretrain", cmd_pretrain, "the base model"},
     {"embed", cmd_embed, "joint embedding of captions and music"},
