@@ -483,7 +483,7 @@ static status run(pretrain *p) {
         ranks[i] = i;
     TRY_GOTO(result, group_create(&p->group, p->world, ranks, world_size(p->world)), done);
     TRY_GOTO(result, world_agree(p->world, make_prefixes(p)), done);
-    TRY_GOTO(result, run_folder_open(&p->run, p->world, p->config->data.base, &resume), done);
+    TRY_GOTO(result, run_folder_open(&p->run, p->world, p->config->data.base, 0, &resume), done);
     if (resume != NULL)
         TRY_GOTO(result, world_agree(p->world, resume_from(p, resume)), done);
     TRY_GOTO(result, world_agree(p->world, run_folder_start(&p->run, p->config, p->step)), done);

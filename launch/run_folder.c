@@ -25,9 +25,9 @@ bool run_stop_requested(void) {
     return stop_requested != 0;
 }
 
-status run_folder_open(run_folder *run, world *world, const char *path, checkpoint **resume) {
+status run_folder_open(run_folder *run, world *world, const char *path, int writer, checkpoint **resume) {
     *resume = NULL;
-    *run = (run_folder){.writes = world_rank(world) == 0};
+    *run = (run_folder){.writes = world_rank(world) == writer};
     snprintf(run->path, sizeof run->path, "%s", path);
     snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", path);
     status result = STATUS_OK;
