@@ -31,6 +31,15 @@ for seed in 1 2 3; do
     check "models, random shape $seed" parity_models "$seed"
 done
 
+# What the benchmark's peer measures must be the same model.
+if "$python" -B "$parity/peer.py" '{"check": true}' >"$scratch/table" 2>&1; then
+    echo "ok parity peer: $(tail -n 1 "$scratch/table")"
+else
+    echo "FAIL parity peer"
+    sed 's/^/    /' "$scratch/table"
+    status=1
+fi
+
 # A comparison that cannot fail proves nothing: 0.02 % off, every tensor must be called wrong.
 if [[ -s $scratch/parity_operators-1.safetensors ]]; then
     OMP_NUM_THREADS=1 "$python" -B "$parity/compare.py" --damage 2e-4 "$scratch/parity_operators-1.safetensors" \
