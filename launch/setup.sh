@@ -31,7 +31,6 @@ build library:libprotobuf-c  libprotobuf-c-dev       protobuf-c
 build tool:protoc-c          protobuf-c-compiler     the protobuf-c compiler
 build library:sentencepiece  libsentencepiece-dev    SentencePiece
 build library:libxxhash      libxxhash-dev           xxHash
-build library:kissfft-float  libkissfft-dev          KissFFT
 test  library:cmocka         libcmocka-dev           cmocka
 test  tool:git               git                     git
 test  tool:clang-format      clang-format            clang-format

@@ -18,9 +18,8 @@ int library_version_append(library_version *list, int count, int capacity, const
 
 int kernels_library_versions(library_version *list, int capacity) {
     const dnnl_version_t *onednn = dnnl_version();
-    int count = library_version_append(list, 0, capacity, "oneDNN", "%d.%d.%d", onednn->major, onednn->minor,
-                                       onednn->patch);
-    return library_version_append(list, count, capacity, "KissFFT", "%s", KISSFFT_VERSION);
+    return library_version_append(list, 0, capacity, "oneDNN", "%d.%d.%d", onednn->major, onednn->minor,
+                                  onednn->patch);
 }
 
 const char *kernels_product_isa(void) {
