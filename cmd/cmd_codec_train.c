@@ -13,6 +13,7 @@ enum {
     KEY_CODEBOOK,
     KEY_SEMANTIC,
     KEY_CLIPS,
+    KEY_FRAMES,
     KEY_HELD_OUT,
     KEY_DECODED,
     KEY_ITERATIONS,
@@ -27,7 +28,8 @@ static const struct argp_option option_table[] = {
     {"levels", KEY_LEVELS, "N", 0, "Acoustic levels (6)", 0},
     {"codebook", KEY_CODEBOOK, "N", 0, "Codes of an acoustic level (256)", 0},
     {"semantic-codebook", KEY_SEMANTIC, "N", 0, "Semantic codes (256)", 0},
-    {"clips", KEY_CLIPS, "N", 0, "Clips to train on (480)", 0},
+    {"clips", KEY_CLIPS, "N", 0, "Clips to train on (as many as make two hours)", 0},
+    {"frames", KEY_FRAMES, "N", 0, "Token frames of these clips to train on, evenly spaced (60000)", 0},
     {"held-out", KEY_HELD_OUT, "N", 0, "Held-out clips to measure on (200)", 0},
     {"decoded", KEY_DECODED, "N", 0, "Of these, clips to decode and encode again (32)", 0},
     {"kmeans-iterations", KEY_ITERATIONS, "N", 0, "Iterations of each clustering (12)", 0},
@@ -91,6 +93,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_CLIPS:
         o->clips = (size_t)option_integer(state, "clips", text, 1, 1000000);
+        return 0;
+    case KEY_FRAMES:
+        o->settings.frames = (uint32_t)option_integer(state, "frames", text, 1, 100000000);
         return 0;
     case KEY_HELD_OUT:
         o->held_out = (size_t)option_integer(state, "held-out", text, 1, 1000000);

@@ -6,6 +6,7 @@
 typedef struct codec_train_settings {
     codec_config config;
     uint32_t iterations; // of each k-means
+    uint32_t frames;     // most frames to train on; if the clips have more, evenly spaced ones are taken
     uint64_t seed;
 } codec_train_settings;
 

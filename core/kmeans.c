@@ -11,7 +11,7 @@ enum {
     TILE_CLUSTERS = 16,
     TILE_VECTORS = 4,
     BLOCK_VECTORS = 16,      // vectors a thread scores at once
-    SEED_VECTORS = 32,       // vectors a cluster that seeding looks at
+    SEED_VECTORS = 16,       // vectors a cluster that seeding looks at
     PARALLEL_VECTORS = 2048, // fewer are not worth waking threads
     DEAD_SHARE = 20,         // a cluster is dead below 1 / DEAD_SHARE of an even share
     SETTLING_ITERATIONS = 3  // the last ones, without revival

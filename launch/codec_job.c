@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { BLOCK_CLIPS = 64 };
+enum { BLOCK_CLIPS = 64, TRAINING_SECONDS = 7200 };
 
 static double wall_seconds(void) {
     struct timespec now;
@@ -23,7 +23,8 @@ static double wall_seconds(void) {
 
 codec_job_train_options codec_job_train_default(void) {
     return (codec_job_train_options){
-        .clips = 480, .held_out = 200, .decoded = 32, .settings = codec_train_default()};
+
+        .held_out = 200, .decoded = 32, .settings = codec_train_default()};
 }
 
 // Reads up to `most` clips of one side, drawn by the seed. pcm: [count, clip_samples], freed by the caller.
@@ -97,6 +98,13 @@ static status write_report(const char *path, const codec_job_train_result *resul
     return written;
 }
 
+static status check_writable(const char *path) {
+    publisher *probe;
+    TRY(publish_open(&probe, path));
+    publish_abort(probe);
+    return STATUS_OK;
+}
+
 status codec_job_train(const codec_job_train_options *options, codec_job_train_result *out) {
     *out = (codec_job_train_result){0};
     corpus *corpus;
@@ -109,7 +117,14 @@ status codec_job_train(const codec_job_train_options *options, codec_job_train_r
     codec *codec = NULL;
     status result;
     TRY_GOTO(result, codec_config_check(&settings.config), done);
-    TRY_GOTO(result, read_side(corpus, 0, options->clips, settings.seed, &training, &out->clips), done);
+    size_t most = options->clips;
+    if (most == 0)
+        most = 1 + (size_t)TRAINING_SECONDS * format->sample_rate / format->clip_samples;
+    // A path that cannot be written is found before the training, not after it.
+    TRY_GOTO(result, check_writable(options->output), done);
+    if (options->report != NULL)
+        TRY_GOTO(result, check_writable(options->report), done);
+    TRY_GOTO(result, read_side(corpus, 0, most, settings.seed, &training, &out->clips), done);
     TRY_GOTO(result, read_side(corpus, 1, options->held_out, settings.seed, &measured, &measured_count),
              done);
     double start = wall_seconds();

@@ -13,7 +13,7 @@ typedef struct codec_job_train_options {
     const char *corpus;            // audio shards
     const char *output;            // the codec file
     const char *report;            // JSON file of the measurement, or NULL
-    size_t clips;                  // most clips to train on
+    size_t clips;                  // most clips to train on; 0: as many as make two hours
     size_t held_out;               // most held-out clips to measure on
     size_t decoded;                // of them to decode
     codec_train_settings settings; // config.sample_rate is taken from the corpus
