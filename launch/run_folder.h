@@ -18,8 +18,9 @@ typedef struct run_folder {
     metrics *metrics;
 } run_folder;
 
-// Rank `writer` creates the folder and sweeps what a killed run left half-written. Then every rank opens the newest
-// sound checkpoint into `resume`, NULL if there is none; the caller closes it. Collective over the world.
+// Rank `writer` creates the folder and sweeps what a killed run left half-written. Then every rank opens the
+// newest sound checkpoint into `resume`, NULL if there is none; the caller closes it. Collective over the
+// world.
 status run_folder_open(run_folder *run, world *world, const char *path, int writer, checkpoint **resume);
 // Writes config.yaml and opens metrics and events for steps after `step` (writing rank only).
 status run_folder_start(run_folder *run, const run_config *config, int64_t step);
