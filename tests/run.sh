@@ -39,6 +39,8 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 export OMPI_MCA_hwloc_base_binding_policy=none
 # A user's own settings must not decide whether a test passes.
 unset OMP_NUM_THREADS OMP_PROC_BIND OMP_PLACES ONEDNN_MAX_CPU_ISA
+# Tests run side by side: a thread that waits must not take a core from another test.
+export OMP_WAIT_POLICY=passive
 
 pass() { passed=$((passed + 1)) && echo "ok $1"; }
 fail() { failed=$((failed + 1)) && failures+=("$1") && echo "FAIL $1"; }
