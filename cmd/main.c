@@ -9,6 +9,7 @@ static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
     {"codec", cmd_codec, "audio <-> tokens"},
     {"corpus", cmd_corpus, "captioned music -> shards"},
+    {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
     {"pretrain", cmd_pretrain, "the base model"},
     {"embed", cmd_embed, "joint embedding of captions and music"},
     {"report", cmd_report, "one HTML page: curves, tables, clips to hear"},

@@ -233,6 +233,7 @@ status rollout_batch_build(const rollout_batch *batch, void *buffer, size_t capa
     Musicrl__RolloutBatch header = MUSICRL__ROLLOUT_BATCH__INIT;
     header.step = batch->step;
     header.weight_version = batch->weight_version;
+    header.seconds = batch->seconds;
     header.seed = batch->seed;
     header.first_sample = batch->first_sample;
     header.samples = batch->samples;
@@ -255,6 +256,7 @@ status rollout_batch_parse(rollout_batch *out, const void *buffer, size_t bytes)
     TRY(check_arrays(&view, header->arrays, header->n_arrays));
     *out = (rollout_batch){.step = header->step,
                            .weight_version = header->weight_version,
+                           .seconds = header->seconds,
                            .seed = header->seed,
                            .first_sample = header->first_sample,
                            .samples = header->samples,
@@ -332,6 +334,7 @@ status reward_batch_build(const reward_batch *batch, void *buffer, size_t capaci
     header.first_sample = batch->first_sample;
     header.samples = batch->samples;
     header.rewards = batch->reward_count;
+    header.seconds = batch->seconds;
     header.n_arrays = 1;
     header.arrays = layout.pointers;
     return build(MESSAGE_REWARD_BATCH, &header.base, &layout, &rewards, 1, buffer, capacity, bytes);
@@ -345,7 +348,8 @@ status reward_batch_parse(reward_batch *out, const void *buffer, size_t bytes) {
     TRY(unpack(&view, &musicrl__reward_batch__descriptor, &scratch, &message));
     const Musicrl__RewardBatch *header = (const Musicrl__RewardBatch *)message;
     TRY(check_arrays(&view, header->arrays, header->n_arrays));
-    *out = (reward_batch){header->step, header->first_sample, header->samples, header->rewards, NULL};
+    *out = (reward_batch){header->step,    header->seconds, header->first_sample,
+                          header->samples, header->rewards, NULL};
     TRY(check_rewards(out));
     array rewards = describe_rewards(out);
     const void *data;

@@ -9,6 +9,7 @@
 // S samples of F frames of L token levels, with P prefix tokens each.
 typedef struct rollout_batch {
     uint64_t step, weight_version, seed;
+    double seconds;        // that sampling took
     uint32_t first_sample; // position of sample 0 in the step's batch
     uint32_t samples, frames, levels, prefix_tokens;
     const uint16_t *tokens;          // [S, F, L]
@@ -22,6 +23,7 @@ typedef struct rollout_batch {
 // R scores for each of S samples.
 typedef struct reward_batch {
     uint64_t step;
+    double seconds; // that scoring took
     uint32_t first_sample, samples, reward_count;
     const float *rewards; // [S, R]
 } reward_batch;

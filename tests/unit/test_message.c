@@ -46,6 +46,7 @@ static fixture *make_fixture(void) {
     f->rollout = (rollout_batch){12,
                                  11,
                                  0xfeedfacecafebeefu,
+                                 1.25,
                                  6,
                                  SAMPLES,
                                  FRAMES,
@@ -57,7 +58,7 @@ static fixture *make_fixture(void) {
                                  f->caption_indices,
                                  captions,
                                  sizeof captions};
-    f->reward = (reward_batch){12, 6, SAMPLES, REWARDS, f->rewards};
+    f->reward = (reward_batch){12, 0.5, 6, SAMPLES, REWARDS, f->rewards};
     return f;
 }
 

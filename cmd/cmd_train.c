@@ -1,0 +1,12 @@
+#include "cmd/commands.h"
+#include "cmd/run_command.h"
+#include "launch/train.h"
+
+int cmd_train(int argc, char **argv) {
+    return run_command(
+        argc, argv,
+        "Finetunes the base policy of data.base by reinforcement learning, in the run folder of the run "
+        "file. Taken up again from its newest checkpoint. Under mpirun or srun, the setting 'roles' "
+        "says which rank does what.",
+        train_run);
+}

@@ -1,0 +1,152 @@
+// What the loop of the RL run and its three roles share. Private to launch/train*.c.
+#pragma once
+
+#include "comm/batch.h"
+#include "comm/group.h"
+#include "comm/mailbox.h"
+#include "comm/tree.h"
+#include "comm/weights.h"
+#include "core/learner.h"
+#include "launch/conditioner.h"
+#include "launch/roles.h"
+#include "launch/run_folder.h"
+#include "launch/stage.h"
+
+enum { REWARDS_MAX = RUN_CONFIG_REWARDS_MAX };
+
+// What a round of sampling and scoring is for. Rounds of every kind take the same way through the roles.
+typedef enum round_kind {
+    ROUND_TRAIN,    // training captions of a step
+    ROUND_EVALUATE, // held-out captions, the same draws at every evaluation
+    ROUND_WHITEN,   // training captions, for mean and deviation of the base's rewards
+} round_kind;
+
+typedef struct sampling_round {
+    round_kind kind;
+    int64_t step;    // updates done when the round starts
+    int64_t chunk;   // which batch of captions, for the kinds that take several
+    int64_t version; // of the weights it is sampled with
+} sampling_round;
+
+// A rollout rank: its own packed policy, sampler, captions and conditioner.
+typedef struct rollout_role {
+    bool active;
+    sample_range samples;
+    policy *policy;
+    int64_t packed_version; // version in `policy`, -1 before the first
+    policy_sampler *sampler;
+    corpus *corpus;
+    clip_order *training, *held_out;
+    uint16_t *prefix, *tokens;           // [S, prefix], [S, frames, levels]
+    float *log_probabilities;            // [S, frames, levels]
+    float *text;                         // [S, embedding]
+    uint32_t *indices, *caption_indices; // [S]
+    char *captions;                      // [S] texts behind each other
+    size_t captions_capacity;
+    const char **caption_list; // [S]
+} rollout_role;
+
+typedef struct reward_role {
+    bool active;
+    sample_range samples;
+    float *scores; // [S, rewards + embedding]
+    float *text, *music;
+    const char **captions; // [S]
+} reward_role;
+
+// A learner rank: the samples of its gradient slots and everything that learns.
+typedef struct learner_role {
+    bool active;
+    sample_range samples, slots;
+    group *group;
+    learner *learner;
+    tree_accumulator *policy_tree, *value_tree;
+    float *policy_gradients, *value_gradients;
+    uint16_t *prefix, *tokens; // [S, ...] as in rollout_role
+    float *log_probabilities;
+    float *scores;                                // [S, rewards + embedding]
+    float *returns;                               // [S]
+    float *values;                                // [S, frames]
+    learner_value_statistics *value_statistics;   // [samples of a slot]
+    learner_policy_statistics *policy_statistics; // [samples of a slot]
+    double *rows; // [batch, row_width] statistics of every sample, shared among learners
+    size_t row_width;
+} learner_role;
+
+static inline bool round_trains(const sampling_round *round) {
+    return round->kind == ROUND_TRAIN;
+}
+
+typedef struct train {
+    const run_config *config;
+    world *world;
+    device *device;
+    roles layout;
+    sample_route *routes;  // [ranks] scratch of the roles
+    mailbox *mailboxes[2]; // of training rounds, which may be under way for several steps, and of all others
+    weights_channel *channel; // learner 0 -> rollout ranks that do not learn
+    policy_config shape;
+    shard_format format;
+    conditioner *conditioner;          // on rollout and reward ranks
+    int embedding_width, reward_width; // scores a sample in a message: rewards, then the music embedding
+    size_t parameters;                 // floats of the policy
+    float *older; // [lag, parameters] weights of versions step - lag .. step - 1, on the writing rank
+    rollout_role rollout;
+    reward_role reward;
+    learner_role learner;
+    run_folder run;
+    int64_t step;
+    double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
+    int64_t skipped_updates;
+} train;
+
+static inline mailbox *train_mailbox(const train *t, const sampling_round *round) {
+    return t->mailboxes[round_trains(round) ? 0 : 1];
+}
+
+// Numbers of one sample in learner_role.rows.
+enum sample_statistic {
+    STATISTIC_REWARD, // weighted sum of raw rewards
+    STATISTIC_RETURN, // what is learnt from: weighted sum of whitened rewards
+    STATISTIC_ERROR,
+    STATISTIC_SQUARED_ERROR,
+    STATISTIC_KL,
+    STATISTIC_KL_K1,
+    STATISTIC_ENTROPY,
+    STATISTIC_POLICY_LOSS,
+    STATISTIC_IMPORTANCE,
+    STATISTIC_GAP,
+    STATISTIC_ROLLOUT_SECONDS, // of the member that made it
+    STATISTIC_REWARD_SECONDS,
+    STATISTIC_REWARDS, // [rewards + embedding] follow
+};
+
+// Refuses a rollout batch that is not the one that is due.
+status train_check_batch(const train *t, const sampling_round *round, const rollout_batch *batch,
+                         sample_range samples);
+
+status train_rollout_create(train *t);
+void train_rollout_destroy(train *t);
+status train_rollout_round(train *t, const sampling_round *round);
+// Gives the rollout policy weights that did not come by message (the base's, a checkpoint's), values
+// [parameters].
+status train_rollout_set_weights(train *t, int64_t version, const float *values);
+
+status train_reward_create(train *t);
+void train_reward_destroy(train *t);
+status train_reward_round(train *t, const sampling_round *round);
+
+status train_learner_create(train *t);
+void train_learner_destroy(train *t);
+// Receives a round's samples and scores and shares their statistics: rows holds those of the whole batch.
+status train_learner_collect(train *t, const sampling_round *round);
+typedef struct step_result {
+    double kl, kl_k1, entropy, policy_loss, value_loss, explained_variance, advantage_mean, advantage_std;
+    double gap, importance, gradient_norm, value_gradient_norm;
+    bool skipped;
+} step_result;
+// One update of policy and value from the collected samples. rate_factor: of both learning rates.
+status train_learner_update(train *t, float rate_factor, step_result *result);
+
+// Mean pairwise distance 1 - cos of the music embeddings of the first `count` samples of rows.
+double train_diversity(const train *t, size_t count);
