@@ -13,6 +13,7 @@ static const command_entry commands[] = {
     {"pretrain", cmd_pretrain, "the base model"},
     {"embed", cmd_embed, "joint embedding of captions and music"},
     {"report", cmd_report, "one HTML page: curves, tables, clips to hear"},
+    {"bench", cmd_bench, "speed of every stage, with its formula"},
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };
 

@@ -1,0 +1,132 @@
+#include "cmd/commands.h"
+
+#include "launch/bench.h"
+
+#include <argp.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { OPTION_JSON = 256, OPTION_STAGES, OPTION_PEER, OPTION_PEER_SCRIPT, OPTION_CODEBOOK, OPTION_REPEATS };
+
+typedef struct options {
+    bench_options bench;
+    bool json;
+    char **words; // the run file, then overrides
+    int count;
+    const char *name; // of the run file's configuration
+} options;
+
+static const struct argp_option option_table[] = {
+    {"json", OPTION_JSON, NULL, 0, "one JSON object a line instead of a table", 0},
+    {"stages", OPTION_STAGES, "LIST", 0,
+     "of products, bandwidth, rollout, rollout_bf16, learner, all (default: all)", 0},
+    {"peer", OPTION_PEER, "PYTHON", 0, "measure PyTorch beside it, with this Python interpreter", 0},
+    {"peer-script", OPTION_PEER_SCRIPT, "FILE", 0, "the peer's program (default: tests/parity/peer.py)", 0},
+    {"codebook", OPTION_CODEBOOK, "N", 0, "entries of every codebook (default: 1024)", 0},
+    {"repeats", OPTION_REPEATS, "N", 0, "the best of N measurements counts (default: 3)", 0},
+    {0},
+};
+
+static int positive(const char *text, const char *option, struct argp_state *state) {
+    char *end;
+    const long value = strtol(text, &end, 10);
+    if (*text == '\0' || *end != '\0' || value < 1 || value > 65536)
+        argp_error(state, "--%s wants a whole number from 1 to 65536, not '%s'", option, text);
+    return (int)value;
+}
+
+static error_t parse(int key, char *argument, struct argp_state *state) {
+    options *o = state->input;
+    switch (key) {
+    case OPTION_JSON:
+        o->json = true;
+        return 0;
+    case OPTION_STAGES:
+        if (bench_parse_stages(argument, &o->bench.stages) != STATUS_OK)
+            argp_error(state, "%s", status_message());
+        return 0;
+    case OPTION_PEER:
+        o->bench.peer_python = argument;
+        return 0;
+    case OPTION_PEER_SCRIPT:
+        o->bench.peer_script = argument;
+        return 0;
+    case OPTION_CODEBOOK:
+        o->bench.codebook = positive(argument, "codebook", state);
+        return 0;
+    case OPTION_REPEATS:
+        o->bench.repeats = positive(argument, "repeats", state);
+        return 0;
+    case ARGP_KEY_ARG:
+        o->words[o->count++] = argument;
+        return 0;
+    case ARGP_KEY_END:
+        if (o->count == 0)
+            argp_error(state, "a run file is wanted");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void print_json(const options *o, const bench_result *r) {
+    json_t *line =
+        json_pack("{s:s, s:s, s:i, s:i, s:f, s:s, s:s, s:o, s:o}", "name", r->name, "config", o->name,
+                  "threads", r->threads, "ranks", 1, "value", r->value, "unit", r->unit, "formula",
+                  r->formula, "ceiling", r->ceiling > 0 ? json_real(r->ceiling) : json_null(),
+                  "ratio_to_ceiling", r->ceiling > 0 ? json_real(r->value / r->ceiling) : json_null());
+    if (r->peer[0] != '\0') {
+        json_object_set_new(line, "peer", json_string(r->peer));
+        json_object_set_new(line, "peer_value", json_real(r->peer_value));
+        json_object_set_new(line, "ratio_to_peer", json_real(r->value / r->peer_value));
+    }
+    json_dumpf(line, stdout, JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(line);
+}
+
+static void print_table(const bench_result *r) {
+    printf("%-13s %9.1f %-9s", r->name, r->value, r->unit);
+    if (r->ceiling > 0)
+        printf(" %3.0f %% of %.1f", 100.0 * r->value / r->ceiling, r->ceiling);
+    if (r->peer[0] != '\0')
+        printf(", %.2f x %s (%.1f)", r->value / r->peer_value, r->peer, r->peer_value);
+    printf("\n    %s\n", r->formula);
+}
+
+static void listen(void *context, const char *what, const bench_result *result) {
+    const options *o = context;
+    if (result == NULL)
+        fprintf(stderr, "musicrl: measuring %s\n", what);
+    else if (o->json)
+        print_json(o, result);
+    else
+        print_table(result);
+    fflush(stdout);
+}
+
+int cmd_bench(int argc, char **argv) {
+    static const struct argp parser = {
+        .options = option_table,
+        .parser = parse,
+        .args_doc = "RUN.yaml [key.sub=value...]",
+        .doc =
+            "Measures rollout and learner with the model, batch, frames and threads of a run file, on random "
+            "weights, each beside the ceiling that this machine's products and memory allow.\v"
+            "A frame of one sample counts as one. Frames per second are those of the best repeat. With "
+            "--peer "
+            "the same sizes run in PyTorch too (pip install torch): several thread settings, eager and "
+            "compiled, the best counts; that takes minutes.",
+    };
+    options o = {
+        .bench = {.stages = BENCH_ALL, .codebook = 1024, .repeats = 3, .peer_script = "tests/parity/peer.py"},
+        .words = argv + 1}; // collected in place: there are never more than were read
+    argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &o);
+    static run_config config;
+    status result = run_config_load(&config, o.words[0], o.words + 1, o.count - 1);
+    o.name = config.name;
+    if (result == STATUS_OK)
+        result = bench_run(&config, &o.bench, listen, &o);
+    return command_finish(result);
+}

@@ -1,0 +1,417 @@
+#include "launch/bench.h"
+
+#include "comm/tree.h"
+#include "core/learner.h"
+#include "kernels/memory.h"
+#include "kernels/philox.h"
+#include "kernels/product.h"
+#include "launch/model_setup.h"
+#include "launch/stage.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct bench {
+    const run_config *config;
+    const bench_options *options;
+    bench_listener listener;
+    void *context;
+    device *device;
+    policy_config policy;
+    double peak, peak_bf16; // FLOP/s; 0 until measured
+    double bandwidth;       // bytes/s
+    philox_stream stream;
+} bench;
+
+static const struct {
+    const char *name;
+    unsigned stage;
+} stage_names[] = {{"products", BENCH_PRODUCTS}, {"bandwidth", BENCH_BANDWIDTH},
+                   {"rollout", BENCH_ROLLOUT},   {"rollout_bf16", BENCH_ROLLOUT_BF16},
+                   {"learner", BENCH_LEARNER},   {"all", BENCH_ALL}};
+
+status bench_parse_stages(const char *text, unsigned *stages) {
+    *stages = 0;
+    for (const char *word = text;; word++) {
+        const size_t length = strcspn(word, ",");
+        unsigned found = 0;
+        for (size_t i = 0; i < sizeof stage_names / sizeof stage_names[0]; i++)
+            if (strlen(stage_names[i].name) == length && memcmp(word, stage_names[i].name, length) == 0)
+                found = stage_names[i].stage;
+        if (found == 0)
+            return FAIL_USAGE(
+                "there is no stage '%.*s'; stages are products, bandwidth, rollout, rollout_bf16, "
+                "learner, all",
+                (int)length, word);
+        *stages |= found;
+        word += length;
+        if (*word == '\0')
+            return STATUS_OK;
+    }
+}
+
+double bench_rollout_seconds(const policy_config *c, int batch, int frames, const bench_roofline *machine) {
+    const transformer_config *wide = &c->temporal.transformer, *deep = &c->depth;
+    const int levels = c->temporal.levels;
+    const double row = transformer_products_per_row(wide), frame = policy_products_per_frame(c),
+                 level_row = transformer_products_per_row(deep);
+    // A frame reads the keys and values of every position so far, itself included.
+    const double positions = c->temporal.prefix + 0.5 * (frames + 1);
+    const double wide_cache = sizeof(float) * 2.0 * batch * positions * wide->layers * wide->width;
+    const double deep_cache =
+        sizeof(float) * 2.0 * batch * 0.5 * levels * (levels + 1) * deep->layers * deep->width;
+    // The depth stage's weights serve all levels of a frame, but count once: caches may hold them.
+    const double deep_weights = frame - row - (levels - 1) * level_row;
+    const double wide_products = 2.0 * batch * row / machine->peak,
+                 wide_bytes = (machine->weight_bytes * row + wide_cache) / machine->bandwidth;
+    const double deep_products = 2.0 * batch * (frame - row) / machine->peak,
+                 deep_bytes = (machine->weight_bytes * deep_weights + deep_cache) / machine->bandwidth;
+    return fmax(wide_products, wide_bytes) + fmax(deep_products, deep_bytes);
+}
+
+double bench_learner_flop(const policy_config *c, int frames) {
+    const double row = transformer_products_per_row(&c->temporal.transformer);
+    const double temporal = row * (c->temporal.prefix + frames) / frames;
+    const double policy = policy_products_per_frame(c) - row + temporal;
+    return 2.0 * (3.0 * policy + policy + 3.0 * (temporal + c->temporal.transformer.width));
+}
+
+static void fill_random(bench *b, float *out, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        out[i] = philox_next_uniform(&b->stream) - 0.5f;
+}
+
+// Large enough to be limited by the multipliers alone.
+static status measure_products(bench *b, weight_precision precision, double *flop_per_second) {
+    enum { ROWS = 512, WIDTH = 2048, WARM_UP = 2 };
+    weight *w = NULL;
+    float *plain = NULL, *x = NULL, *y = NULL;
+    status result;
+    TRY_GOTO(result, memory_allocate((void **)&plain, sizeof(float) * WIDTH * WIDTH, "products"), done);
+    TRY_GOTO(result, memory_allocate((void **)&x, sizeof(float) * ROWS * WIDTH, "products"), done);
+    TRY_GOTO(result, memory_allocate((void **)&y, sizeof(float) * ROWS * WIDTH, "products"), done);
+    fill_random(b, plain, (size_t)WIDTH * WIDTH);
+    fill_random(b, x, (size_t)ROWS * WIDTH);
+    TRY_GOTO(result, weight_create(&w, b->device, WIDTH, WIDTH, false, precision), done);
+    TRY_GOTO(result, weight_pack(w, plain), done);
+    double best = INFINITY;
+    for (int i = 0; i < WARM_UP + 8 * b->options->repeats; i++) {
+        const double start = stage_seconds();
+        TRY_GOTO(result, product_forward(w, ROWS, x, y, false), done);
+        const double seconds = stage_seconds() - start;
+        if (i >= WARM_UP)
+            best = fmin(best, seconds);
+    }
+    *flop_per_second = 2.0 * ROWS * WIDTH * WIDTH / best;
+done:
+    weight_destroy(w);
+    memory_free(plain);
+    memory_free(x);
+    memory_free(y);
+    return result;
+}
+
+static status measure_bandwidth(bench *b) {
+    // A virtual machine reports the caches of the whole host; more than 1 GiB is not worth the wait.
+    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t bytes = (size_t)256 << 20;
+    while (cache > 0 && bytes < 4 * (size_t)cache && bytes < (size_t)1 << 30)
+        bytes *= 2;
+    const size_t count = bytes / sizeof(uint64_t);
+    uint64_t *buffer;
+    TRY(memory_allocate((void **)&buffer, bytes, "bandwidth buffer"));
+#pragma omp parallel for schedule(static) num_threads(device_threads(b->device))
+    for (size_t i = 0; i < count; i++)
+        buffer[i] = i;
+    double best = INFINITY;
+    uint64_t sum = 0;
+    for (int repeat = 0; repeat < 2 * b->options->repeats + 1; repeat++) {
+        const double start = stage_seconds();
+        sum = 0;
+#pragma omp parallel for schedule(static) num_threads(device_threads(b->device)) reduction(+ : sum)
+        for (size_t i = 0; i < count; i++)
+            sum += buffer[i];
+        best = fmin(best, stage_seconds() - start);
+    }
+    memory_free(buffer);
+    if (sum != (uint64_t)count * (count - 1) / 2)
+        return FAIL("reading %zu MiB of memory gave a wrong sum: this machine's memory is faulty",
+                    bytes >> 20);
+    b->bandwidth = (double)bytes / best;
+    return STATUS_OK;
+}
+
+static bench_result new_result(const bench *b, const char *name, const char *unit, double value) {
+    return (bench_result){.name = name, .unit = unit, .value = value, .threads = device_threads(b->device)};
+}
+
+static status find_ceilings(bench *b) {
+    const unsigned stages = b->options->stages;
+    b->listener(b->context, "the ceilings of this machine", NULL);
+    TRY(measure_products(b, WEIGHT_F32, &b->peak));
+    if (stages & BENCH_ROLLOUT_BF16)
+        TRY(measure_products(b, WEIGHT_BF16, &b->peak_bf16));
+    TRY(measure_bandwidth(b));
+    if (stages & BENCH_PRODUCTS) {
+        bench_result r = new_result(b, "products", "GFLOP/s", b->peak / 1e9);
+        snprintf(r.formula, sizeof r.formula, "2 x 512 x 2048 x 2048 over the time of one f32 product");
+        b->listener(b->context, r.name, &r);
+    }
+    if (stages & BENCH_BANDWIDTH) {
+        bench_result r = new_result(b, "bandwidth", "GB/s", b->bandwidth / 1e9);
+        snprintf(r.formula, sizeof r.formula,
+                 "bytes of a buffer of 256 MiB to 1 GiB (4 last-level caches) over the time to sum it");
+        b->listener(b->context, r.name, &r);
+    }
+    return STATUS_OK;
+}
+
+static status create_random_policy(bench *b, weight_precision precision, policy **out) {
+    TRY(policy_create(out, b->device, &b->policy, false, precision));
+    parameter_list_initialise(policy_parameters(*out), 1, policy_values(*out));
+    return policy_pack(*out);
+}
+
+static void fill_tokens(bench *b, uint16_t *out, size_t rows, int columns, const int *entries) {
+    for (size_t i = 0; i < rows * (size_t)columns; i++)
+        out[i] = (uint16_t)philox_next_below(&b->stream, (uint32_t)entries[i % (size_t)columns]);
+}
+
+typedef struct host_batch {
+    uint16_t *prefix, *tokens; // [batch, prefix], [batch, frames, levels]
+    float *log_probabilities;  // [batch, frames, levels]
+    float *returns;            // [batch]
+    float *values;             // [batch, frames]
+    uint32_t *samples;         // [batch]
+    void *memory;
+} host_batch;
+
+static void carve_batch(host_batch *h, const bench *b, arena *a) {
+    const size_t batch = (size_t)b->config->train.batch, frames = (size_t)b->config->train.frames,
+                 tokens = batch * frames * (size_t)b->policy.temporal.levels;
+    h->prefix = arena_take(a, sizeof(uint16_t) * batch * (size_t)b->policy.temporal.prefix);
+    h->tokens = arena_take(a, sizeof(uint16_t) * tokens);
+    h->log_probabilities = arena_take(a, sizeof(float) * tokens);
+    h->returns = arena_take(a, sizeof(float) * batch);
+    h->values = arena_take(a, sizeof(float) * batch * frames);
+    h->samples = arena_take(a, sizeof(uint32_t) * batch);
+}
+
+static status create_batch(host_batch *h, bench *b) {
+    const temporal_config *t = &b->policy.temporal;
+    const size_t batch = (size_t)b->config->train.batch, frames = (size_t)b->config->train.frames;
+    arena a = {0};
+    carve_batch(h, b, &a);
+    TRY(memory_allocate(&h->memory, a.used, "bench batch"));
+    a = (arena){.base = h->memory, .capacity = a.used};
+    carve_batch(h, b, &a);
+    fill_tokens(b, h->prefix, batch * (size_t)t->prefix, 1, &t->prefix_codebook);
+    fill_tokens(b, h->tokens, batch * frames, t->levels, t->codebook);
+    fill_random(b, h->returns, batch);
+    for (size_t i = 0; i < batch; i++)
+        h->samples[i] = (uint32_t)i;
+    return STATUS_OK;
+}
+
+static status run_rollout(bench *b, weight_precision precision) {
+    const bool bf16 = precision == WEIGHT_BF16;
+    const int batch = b->config->train.batch, frames = b->config->train.frames;
+    policy *policy = NULL;
+    policy_sampler *sampler = NULL;
+    host_batch h = {0};
+    status result;
+    b->listener(b->context, bf16 ? "rollout_bf16" : "rollout", NULL);
+    TRY_GOTO(result, create_batch(&h, b), done);
+    TRY_GOTO(result, create_random_policy(b, precision, &policy), done);
+    TRY_GOTO(result, policy_sampler_create(&sampler, policy, batch, frames), done);
+    rollout_request request = {.batch = batch,
+                               .frames = frames < 4 ? frames : 4,
+                               .prefix = h.prefix,
+                               .samples = h.samples,
+                               .temperature = (float)b->config->train.temperature};
+    TRY_GOTO(result, policy_sample(policy, sampler, &request, h.tokens, h.log_probabilities), done);
+    request.frames = frames;
+    double best = INFINITY;
+    for (int repeat = 0; repeat < b->options->repeats; repeat++) {
+        const double start = stage_seconds();
+        request.step = (uint32_t)repeat;
+        TRY_GOTO(result, policy_sample(policy, sampler, &request, h.tokens, h.log_probabilities), done);
+        best = fmin(best, stage_seconds() - start);
+    }
+    const bench_roofline machine = {
+        .peak = bf16 ? b->peak_bf16 : b->peak, .bandwidth = b->bandwidth, .weight_bytes = bf16 ? 2 : 4};
+    const double step = bench_rollout_seconds(&b->policy, batch, frames, &machine);
+    bench_result r =
+        new_result(b, bf16 ? "rollout_bf16" : "rollout", "frames/s", (double)batch * frames / best);
+    r.ceiling = batch / step;
+    snprintf(r.formula, sizeof r.formula,
+             "batch x frames / seconds; ceiling: over temporal and depth stage the longer of products / %.0f "
+             "GFLOP/s and (weights + key-value cache) / %.1f GB/s, %.2f ms a frame step of %d samples",
+             machine.peak / 1e9, machine.bandwidth / 1e9, step * 1e3, batch);
+    if (b->options->peer_python != NULL && !bf16)
+        result = bench_run_peer(b->config, b->options, r.threads, "rollout", &r);
+    b->listener(b->context, r.name, &r); // our own figure is worth having if the peer failed
+done:
+    policy_sampler_destroy(sampler);
+    policy_destroy(policy);
+    memory_free(h.memory);
+    return result;
+}
+
+typedef struct learner_bench {
+    learner *learner;
+    tree_accumulator *policy_sum, *value_sum;
+    float *policy_gradients, *value_gradients;
+    learner_value_statistics *value_statistics;   // [batch]
+    learner_policy_statistics *policy_statistics; // [batch]
+    host_batch batch;
+} learner_bench;
+
+static learner_slot slot_of(const bench *b, const learner_bench *l, int slot) {
+    const size_t first = (size_t)slot * (size_t)(b->config->train.batch / b->config->train.gradient_slots);
+    const size_t frames = (size_t)b->config->train.frames,
+                 tokens = frames * (size_t)b->policy.temporal.levels;
+    return (learner_slot){.prefix = l->batch.prefix + first * (size_t)b->policy.temporal.prefix,
+                          .tokens = l->batch.tokens + first * tokens,
+                          .log_probabilities = l->batch.log_probabilities + first * tokens,
+                          .returns = l->batch.returns + first,
+                          .values = l->batch.values + first * frames};
+}
+
+// What a rank of a run with one learner does between two rollouts.
+static status learner_step(bench *b, learner_bench *l) {
+    const int slots = b->config->train.gradient_slots, samples = b->config->train.batch / slots;
+    for (int slot = 0; slot < slots; slot++) {
+        const learner_slot s = slot_of(b, l, slot);
+        TRY(learner_value_slot(l->learner, &s, l->value_gradients, l->value_statistics + slot * samples));
+        tree_accumulator_add(l->value_sum, l->value_gradients);
+    }
+    for (int slot = 0; slot < slots; slot++) {
+        const learner_slot s = slot_of(b, l, slot);
+        TRY(learner_policy_slot(l->learner, &s, 1.0f, l->policy_gradients,
+                                l->policy_statistics + slot * samples));
+        tree_accumulator_add(l->policy_sum, l->policy_gradients);
+    }
+    value_network *value = learner_value(l->learner);
+    policy *policy = learner_policy(l->learner);
+    const optimizer_result first =
+        optimizer_update(learner_value_optimizer(l->learner), (float)b->config->train.value_learning_rate,
+                         l->value_gradients, value_values(value));
+    const optimizer_result second =
+        optimizer_update(learner_policy_optimizer(l->learner), (float)b->config->train.learning_rate,
+                         l->policy_gradients, policy_values(policy));
+    if (first.skipped || second.skipped)
+        return FAIL("a learner step on random weights gave gradients that are not finite");
+    TRY(value_pack(value));
+    return policy_pack(policy);
+}
+
+static status create_learner(bench *b, learner_bench *l) {
+    const run_config *c = b->config;
+    const uint32_t slots = (uint32_t)c->train.gradient_slots;
+    const learner_config config = {
+        .policy = b->policy,
+        .slot_samples = c->train.batch / c->train.gradient_slots,
+        .frames = c->train.frames,
+        .batch = c->train.batch,
+        .temperature = (float)c->train.temperature,
+        .alpha = (float)c->train.alpha,
+        .optimizer = {.beta1 = (float)c->train.beta1,
+                      .beta2 = (float)c->train.beta2,
+                      .epsilon = (float)c->train.epsilon,
+                      .weight_decay = (float)c->train.weight_decay,
+                      .gradient_clip = (float)c->train.gradient_clip},
+    };
+    TRY(create_batch(&l->batch, b));
+    TRY(learner_create(&l->learner, b->device, &config));
+    policy *models[] = {learner_policy(l->learner), learner_reference(l->learner)};
+    for (int i = 0; i < 2; i++) {
+        parameter_list_initialise(policy_parameters(models[i]), 1, policy_values(models[i]));
+        TRY(policy_pack(models[i]));
+    }
+    value_network *value = learner_value(l->learner);
+    parameter_list_initialise(value_parameters(value), 1, value_values(value));
+    TRY(value_pack(value));
+    const size_t policy_size = policy_parameters(models[0])->size, value_size = value_parameters(value)->size;
+    TRY(memory_allocate((void **)&l->policy_gradients, sizeof(float) * policy_size, "policy gradients"));
+    TRY(memory_allocate((void **)&l->value_gradients, sizeof(float) * value_size, "value gradients"));
+    TRY(tree_accumulator_create(&l->policy_sum, TREE_FLOAT, policy_size, slots));
+    TRY(tree_accumulator_create(&l->value_sum, TREE_FLOAT, value_size, slots));
+    TRY(memory_allocate((void **)&l->value_statistics, sizeof *l->value_statistics * (size_t)c->train.batch,
+                        "value statistics"));
+    return memory_allocate((void **)&l->policy_statistics,
+                           sizeof *l->policy_statistics * (size_t)c->train.batch, "policy statistics");
+}
+
+static void destroy_learner(learner_bench *l) {
+    learner_destroy(l->learner);
+    tree_accumulator_destroy(l->policy_sum);
+    tree_accumulator_destroy(l->value_sum);
+    memory_free(l->policy_gradients);
+    memory_free(l->value_gradients);
+    memory_free(l->value_statistics);
+    memory_free(l->policy_statistics);
+    memory_free(l->batch.memory);
+}
+
+static status run_learner(bench *b) {
+    const int batch = b->config->train.batch, frames = b->config->train.frames;
+    learner_bench l = {0};
+    status result;
+    b->listener(b->context, "learner", NULL);
+    TRY_GOTO(result, create_learner(b, &l), done);
+    TRY_GOTO(result, learner_step(b, &l), done);
+    double best = INFINITY;
+    const uint64_t allocations = memory_read_counters().allocations;
+    for (int repeat = 0; repeat < b->options->repeats; repeat++) {
+        const double start = stage_seconds();
+        TRY_GOTO(result, learner_step(b, &l), done);
+        best = fmin(best, stage_seconds() - start);
+    }
+    if (memory_read_counters().allocations != allocations) {
+        result = FAIL("the learner step allocated memory %llu times; it must not",
+                      (unsigned long long)(memory_read_counters().allocations - allocations));
+        goto done;
+    }
+    const double flop = bench_learner_flop(&b->policy, frames);
+    bench_result r = new_result(b, "learner", "frames/s", (double)batch * frames / best);
+    r.ceiling = b->peak / flop;
+    snprintf(
+        r.formula, sizeof r.formula,
+        "batch x frames / seconds of a step; ceiling: %.0f GFLOP/s / %.4f GFLOP of matrix products a frame "
+        "(policy and value forward and backward, reference forward); %.0f GFLOP/s reached",
+        b->peak / 1e9, flop / 1e9, r.value * flop / 1e9);
+    if (b->options->peer_python != NULL)
+        result = bench_run_peer(b->config, b->options, r.threads, "learner", &r);
+    b->listener(b->context, r.name, &r); // our own figure is worth having if the peer failed
+done:
+    destroy_learner(&l);
+    return result;
+}
+
+status bench_run(const run_config *config, const bench_options *options, bench_listener listener,
+                 void *context) {
+    bench b = {.config = config,
+               .options = options,
+               .listener = listener,
+               .context = context,
+               .stream = {.key = 1, .purpose = 0x62656e63u}};
+    shard_format format = {.kind = SHARD_TOKENS, .levels = 1 + (uint32_t)config->model.coarse_levels};
+    for (uint32_t level = 0; level < format.levels; level++)
+        format.codebook_size[level] = (uint32_t)options->codebook;
+    TRY(model_policy_config(&b.policy, config, &format));
+    TRY(stage_create_device(&b.device, config));
+    status result;
+    TRY_GOTO(result, find_ceilings(&b), done);
+    if (options->stages & BENCH_ROLLOUT)
+        TRY_GOTO(result, run_rollout(&b, WEIGHT_F32), done);
+    if (options->stages & BENCH_ROLLOUT_BF16)
+        TRY_GOTO(result, run_rollout(&b, WEIGHT_BF16), done);
+    if (options->stages & BENCH_LEARNER)
+        TRY_GOTO(result, run_learner(&b), done);
+done:
+    device_destroy(b.device);
+    return result;
+}
