@@ -3,7 +3,9 @@
 #include <argp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
@@ -17,7 +19,19 @@ static const command_entry commands[] = {
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };
 
+// The OpenMP runtime reads its environment when it is loaded, so a setting of ours means starting over. A
+// thread that waits for work should spin for some microseconds, as operators follow one another that fast,
+// and then sleep: with its default of milliseconds, threads that wait take the cores from those that work as
+// soon as the machine is shared.
+static void limit_spinning(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL)
+        return;
+    setenv("GOMP_SPINCOUNT", "2000", 1);
+    execv("/proc/self/exe", argv); // if that fails, the default serves
+}
+
 int main(int argc, char **argv) {
+    limit_spinning(argv);
     argp_err_exit_status = STATUS_USAGE;
     signal(SIGXFSZ, SIG_IGN); // writing past a file-size limit is then an error with a message
     if (argc == 2 && (strcmp(argv[1], "--version") == 0)) {

@@ -20,7 +20,7 @@ static void send_rewards(mailbox *mailbox, int rank, uint64_t step, uint32_t sam
     for (uint32_t i = 0; i < samples * rewards; i++)
         values[i] = (float)(step + i);
     CHECK_OK(mailbox_compose(mailbox, &buffer, &capacity));
-    reward_batch batch = {step, 0, samples, rewards, values};
+    reward_batch batch = {step, 0.0, 0, samples, rewards, values};
     CHECK_OK(reward_batch_build(&batch, buffer, capacity, &bytes));
     CHECK_OK(mailbox_send(mailbox, buffer, bytes, rank));
 }
@@ -66,7 +66,8 @@ static void test_ring(world *world, mailbox *mailbox) {
         log_probabilities[i] = -(float)i / (float)(rank + 1);
     }
     rollout_batch own = {
-        5, 4, 3, 0, SAMPLES, FRAMES, LEVELS, 0, tokens, log_probabilities, NULL, indices, "a\0b\0c\0d", 8};
+        5, 4, 3, 0.0, 0, SAMPLES, FRAMES, LEVELS, 0, tokens, log_probabilities, NULL, indices, "a\0b\0c\0d",
+        8};
     void *buffer;
     size_t capacity, bytes;
     CHECK_OK(mailbox_compose(mailbox, &buffer, &capacity));
@@ -104,7 +105,7 @@ static void test_misuse(world *world, mailbox *mailbox) {
     CHECK_OK(mailbox_compose(mailbox, &buffer, &capacity));
     size_t bytes;
     float value = 1;
-    CHECK_OK(reward_batch_build(&(reward_batch){1, 0, 1, 1, &value}, buffer, capacity, &bytes));
+    CHECK_OK(reward_batch_build(&(reward_batch){1, 0.0, 0, 1, 1, &value}, buffer, capacity, &bytes));
     CHECK(mailbox_send(mailbox, buffer, bytes, world_size(world)) == STATUS_FAILED);
     CHECK(strstr(status_message(), "there are ranks 0 to") != NULL);
 }
