@@ -60,8 +60,8 @@ class Case:
     def leaf(self, name):
         return self[name].clone().requires_grad_()
 
-    def parameters(self):
-        mark = "parameter/"
+    def parameters(self, group="parameter"):
+        mark = group + "/"
         return {name[len(mark):]: self.leaf(name) for name in self.inputs if name.startswith(mark)}
 
 
@@ -99,6 +99,35 @@ def value(case):
     found = twin.values(parameters, int(case.number("heads")), case["prefix"], case["tokens"])
     loss = (found - case["returns"]).pow(2).mean()
     return {"values": found, **gradients(loss, parameters, "gradient/")}
+
+
+def learner(case):
+    policies, values = case.parameters("policy"), case.parameters("value")
+    tokens, returns, temperature = case["tokens"], case["returns"][:, None], case.number("temperature")
+    heads = int(case.number("temporal_heads")), int(case.number("depth_heads"))
+    batch, alpha = case.number("batch"), case.number("alpha")
+    found = twin.values(values, heads[0], case["prefix"], tokens)
+    error = returns - found
+    value_loss = error.pow(2).sum() / (batch * tokens.shape[1])
+    advantages = (error * case.number("advantage_scale")).detach()
+    logits = twin.policy_logits(policies, *heads, case["prefix"], tokens)
+    reference = twin.policy_logits(case.parameters("reference"), *heads, case["prefix"], tokens)
+    columns = {name: 0.0 for name in ("kl", "kl_k1", "entropy", "policy_loss", "importance")}
+    gaps = []
+    for level, z in enumerate(logits):
+        actions, sampled = tokens[:, :, level], case["sampled"][:, :, level]
+        chosen, entropy, kl = twin.policy_terms(z, reference[level].detach(), temperature, actions)
+        weight = (chosen - sampled).exp().clamp(max=case.number("importance_cap")).detach()
+        terms = {"kl": kl, "kl_k1": chosen - twin.log_probability(reference[level], temperature, actions),
+                 "entropy": entropy, "policy_loss": -(1.0 - alpha) * weight * advantages * chosen,
+                 "importance": weight}
+        for name, term in terms.items():
+            columns[name] = columns[name] + term.sum(1)
+        gaps.append((chosen - sampled).abs())
+    loss = (columns["policy_loss"] + alpha * columns["kl"]).sum() / batch
+    return {"values": found, "error": error.sum(1), "squared_error": error.pow(2).sum(1), **columns,
+            "gap": torch.stack(gaps).amax(dim=(0, 2)), **gradients(value_loss, values, "gradient_value/"),
+            **gradients(loss, policies, "gradient_policy/")}
 
 
 def joint(case):
@@ -206,8 +235,8 @@ def adamw(case):
 
 
 CASES = {function.__name__: function for function in (
-    policy, value, joint, optimizer, rms_norm, swiglu, attention, embedding, product, policy_loss, cross_entropy, sums,
-    adamw)}
+    policy, value, learner, joint, optimizer, rms_norm, swiglu, attention, embedding, product, policy_loss, cross_entropy,
+    sums, adamw)}
 
 
 def split_cases(arrays):

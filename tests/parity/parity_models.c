@@ -3,6 +3,7 @@
 //   parity_models SEED FILE.safetensors
 // Seed 0 is a fixed, odd shape; any other seed draws the sizes.
 #include "core/embedding.h"
+#include "core/learner.h"
 #include "core/optimizer.h"
 #include "core/policy.h"
 #include "core/value.h"
@@ -12,7 +13,8 @@ static dump d;
 
 // Parameters without the ones and zeros that they start from, and logits with some shape; dumped as the
 // inputs of a case.
-static void randomise(const parameter_list *list, float *values, uint64_t seed, const char *which) {
+static void randomise_group(const parameter_list *list, float *values, uint64_t seed, const char *which,
+                            const char *group) {
     parameter_list_initialise(list, seed, values);
     for (int i = 0; i < list->count; i++) {
         const parameter *p = &list->items[i];
@@ -23,9 +25,13 @@ static void randomise(const parameter_list *list, float *values, uint64_t seed, 
                 values[p->offset + j] *= 0.6f + philox_next_uniform(&d.stream);
         }
         int64_t shape[2] = {p->rows, p->columns};
-        dump_f32(&d, values + p->offset, p->rows > 0 ? 2 : 1, shape + (p->rows > 0 ? 0 : 1),
-                 "%s/in/parameter/%s", which, p->name);
+        dump_f32(&d, values + p->offset, p->rows > 0 ? 2 : 1, shape + (p->rows > 0 ? 0 : 1), "%s/in/%s/%s",
+                 which, group, p->name);
     }
+}
+
+static void randomise(const parameter_list *list, float *values, uint64_t seed, const char *which) {
+    randomise_group(list, values, seed, which, "parameter");
 }
 
 static void dump_gradients(const parameter_list *list, const float *gradients, const char *which,
@@ -222,6 +228,86 @@ static void run_value(const temporal_config *config, const rollout *r) {
     value_destroy(value);
 }
 
+// One gradient slot of a larger batch, with importance weights that are cut off and a reference that is not
+// the policy.
+static void run_learner(const policy_config *config, const rollout *r) {
+    const int frames = config->temporal.frames, levels = config->temporal.levels, batch = r->batch;
+    const size_t rows = (size_t)batch * frames, tokens = rows * (size_t)levels;
+    const learner_config c = {.policy = *config,
+                              .slot_samples = batch,
+                              .frames = frames,
+                              .batch = 4 * batch,
+                              .temperature = 0.95f,
+                              .alpha = 0.2f,
+                              .correct_importance = true,
+                              .importance_cap = 1.05f};
+    const float advantage_scale = 0.7f;
+    learner *learner;
+    must(learner_create(&learner, d.device, &c));
+    policy *policy = learner_policy(learner), *reference = learner_reference(learner);
+    value_network *value = learner_value(learner);
+    randomise_group(policy_parameters(policy), policy_values(policy), 500, "learner", "policy");
+    randomise_group(policy_parameters(reference), policy_values(reference), 501, "learner", "reference");
+    randomise_group(value_parameters(value), value_values(value), 502, "learner", "value");
+    must(policy_pack(policy));
+    must(policy_pack(reference));
+    must(value_pack(value));
+    // What the rollout claims to have been: near the policy, so that some weights are cut off and some are
+    // not.
+    policy_pass *pass;
+    must(policy_pass_create(&pass, policy, batch, frames, false));
+    must(policy_forward(policy, pass, batch, r->prefix, r->tokens));
+    float *sampled = dump_normal(&d, tokens, 0.0f, 0.1f), *scored = dump_zeros(&d, rows);
+    for (int level = 0; level < levels; level++) {
+        op_log_probability(d.device, (int64_t)rows, config->temporal.codebook[level],
+                           policy_pass_logits(pass, level), c.temperature, policy_pass_actions(pass, level),
+                           scored);
+        for (size_t row = 0; row < rows; row++)
+            sampled[row * (size_t)levels + (size_t)level] += scored[row];
+    }
+    policy_pass_destroy(pass);
+    float *returns = dump_normal(&d, (size_t)batch, 0.4f, 1.0f), *values = dump_zeros(&d, rows);
+    dump_number(&d, config->temporal.transformer.heads, "learner", "temporal_heads");
+    dump_number(&d, config->depth.heads, "learner", "depth_heads");
+    dump_number(&d, (double)c.temperature, "learner", "temperature");
+    dump_number(&d, (double)c.alpha, "learner", "alpha");
+    dump_number(&d, (double)c.importance_cap, "learner", "importance_cap");
+    dump_number(&d, c.batch, "learner", "batch");
+    dump_number(&d, (double)advantage_scale, "learner", "advantage_scale");
+    dump_u16(&d, r->prefix, SHAPE(batch, config->temporal.prefix), "learner/in/prefix");
+    dump_u16(&d, r->tokens, SHAPE(batch, frames, levels), "learner/in/tokens");
+    dump_f32(&d, sampled, SHAPE(batch, frames, levels), "learner/in/sampled");
+    dump_f32(&d, returns, SHAPE(batch), "learner/in/returns");
+    const learner_slot slot = {.prefix = r->prefix,
+                               .tokens = r->tokens,
+                               .log_probabilities = sampled,
+                               .returns = returns,
+                               .values = values};
+    float *gradients = dump_zeros(&d, value_parameters(value)->size);
+    learner_value_statistics *errors = dump_bytes(&d, sizeof *errors * (size_t)batch);
+    must(learner_value_slot(learner, &slot, gradients, errors));
+    dump_gradients(value_parameters(value), gradients, "learner", "gradient_value");
+    dump_f32(&d, values, SHAPE(batch, frames), "learner/out/values");
+    gradients = dump_zeros(&d, policy_parameters(policy)->size);
+    learner_policy_statistics *statistics = dump_bytes(&d, sizeof *statistics * (size_t)batch);
+    must(learner_policy_slot(learner, &slot, advantage_scale, gradients, statistics));
+    dump_gradients(policy_parameters(policy), gradients, "learner", "gradient_policy");
+    static const char *const names[] = {"error",   "squared_error", "kl",         "kl_k1",
+                                        "entropy", "policy_loss",   "importance", "gap"};
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        double *column = dump_bytes(&d, sizeof(double) * (size_t)batch);
+        for (int i = 0; i < batch; i++) {
+            const learner_policy_statistics *s = &statistics[i];
+            const double all[] = {
+                errors[i].error, errors[i].squared_error, s->kl,         s->kl_k1,
+                s->entropy,      s->policy_loss,          s->importance, s->log_probability_gap};
+            column[i] = all[k];
+        }
+        dump_add(&d, TENSOR_F64, column, SHAPE(batch), "learner/out/%s", names[k]);
+    }
+    learner_destroy(learner);
+}
+
 static void run_embedding(void) {
     embedding_config config = {.text = random_transformer(),
                                .music = random_transformer(),
@@ -283,6 +369,7 @@ static void run_policy_and_value(uint64_t seed) {
     run_cross_entropy(policy, pass, &r);
     run_optimizer(policy_parameters(policy));
     run_value(&config.temporal, &r);
+    run_learner(&config, &r);
     policy_pass_destroy(pass);
     policy_destroy(policy);
 }
