@@ -16,6 +16,7 @@ int cmd_embed(int argc, char **argv);
 int cmd_pretrain(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
+int cmd_evaluate(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_checkpoint(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

@@ -11,6 +11,7 @@ static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
     {"codec", cmd_codec, "audio <-> tokens"},
     {"corpus", cmd_corpus, "captioned music -> shards"},
+    {"evaluate", cmd_evaluate, "base against finetuned model, side by side"},
     {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
     {"pretrain", cmd_pretrain, "the base model"},
     {"embed", cmd_embed, "joint embedding of captions and music"},

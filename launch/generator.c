@@ -1,0 +1,207 @@
+#include "launch/generator.h"
+
+#include "kernels/memory.h"
+#include "launch/codec_file.h"
+#include "launch/model_setup.h"
+#include "launch/stage.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static status create_parts(generator *g, const run_config *config) {
+    TRY(run_config_require(config, "data.codec"));
+    TRY(run_config_require(config, "data.embedding"));
+    TRY(stage_create_device(&g->device, config));
+    TRY(codec_load(&g->codec, config->data.codec));
+    TRY(codec_identify(g->codec, g->codec_identity));
+    const codec_description *description = codec_describe(g->codec);
+    shard_format format = {.kind = SHARD_TOKENS, .levels = description->levels};
+    memcpy(format.codebook_size, description->codebook_size, sizeof(uint32_t) * description->levels);
+    TRY(conditioner_load(&g->conditioner, g->device, config->data.embedding, g->batch));
+    TRY(conditioner_check_format(g->conditioner, &format));
+    TRY(model_policy_config(&g->shape, config, &format));
+    g->shape.temporal.frames = g->frames;
+    if (g->conditioner->prefix != g->shape.temporal.prefix)
+        return FAIL("the embedding in %s has a prefix of %d, the policy wants %d", config->data.embedding,
+                    g->conditioner->prefix, g->shape.temporal.prefix);
+    TRY(policy_create(&g->policy, g->device, &g->shape, false, WEIGHT_F32));
+    TRY(policy_sampler_create(&g->sampler, g->policy, g->batch, g->frames));
+    g->embedding_width = embedding_get_config(g->conditioner->embedding)->output;
+    const size_t batch = (size_t)g->batch, vectors = batch * (size_t)g->embedding_width;
+    TRY(memory_allocate((void **)&g->text, sizeof(float) * vectors, "caption embeddings"));
+    TRY(memory_allocate((void **)&g->music, sizeof(float) * vectors, "music embeddings"));
+    TRY(memory_allocate((void **)&g->prefix,
+                        sizeof(uint16_t) * (batch * (size_t)g->shape.temporal.prefix + 1), "prefixes"));
+    return memory_allocate((void **)&g->log_probabilities,
+                           sizeof(float) * batch * (size_t)g->frames * (size_t)g->shape.temporal.levels,
+                           "log-probabilities");
+}
+
+status generator_create(generator **out, const run_config *config, int batch, int frames) {
+    *out = NULL;
+    generator *g;
+    TRY(memory_allocate((void **)&g, sizeof *g, "generator"));
+    g->batch = batch;
+    g->frames = frames;
+    status result = create_parts(g, config);
+    if (result != STATUS_OK)
+        generator_destroy(g);
+    else
+        *out = g;
+    return result;
+}
+
+void generator_destroy(generator *g) {
+    if (g == NULL)
+        return;
+    policy_sampler_destroy(g->sampler);
+    policy_destroy(g->policy);
+    conditioner_destroy(g->conditioner);
+    codec_destroy(g->codec);
+    memory_free(g->text);
+    memory_free(g->music);
+    memory_free(g->prefix);
+    memory_free(g->log_probabilities);
+    device_destroy(g->device);
+    memory_free(g);
+}
+
+status generator_load(generator *g, const char *run_folder) {
+    return model_load_policy(g->policy, run_folder, model_listener, NULL);
+}
+
+int generator_levels(const generator *g) {
+    return g->shape.temporal.levels;
+}
+
+size_t generator_samples(const generator *g) {
+    return (size_t)g->frames * codec_describe(g->codec)->frame_samples;
+}
+
+// Adherence is measured where a clip is at least as long as the segments that the embedding hears.
+static status score(generator *g, const uint16_t *tokens, size_t count, float *adherence, float *music) {
+    const size_t width = (size_t)g->embedding_width;
+    if (g->frames < embedding_get_config(g->conditioner->embedding)->music.positions) {
+        for (size_t i = 0; i < count; i++)
+            adherence[i] = NAN;
+        if (music != NULL)
+            memset(music, 0, sizeof(float) * count * width);
+        return STATUS_OK;
+    }
+    TRY(conditioner_music(g->conditioner, tokens, count, g->frames, generator_levels(g), g->music));
+    for (size_t i = 0; i < count; i++) {
+        adherence[i] = 0.0f;
+        for (size_t d = 0; d < width; d++)
+            adherence[i] += g->text[i * width + d] * g->music[i * width + d];
+    }
+    if (music != NULL)
+        memcpy(music, g->music, sizeof(float) * count * width);
+    return STATUS_OK;
+}
+
+status generator_sample(generator *g, const char *const *captions, size_t count, uint64_t seed,
+                        uint32_t first, float temperature, uint16_t *tokens, float *adherence, float *music) {
+    const size_t width = (size_t)g->embedding_width, prefix = (size_t)g->shape.temporal.prefix;
+    const size_t clip = (size_t)g->frames * (size_t)generator_levels(g);
+    uint32_t *samples;
+    TRY(memory_allocate((void **)&samples, sizeof(uint32_t) * (size_t)g->batch, "sample indices"));
+    status result = STATUS_OK;
+    for (size_t at = 0; at < count && result == STATUS_OK; at += (size_t)g->batch) {
+        const size_t size = count - at < (size_t)g->batch ? count - at : (size_t)g->batch;
+        TRY_GOTO(result, conditioner_text(g->conditioner, captions + at, size, g->text), done);
+        for (size_t i = 0; i < size; i++) {
+            conditioner_prefix(g->conditioner, g->text + i * width, g->prefix + i * prefix);
+            samples[i] = first + (uint32_t)(at + i);
+        }
+        const rollout_request request = {.batch = (int)size,
+                                         .frames = g->frames,
+                                         .prefix = g->prefix,
+                                         .samples = samples,
+                                         .seed = seed,
+                                         .step = 0,
+                                         .temperature = temperature};
+        TRY_GOTO(result,
+                 policy_sample(g->policy, g->sampler, &request, tokens + at * clip, g->log_probabilities),
+                 done);
+        TRY_GOTO(
+            result,
+            score(g, tokens + at * clip, size, adherence + at, music != NULL ? music + at * width : NULL),
+            done);
+    }
+done:
+    memory_free(samples);
+    return result;
+}
+
+// Puts the policy's levels into full frames, as the codec reads them.
+static status decode_clip(const generator *g, const uint16_t *tokens, int iterations, uint16_t *full,
+                          float *audio) {
+    const size_t levels = (size_t)generator_levels(g), all = codec_describe(g->codec)->levels;
+    memset(full, 0, sizeof(uint16_t) * (size_t)g->frames * all);
+    for (size_t f = 0; f < (size_t)g->frames; f++)
+        memcpy(full + f * all, tokens + f * levels, sizeof(uint16_t) * levels);
+    return codec_decode_coarse(g->codec, full, (size_t)g->frames, (uint32_t)levels, iterations, audio);
+}
+
+status generator_decode(const generator *g, const uint16_t *tokens, size_t count, int iterations,
+                        float *audio) {
+    const size_t clip = (size_t)g->frames * (size_t)generator_levels(g), samples = generator_samples(g);
+    const size_t full_clip = (size_t)g->frames * codec_describe(g->codec)->levels;
+    uint16_t *full;
+    TRY(memory_allocate((void **)&full, sizeof(uint16_t) * full_clip * count, "token frames"));
+    int64_t failed = -1;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t i = 0; i < (int64_t)count; i++)
+        if (decode_clip(g, tokens + (size_t)i * clip, iterations, full + (size_t)i * full_clip,
+                        audio + (size_t)i * samples) != STATUS_OK)
+#pragma omp critical
+            failed = i;
+    status result = STATUS_OK;
+    if (failed >= 0) // again, so that this thread has the message
+        result = decode_clip(g, tokens + (size_t)failed * clip, iterations, full,
+                             audio + (size_t)failed * samples);
+    memory_free(full);
+    return result;
+}
+
+// Longest run of frames, in frames, over which the coarse tokens repeat with some period of at most
+// `longest_period`.
+static size_t longest_repeat(const uint16_t *tokens, size_t frames, size_t levels, size_t longest_period) {
+    size_t best = 0;
+    for (size_t period = 1; period <= longest_period; period++) {
+        size_t run = 0;
+        for (size_t f = period; f < frames; f++) {
+            const int same =
+                memcmp(tokens + f * levels, tokens + (f - period) * levels, sizeof(uint16_t) * levels) == 0;
+            run = same ? run + 1 : 0;
+            if (run > best)
+                best = run;
+        }
+    }
+    return best;
+}
+
+sound_check sound_check_clip(const float *audio, size_t samples, uint32_t sample_rate, const uint16_t *tokens,
+                             size_t frames, size_t levels) {
+    sound_check out = {0};
+    double squares = 0.0;
+    size_t silence = 0, longest = 0, clipped = 0;
+    for (size_t i = 0; i < samples; i++) {
+        const double level = fabs((double)audio[i]);
+        out.peak = level > out.peak ? level : out.peak;
+        squares += level * level;
+        clipped += level >= 0.9999;
+        silence = level < 1e-3 ? silence + 1 : 0;
+        longest = silence > longest ? silence : longest;
+    }
+    const double seconds = (double)samples / sample_rate, frame_rate = (double)frames / seconds;
+    out.rms = sqrt(squares / (double)samples);
+    out.longest_silence = (double)longest / sample_rate;
+    out.longest_repeat =
+        (double)longest_repeat(tokens, frames, levels, (size_t)(frame_rate / 2.0)) / frame_rate;
+    out.clipped = clipped > 0;
+    out.silent = out.rms < 1e-3 || out.longest_silence > 0.5 * seconds;
+    out.stuck = out.longest_repeat > 0.5 * seconds;
+    return out;
+}
