@@ -11,6 +11,7 @@ static const command_entry commands[] = {
     {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
     {"codec", cmd_codec, "audio <-> tokens"},
     {"corpus", cmd_corpus, "captioned music -> shards"},
+    {"generate", cmd_generate, "caption -> WAV"},
     {"evaluate", cmd_evaluate, "base against finetuned model, side by side"},
     {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
     {"pretrain", cmd_pretrain, "the base model"},

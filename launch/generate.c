@@ -1,0 +1,244 @@
+#include "launch/generate.h"
+
+#include "data/audio_file.h"
+#include "data/publish.h"
+#include "kernels/memory.h"
+#include "launch/generator.h"
+#include "launch/stage.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 32, PROMPTS_MAX = 100000, PROMPT_BYTES = 4096 };
+
+typedef struct generation {
+    const generate_options *options;
+    run_config config;
+    generator *generator;
+    char **prompts; // [prompt_count]
+    size_t prompt_count, capacity;
+    double audio_seconds;
+} generation;
+
+static status add_prompt(generation *g, const char *text) {
+    if (g->prompt_count == PROMPTS_MAX)
+        return FAIL_USAGE("more than %d prompts; split them over several calls", PROMPTS_MAX);
+    if (g->prompt_count == g->capacity) {
+        const size_t capacity = g->capacity == 0 ? 16 : 2 * g->capacity;
+        char **larger = realloc(g->prompts, sizeof(char *) * capacity);
+        if (larger == NULL)
+            return FAIL("out of host memory: prompts");
+        g->prompts = larger;
+        g->capacity = capacity;
+    }
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return FAIL("out of host memory: prompts");
+    g->prompts[g->prompt_count++] = copy;
+    return STATUS_OK;
+}
+
+static status read_prompt_file(generation *g, const char *path) {
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return FAIL("cannot read the prompts in %s: %m", path);
+    char line[PROMPT_BYTES];
+    status result = STATUS_OK;
+    for (int number = 1; result == STATUS_OK && fgets(line, sizeof line, file) != NULL; number++) {
+        const size_t length = strlen(line);
+        if (length == sizeof line - 1 && line[length - 1] != '\n')
+            result =
+                FAIL("%s:%d: a prompt of more than %d bytes; shorten it", path, number, PROMPT_BYTES - 2);
+        line[strcspn(line, "\r\n")] = '\0';
+        if (result == STATUS_OK && line[0] != '\0')
+            result = add_prompt(g, line);
+    }
+    if (result == STATUS_OK && ferror(file))
+        result = FAIL("cannot read the prompts in %s: %m", path);
+    fclose(file);
+    return result;
+}
+
+static status gather_prompts(generation *g) {
+    const generate_options *o = g->options;
+    for (size_t i = 0; i < o->prompt_count; i++)
+        TRY(add_prompt(g, o->prompts[i]));
+    if (o->prompt_file != NULL)
+        TRY(read_prompt_file(g, o->prompt_file));
+    if (g->prompt_count == 0)
+        return FAIL_USAGE("no prompt; give --prompt TEXT or --prompts FILE");
+    return STATUS_OK;
+}
+
+static status load(generation *g) {
+    const generate_options *o = g->options;
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/config.yaml", o->run);
+    TRY(run_config_load(&g->config, path, NULL, 0));
+    int frames = g->config.pretrain.frames;
+    if (o->seconds > 0.0) {
+        codec_description description;
+        generator *probe;
+        TRY(generator_create(&probe, &g->config, 1, 1));
+        description = *codec_describe(probe->codec);
+        generator_destroy(probe);
+        const double rate = (double)description.sample_rate / description.frame_samples;
+        frames = (int)ceil(o->seconds * rate);
+        if (frames < 1 || frames > 65536)
+            return FAIL_USAGE("--seconds %g is %d token frames, 1 to 65536 are wanted", o->seconds, frames);
+    }
+    TRY(generator_create(&g->generator, &g->config, BATCH, frames));
+    return generator_load(g->generator, o->use_base ? g->config.data.base : o->run);
+}
+
+// Draws best_of candidates for every clip of a prompt, at most BATCH at a time, and keeps the best. tokens:
+// [count, frames, levels], adherence: [count].
+static status draw(generation *g, size_t prompt, uint16_t *candidate, float *score, uint16_t *tokens,
+                   float *adherence) {
+    const generate_options *o = g->options;
+    const size_t clip = (size_t)g->generator->frames * (size_t)generator_levels(g->generator);
+    const size_t total = (size_t)o->count * (size_t)o->best_of;
+    const char *captions[BATCH];
+    for (int i = 0; i < BATCH; i++)
+        captions[i] = g->prompts[prompt];
+    const double temperature = o->temperature > 0.0 ? o->temperature : g->config.train.temperature;
+    for (size_t at = 0; at < total; at += BATCH) {
+        const size_t size = total - at < BATCH ? total - at : BATCH;
+        TRY(generator_sample(g->generator, captions, size, o->seed, (uint32_t)(prompt * total + at),
+                             (float)temperature, candidate, score, NULL));
+        for (size_t i = 0; i < size; i++) {
+            const size_t kept = (at + i) / (size_t)o->best_of;
+            const int first = (at + i) % (size_t)o->best_of == 0;
+            if (!first && !(score[i] > adherence[kept]))
+                continue;
+            adherence[kept] = score[i];
+            memcpy(tokens + kept * clip, candidate + i * clip, sizeof(uint16_t) * clip);
+        }
+    }
+    return STATUS_OK;
+}
+
+static status write_clips(generation *g, size_t prompt, const uint16_t *tokens, const float *adherence,
+                          float *audio, shard_writer *shards, json_t *list) {
+    const generate_options *o = g->options;
+    const generator *made = g->generator;
+    const size_t clip = (size_t)made->frames * (size_t)generator_levels(made),
+                 samples = generator_samples(made);
+    const uint32_t sample_rate = codec_describe(made->codec)->sample_rate;
+    const int iterations = o->iterations > 0 ? o->iterations : g->config.samples.iterations;
+    TRY(generator_decode(made, tokens, (size_t)o->count, iterations, audio));
+    for (int i = 0; i < o->count; i++) {
+        char name[64], path[PATH_MAX];
+        snprintf(name, sizeof name, "%03zu-%02d.wav", prompt, i);
+        snprintf(path, sizeof path, "%s/%s", o->output, name);
+        TRY(audio_file_write(path, audio + (size_t)i * samples, samples, sample_rate));
+        const sound_check check =
+            sound_check_clip(audio + (size_t)i * samples, samples, sample_rate, tokens + (size_t)i * clip,
+                             (size_t)made->frames, (size_t)generator_levels(made));
+        printf("%s  adherence %6.3f  peak %.2f%s%s%s  %s\n", path, (double)adherence[i], check.peak,
+               check.clipped ? "  CLIPPED" : "", check.silent ? "  SILENT" : "", check.stuck ? "  STUCK" : "",
+               g->prompts[prompt]);
+        json_array_append_new(
+            list,
+            json_pack("{s:s,s:s,s:o,s:f,s:b,s:b,s:b}", "file", name, "prompt", g->prompts[prompt],
+                      "text_adherence",
+                      isfinite(adherence[i]) ? json_real((double)adherence[i]) : json_null(), "peak",
+                      check.peak, "clipped", check.clipped, "silent", check.silent, "stuck", check.stuck));
+        const shard_clip entry = {.id = name,
+                                  .caption = g->prompts[prompt],
+                                  .attributes = "{}",
+                                  .source = "generated",
+                                  .tokens = tokens + (size_t)i * clip};
+        TRY(shard_writer_add(shards, &entry));
+        g->audio_seconds += (double)samples / sample_rate;
+    }
+    return STATUS_OK;
+}
+
+static status create_shards(const generation *g, shard_writer **out) {
+    const generator *made = g->generator;
+    const codec_description *codec = codec_describe(made->codec);
+    shard_format format = {.kind = SHARD_TOKENS,
+                           .sample_rate = codec->sample_rate,
+                           .clip_samples = (uint32_t)generator_samples(made),
+                           .frames = (uint32_t)made->frames,
+                           .frame_rate = (double)codec->sample_rate / codec->frame_samples,
+                           .levels = (uint32_t)generator_levels(made)};
+    memcpy(format.codebook_size, codec->codebook_size, sizeof(uint32_t) * format.levels);
+    snprintf(format.codec, sizeof format.codec, "%s", made->codec_identity);
+    return shard_writer_create(out, g->options->output, "tokens", &format, 1000, 1);
+}
+
+static status publish_list(const generation *g, json_t *list) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/generated.json", g->options->output);
+    char *text = json_dumps(list, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
+    if (text == NULL)
+        return FAIL("out of host memory: %s", path);
+    status result = publish_file(path, text, strlen(text));
+    free(text);
+    return result;
+}
+
+static status generate(generation *g) {
+    const generate_options *o = g->options;
+    TRY(gather_prompts(g));
+    TRY(load(g));
+    TRY(publish_make_folder(o->output));
+    const size_t clip = (size_t)g->generator->frames * (size_t)generator_levels(g->generator);
+    const size_t count = (size_t)o->count;
+    uint16_t *tokens = NULL, *candidate = NULL;
+    float *adherence = NULL, *score = NULL, *audio = NULL;
+    shard_writer *shards = NULL;
+    json_t *list = json_array();
+    status result;
+    TRY_GOTO(result, create_shards(g, &shards), done);
+    TRY_GOTO(result, memory_allocate((void **)&tokens, sizeof(uint16_t) * count * clip, "tokens"), done);
+    TRY_GOTO(result, memory_allocate((void **)&candidate, sizeof(uint16_t) * BATCH * clip, "tokens"), done);
+    TRY_GOTO(result, memory_allocate((void **)&adherence, sizeof(float) * count, "scores"), done);
+    TRY_GOTO(result, memory_allocate((void **)&score, sizeof(float) * BATCH, "scores"), done);
+    TRY_GOTO(
+        result,
+        memory_allocate((void **)&audio, sizeof(float) * count * generator_samples(g->generator), "audio"),
+        done);
+    for (size_t prompt = 0; prompt < g->prompt_count; prompt++) {
+        TRY_GOTO(result, draw(g, prompt, candidate, score, tokens, adherence), done);
+        TRY_GOTO(result, write_clips(g, prompt, tokens, adherence, audio, shards, list), done);
+    }
+    shard_writer *finished = shards;
+    shards = NULL;
+    TRY_GOTO(result, shard_writer_finish(finished), done);
+    TRY_GOTO(result, publish_list(g, list), done);
+done:
+    shard_writer_abort(shards);
+    json_decref(list);
+    memory_free(tokens);
+    memory_free(candidate);
+    memory_free(adherence);
+    memory_free(score);
+    memory_free(audio);
+    return result;
+}
+
+status generate_run(const generate_options *options) {
+    generation *g;
+    const double start = stage_seconds();
+    TRY(memory_allocate((void **)&g, sizeof *g, "generation"));
+    g->options = options;
+    status result = generate(g);
+    if (result == STATUS_OK) {
+        const double seconds = stage_seconds() - start;
+        printf("%.1f s of music in %.1f s (%.1f times real time, loading included)\n", g->audio_seconds,
+               seconds, g->audio_seconds / seconds);
+    }
+    for (size_t i = 0; i < g->prompt_count; i++)
+        free(g->prompts[i]);
+    free(g->prompts);
+    generator_destroy(g->generator);
+    memory_free(g);
+    return result;
+}

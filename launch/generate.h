@@ -1,0 +1,25 @@
+// `musicrl generate`: captions to WAV files and tokens.
+#pragma once
+
+#include "kernels/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct generate_options {
+    const char *run;            // run folder, whose config.yaml names codec, embedding and base
+    int use_base;               // the base model instead of the finetuned one
+    const char *const *prompts; // [prompt_count]
+    size_t prompt_count;
+    const char *prompt_file; // one prompt a line, or NULL
+    const char *output;      // folder; created
+    int count;               // clips a prompt
+    int best_of;             // drawn for each clip; the one of highest text adherence is kept
+    double seconds;          // 0: as long as the clips that the base was trained on
+    double temperature;      // 0: as in the run file
+    int iterations;          // of phase reconstruction; 0: as in the run file
+    uint64_t seed;
+} generate_options;
+
+// Writes PROMPT-CLIP.wav files, tokens-00000.h5 and generated.json, and prints a line a clip.
+status generate_run(const generate_options *options);
