@@ -38,16 +38,28 @@ INLINE void dot_blocks(int rows, int group, int head_dim, const float *queries, 
             store(dots + r * dots_stride + g * VECTOR_LANES, sum[r * group + g]);
 }
 
+// Several blocks at a time keep independent chains in flight; a score does not depend on how blocks are
+// grouped.
 INLINE void dot_rows(int rows, int head_dim, int blocks, const float *queries, size_t query_stride,
                      const float *keys, float *dots, size_t dots_stride) {
-    const int group = rows == 1 ? 8 : 2;
+    const size_t block = (size_t)VECTOR_LANES * head_dim;
     int b = 0;
-    for (; b + group <= blocks; b += group)
-        dot_blocks(rows, group, head_dim, queries, query_stride, keys + (size_t)b * VECTOR_LANES * head_dim,
-                   dots + b * VECTOR_LANES, dots_stride);
-    for (; b < blocks; b++)
-        dot_blocks(rows, 1, head_dim, queries, query_stride, keys + (size_t)b * VECTOR_LANES * head_dim,
-                   dots + b * VECTOR_LANES, dots_stride);
+    if (rows == 1) {
+        for (; b + 8 <= blocks; b += 8)
+            dot_blocks(rows, 8, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
+                       dots_stride);
+        if (b + 4 <= blocks) {
+            dot_blocks(rows, 4, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
+                       dots_stride);
+            b += 4;
+        }
+    }
+    for (; b + 2 <= blocks; b += 2)
+        dot_blocks(rows, 2, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
+                   dots_stride);
+    if (b < blocks)
+        dot_blocks(rows, 1, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
+                   dots_stride);
 }
 
 // out[r][0 .. head_dim) = sum over keys of weights[r][key] * values[key]; four interleaved chains over the
