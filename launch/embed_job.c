@@ -1,6 +1,7 @@
 #include "launch/embed_job.h"
 
 #include "core/optimizer.h"
+#include "data/json_file.h"
 #include "data/metrics.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
@@ -319,17 +320,6 @@ static status prepare(embed_job *job) {
     return metrics_open(&job->metrics, path, 0, NULL);
 }
 
-static status publish_summary(const char *folder, const json_t *summary) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/summary.json", folder);
-    char *text = json_dumps(summary, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    if (text == NULL)
-        return FAIL("out of host memory: the summary of the embedding");
-    status result = publish_file(path, text, strlen(text));
-    free(text);
-    return result;
-}
-
 status embed_train(const run_config *config) {
     embed_job job = {.config = config};
     json_t *summary = NULL;
@@ -347,7 +337,9 @@ status embed_train(const run_config *config) {
                               corpus_get_format(job.corpus)->codec),
              done);
     TRY_GOTO(result, evaluate(&job, config->data.embedding, &summary), done);
-    TRY_GOTO(result, publish_summary(config->data.embedding, summary), done);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/summary.json", config->data.embedding);
+    TRY_GOTO(result, json_file_publish(path, json_incref(summary)), done);
 done:
     json_decref(summary);
     if (job.metrics != NULL) {

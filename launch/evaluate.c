@@ -1,7 +1,9 @@
 #include "launch/evaluate.h"
 
+#include "core/statistics.h"
 #include "data/audio_file.h"
 #include "data/clip_order.h"
+#include "data/json_file.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
 #include "launch/generator.h"
@@ -55,24 +57,6 @@ static status read_captions(evaluation *e) {
     return STATUS_OK;
 }
 
-// Mean pairwise distance 1 - cos of the clips' music embeddings.
-static double diversity_of(const float *music, size_t count, size_t width) {
-    double along = 0.0, own = 0.0;
-    for (size_t d = 0; d < width; d++) {
-        double sum = 0.0;
-        for (size_t i = 0; i < count; i++) {
-            double norm = 0.0;
-            for (size_t k = 0; k < width; k++)
-                norm += (double)music[i * width + k] * (double)music[i * width + k];
-            const double unit = (double)music[i * width + d] / sqrt(norm > 1e-24 ? norm : 1e-24);
-            sum += unit;
-            own += unit * unit;
-        }
-        along += sum * sum;
-    }
-    return count < 2 ? 0.0 : 1.0 - (along - own) / ((double)count * (double)(count - 1));
-}
-
 // Every clip is decoded with few iterations and heard by numbers.
 static status check_sound(evaluation *e, contestant *model) {
     const generator *g = e->generator;
@@ -110,18 +94,13 @@ static status run_model(evaluation *e, contestant *model, const char *folder) {
                          model->tokens, model->adherence, model->music));
     for (size_t i = 0; i < e->captions; i++)
         model->mean += (double)model->adherence[i] / (double)e->captions;
-    model->diversity = diversity_of(model->music, e->captions, width);
+    double *vectors;
+    TRY(memory_allocate((void **)&vectors, sizeof(double) * e->captions * width, "music embeddings"));
+    for (size_t i = 0; i < e->captions * width; i++)
+        vectors[i] = (double)model->music[i];
+    model->diversity = statistics_diversity(vectors, width, e->captions, width);
+    memory_free(vectors);
     return check_sound(e, model);
-}
-
-static status publish_json(const char *path, json_t *json) {
-    char *text = json == NULL ? NULL : json_dumps(json, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    json_decref(json);
-    if (text == NULL)
-        return FAIL("%s cannot be written as JSON: a number is not finite or memory is short", path);
-    status result = publish_file(path, text, strlen(text));
-    free(text);
-    return result;
 }
 
 static json_t *model_json(const contestant *model) {
@@ -154,12 +133,12 @@ static status write_evaluation(const evaluation *e) {
            100.0 * (double)wins / (double)e->captions);
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/evaluation.json", e->config->folder);
-    return publish_json(path, json_pack("{s:I,s:o,s:o,s:f,s:f,s:f,s:f,s:f}", "captions",
-                                        (json_int_t)e->captions, "base", model_json(base), "rl",
-                                        model_json(rl), "paired_difference", difference, "standard_error",
-                                        error, "standard_errors", error > 0.0 ? difference / error : 0.0,
-                                        "better_share", (double)wins / (double)e->captions, "diversity_ratio",
-                                        base->diversity > 0.0 ? rl->diversity / base->diversity : 0.0));
+    return json_file_publish(
+        path, json_pack("{s:I,s:o,s:o,s:f,s:f,s:f,s:f,s:f}", "captions", (json_int_t)e->captions, "base",
+                        model_json(base), "rl", model_json(rl), "paired_difference", difference,
+                        "standard_error", error, "standard_errors", error > 0.0 ? difference / error : 0.0,
+                        "better_share", (double)wins / (double)e->captions, "diversity_ratio",
+                        base->diversity > 0.0 ? rl->diversity / base->diversity : 0.0));
 }
 
 static status write_samples(const evaluation *e) {
@@ -195,7 +174,7 @@ static status write_samples(const evaluation *e) {
         return result;
     }
     snprintf(path, sizeof path, "%s/samples.json", folder);
-    return publish_json(path, list);
+    return json_file_publish(path, list);
 }
 
 static status write_notes(const evaluation *e) {
@@ -208,7 +187,7 @@ static status write_notes(const evaluation *e) {
              "of their code vectors, not by a model.",
              modelled, all, all - modelled);
     snprintf(path, sizeof path, "%s/notes.json", e->config->folder);
-    return publish_json(path, json_pack("[s]", note));
+    return json_file_publish(path, json_pack("[s]", note));
 }
 
 status evaluate_run(const run_config *config) {

@@ -1,6 +1,7 @@
 #include "launch/generate.h"
 
 #include "data/audio_file.h"
+#include "data/json_file.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
 #include "launch/generator.h"
@@ -173,17 +174,6 @@ static status create_shards(const generation *g, shard_writer **out) {
     return shard_writer_create(out, g->options->output, "tokens", &format, 1000, 1);
 }
 
-static status publish_list(const generation *g, json_t *list) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/generated.json", g->options->output);
-    char *text = json_dumps(list, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    if (text == NULL)
-        return FAIL("out of host memory: %s", path);
-    status result = publish_file(path, text, strlen(text));
-    free(text);
-    return result;
-}
-
 static status generate(generation *g) {
     const generate_options *o = g->options;
     TRY(gather_prompts(g));
@@ -212,7 +202,9 @@ static status generate(generation *g) {
     shard_writer *finished = shards;
     shards = NULL;
     TRY_GOTO(result, shard_writer_finish(finished), done);
-    TRY_GOTO(result, publish_list(g, list), done);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/generated.json", o->output);
+    TRY_GOTO(result, json_file_publish(path, json_incref(list)), done);
 done:
     shard_writer_abort(shards);
     json_decref(list);

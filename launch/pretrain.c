@@ -1,7 +1,7 @@
 #include "launch/pretrain.h"
 
 #include "comm/group.h"
-#include "data/publish.h"
+#include "data/json_file.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
 #include "launch/conditioner.h"
@@ -442,6 +442,10 @@ done:
     return result;
 }
 
+static json_t *number_or_null(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
 static status summarise(pretrain *p) {
     double held_out[LEVELS_MAX], text_adherence = NAN, music_adherence = NAN;
     TRY(evaluate(p, held_out));
@@ -458,18 +462,12 @@ static status summarise(pretrain *p) {
     }
     printf("\npretrain: adherence of samples from the caption's prefix %.3f, from the music's %.3f\n",
            text_adherence, music_adherence);
-    json_t *summary =
-        json_pack("{s:o,s:o,s:f,s:f}", "unigram_entropy", unigram, "held_out_loss", losses,
-                  "adherence_text_prefix", text_adherence, "adherence_music_prefix", music_adherence);
-    char path[PATH_MAX],
-        *text = summary == NULL ? NULL : json_dumps(summary, JSON_INDENT(1) | JSON_PRESERVE_ORDER);
-    json_decref(summary);
-    if (text == NULL)
-        return FAIL("the summary of the base model cannot be written as JSON");
+    json_t *summary = json_pack("{s:o,s:o,s:o,s:o}", "unigram_entropy", unigram, "held_out_loss", losses,
+                                "adherence_text_prefix", number_or_null(text_adherence),
+                                "adherence_music_prefix", number_or_null(music_adherence));
+    char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/summary.json", p->run.path);
-    status result = publish_file(path, text, strlen(text));
-    free(text);
-    return result;
+    return json_file_publish(path, summary);
 }
 
 static status run(pretrain *p) {

@@ -1,6 +1,7 @@
 // The learner role: collects rollouts and scores, and updates policy and value network.
 #include "launch/train_parts.h"
 
+#include "core/statistics.h"
 #include "kernels/memory.h"
 
 #include <math.h>
@@ -175,25 +176,9 @@ status train_learner_collect(train *t, const sampling_round *round) {
 }
 
 double train_diversity(const train *t, size_t count) {
-    const size_t width = (size_t)t->embedding_width;
     const size_t at = (size_t)STATISTIC_REWARDS + (size_t)t->config->train.rewards.count;
-    if (count < 2)
-        return 0.0;
-    double along = 0.0, own = 0.0;
-    for (size_t d = 0; d < width; d++) {
-        double sum = 0.0;
-        for (size_t i = 0; i < count; i++) {
-            const double *music = row_of(t, (uint32_t)i) + at;
-            double norm = 0.0;
-            for (size_t e = 0; e < width; e++)
-                norm += music[e] * music[e];
-            const double unit = music[d] / sqrt(norm > 1e-24 ? norm : 1e-24);
-            sum += unit;
-            own += unit * unit;
-        }
-        along += sum * sum;
-    }
-    return 1.0 - (along - own) / ((double)count * (double)(count - 1));
+    return statistics_diversity(t->learner.rows + at, t->learner.row_width, count,
+                                (size_t)t->embedding_width);
 }
 
 static learner_slot slot_of(const train *t, uint32_t slot) {
