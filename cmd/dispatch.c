@@ -6,7 +6,7 @@
 #include <string.h>
 
 int command_finish(status outcome) {
-    if (outcome != STATUS_OK && outcome != STATUS_STOPPED)
+    if (outcome != STATUS_OK && outcome != STATUS_STOPPED && status_message()[0] != '\0')
         fprintf(stderr, "musicrl: %s\n", status_message());
     return (int)outcome;
 }

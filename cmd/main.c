@@ -1,6 +1,7 @@
 #include "cmd/commands.h"
 
 #include <argp.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +29,13 @@ static const command_entry commands[] = {
 static void limit_spinning(char **argv) {
     if (getenv("OMP_WAIT_POLICY") != NULL || getenv("GOMP_SPINCOUNT") != NULL)
         return;
+    char path[PATH_MAX]; // not the link itself: the process would be listed under the link's name
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0)
+        return;
+    path[length] = '\0';
     setenv("GOMP_SPINCOUNT", "2000", 1);
-    execv("/proc/self/exe", argv); // if that fails, the default serves
+    execv(path, argv); // if that fails, the default serves
 }
 
 int main(int argc, char **argv) {

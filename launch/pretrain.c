@@ -479,12 +479,15 @@ static status run(pretrain *p) {
              memory_allocate((void **)&ranks, sizeof(int) * (size_t)world_size(p->world), "rank list"), done);
     for (int i = 0; i < world_size(p->world); i++)
         ranks[i] = i;
-    TRY_GOTO(result, group_create(&p->group, p->world, ranks, world_size(p->world)), done);
+    TRY_GOTO(result, world_agree(p->world, group_create(&p->group, p->world, ranks, world_size(p->world))),
+             done);
     TRY_GOTO(result, world_agree(p->world, make_prefixes(p)), done);
     TRY_GOTO(result, run_folder_open(&p->run, p->world, p->config->data.base, 0, &resume), done);
     if (resume != NULL)
         TRY_GOTO(result, world_agree(p->world, resume_from(p, resume)), done);
-    TRY_GOTO(result, world_agree(p->world, run_folder_start(&p->run, p->config, p->step)), done);
+    TRY_GOTO(result,
+             world_agree(p->world, run_folder_start(&p->run, p->config, resume != NULL ? p->step + 1 : 0)),
+             done);
     if (p->run.writes)
         printf("pretrain: %zu parameters, %zu training and %zu held-out clips, %d ranks x %d threads%s\n",
                policy_parameters(p->policy)->size, clip_order_count(p->training),
@@ -507,6 +510,7 @@ status pretrain_run(const run_config *config) {
     const world_options options = {.threads = config->threads};
     TRY(world_create(&p.world, &options));
     status result = run(&p);
+    run_speak_once(p.world, result);
     run_folder_close(&p.run);
     tree_accumulator_destroy(p.tree);
     optimizer_destroy(p.optimizer);

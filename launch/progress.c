@@ -76,7 +76,9 @@ void progress_start(progress *p, FILE *stream, const char *title, int64_t first,
         .stream = stream, .title = title, .first = first, .total = total, .started = time, .shown = time};
     if (stream == NULL)
         return;
-    p->terminal = isatty(fileno(stream));
+    // mpirun puts a terminal without a size between a rank and wherever its output really goes.
+    struct winsize size;
+    p->terminal = isatty(fileno(stream)) && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
     if (p->terminal)
         show(p, first, "", 0);
 }

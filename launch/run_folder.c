@@ -2,9 +2,14 @@
 
 #include "data/publish.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stop_requested;
 
@@ -25,6 +30,49 @@ bool run_stop_requested(void) {
     return stop_requested != 0;
 }
 
+// The holder's process and host stand in the file, for the one that finds it locked.
+status run_lock_folder(const char *folder, int *descriptor) {
+    char path[PATH_MAX], holder[320] = "", host[HOST_NAME_MAX + 1] = "";
+    snprintf(path, sizeof path, "%s/run.lock", folder);
+    const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (file < 0)
+        return FAIL("cannot write to %s: %s; make the folder writable or choose another one", path,
+                    strerror(errno));
+    if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+        const int reason = errno;
+        const ssize_t length = pread(file, holder, sizeof holder - 1, 0);
+        close(file);
+        if (reason == EWOULDBLOCK)
+            return FAIL("%s is being written by %s; wait for it to end or choose another folder", folder,
+                        length > 0 ? holder : "another process");
+        return FAIL("cannot lock %s: %s; use a file system with locks", path, strerror(reason));
+    }
+    gethostname(host, sizeof host - 1);
+    const int length = snprintf(holder, sizeof holder, "process %d on %s", (int)getpid(), host);
+    // A name that cannot be left there (a full disk) makes the lock no weaker.
+    if (ftruncate(file, 0) != 0 || pwrite(file, holder, (size_t)length, 0) != length)
+        errno = 0;
+    *descriptor = file;
+    return STATUS_OK;
+}
+
+void run_speak_once(const world *world, status outcome) {
+    if (outcome != STATUS_OK && world_rank(world) != 0)
+        status_set(outcome, "%s", "");
+}
+
+// The checkpoints after the newest sound one.
+static status set_damaged_aside(const run_folder *run, const checkpoint *newest) {
+    checkpoint_list list;
+    TRY(checkpoint_list_folder(&list, run->checkpoints));
+    status result = STATUS_OK;
+    for (size_t i = 0; i < list.count && newest != NULL && result == STATUS_OK; i++)
+        if (list.entries[i].step > checkpoint_describe(newest)->step)
+            result = checkpoint_set_aside(list.entries[i].path);
+    checkpoint_list_free(&list);
+    return result;
+}
+
 status run_folder_open(run_folder *run, world *world, const char *path, int writer, checkpoint **resume) {
     *resume = NULL;
     *run = (run_folder){.writes = world_rank(world) == writer};
@@ -34,6 +82,8 @@ status run_folder_open(run_folder *run, world *world, const char *path, int writ
     if (run->writes) {
         result = publish_make_folder(run->checkpoints);
         if (result == STATUS_OK)
+            result = run_lock_folder(run->path, &run->lock);
+        if (result == STATUS_OK)
             result = publish_sweep(run->path);
         if (result == STATUS_OK)
             result = publish_sweep(run->checkpoints);
@@ -41,6 +91,8 @@ status run_folder_open(run_folder *run, world *world, const char *path, int writ
     TRY(world_agree(world, result));
     result = checkpoint_find_newest(resume, run->checkpoints, run->writes ? model_listener : NULL, NULL);
     result = world_agree(world, result);
+    if (result == STATUS_OK)
+        result = world_agree(world, run->writes ? set_damaged_aside(run, *resume) : STATUS_OK);
     if (result != STATUS_OK) {
         checkpoint_close(*resume);
         *resume = NULL;
@@ -63,6 +115,9 @@ void run_folder_close(run_folder *run) {
     if (run->metrics != NULL)
         metrics_close(run->metrics);
     event_file_close(run->events);
+    if (run->lock > 0)
+        close(run->lock);
+    run->lock = 0;
     run->metrics = NULL;
     run->events = NULL;
 }

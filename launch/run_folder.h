@@ -14,21 +14,31 @@ typedef struct run_folder {
     char path[RUN_CONFIG_PATH_MAX];
     char checkpoints[RUN_CONFIG_PATH_MAX + 16];
     bool writes; // this rank writes; the others only read
+    int lock;    // descriptor of the locked PATH/run.lock on the writing rank, 0: none
     event_file *events;
     metrics *metrics;
 } run_folder;
 
-// Rank `writer` creates the folder and sweeps what a killed run left half-written. Then every rank opens the
-// newest sound checkpoint into `resume`, NULL if there is none; the caller closes it. Collective over the
-// world.
+// Rank `writer` creates the folder, locks it against a second run and sweeps what a killed run left
+// half-written. Then every rank opens the newest sound checkpoint into `resume`, NULL if there is none; the
+// caller closes it. Damaged ones after it are named and set aside, as their steps will be written again.
+// Collective over the world.
 status run_folder_open(run_folder *run, world *world, const char *path, int writer, checkpoint **resume);
-// Writes config.yaml and opens metrics and events for steps after `step` (writing rank only).
+// Writes config.yaml and opens metrics and events for step `step` and later ones, forgetting what they said
+// about those; 0 starts afresh (writing rank only).
 status run_folder_start(run_folder *run, const run_config *config, int64_t step);
 void run_folder_close(run_folder *run);
 
 // Records of the optimiser in a checkpoint: NAME.safetensors with the flat moments, and the update count.
 status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *optimizer);
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
+
+// Locks FOLDER/run.lock until the process ends or closes *descriptor; fails if another process holds it.
+status run_lock_folder(const char *folder, int *descriptor);
+
+// Agreed failures carry one message on every rank: all ranks but the first forget it, so that it is printed
+// once.
+void run_speak_once(const world *world, status outcome);
 
 // SIGTERM, SIGINT and SIGUSR1 ask a run to stop at the next step, with a checkpoint.
 void run_catch_signals(void);

@@ -84,6 +84,19 @@ static status read_format(train *t) {
     return model_policy_config(&t->shape, t->config, &t->format);
 }
 
+// A rank that only scores has no policy, but takes part in making the channel that weights go through.
+static status count_parameters(train *t) {
+    policy *counted = NULL;
+    const policy *known = t->learner.active ? learner_policy(t->learner.learner) : t->rollout.policy;
+    if (known == NULL) {
+        TRY(policy_create(&counted, t->device, &t->shape, false, WEIGHT_F32));
+        known = counted;
+    }
+    t->parameters = policy_parameters(known)->size;
+    policy_destroy(counted);
+    return STATUS_OK;
+}
+
 static status prepare(train *t) {
     const run_config *config = t->config;
     TRY(run_config_require(config, "data.tokens"));
@@ -114,10 +127,7 @@ static status prepare(train *t) {
     TRY(train_rollout_create(t));
     TRY(train_reward_create(t));
     TRY(train_learner_create(t));
-    const policy *policy = t->learner.active ? learner_policy(t->learner.learner) : t->rollout.policy;
-    if (policy != NULL)
-        t->parameters = policy_parameters(policy)->size;
-    return STATUS_OK;
+    return count_parameters(t);
 }
 
 // Everyone starts from the base; the value network takes what it shares with it.
@@ -147,12 +157,18 @@ static void reference_digest(const train *t, char text[DIGEST_HEX]) {
     digest_to_hex(&found, text);
 }
 
+static void embedding_digest(const train *t, char text[DIGEST_HEX]) {
+    const digest found = digest_bytes(embedding_values(t->conditioner->embedding),
+                                      sizeof(float) * embedding_parameters(t->conditioner->embedding)->size);
+    digest_to_hex(&found, text);
+}
+
 // The weights of version step - lag + i, in a checkpoint of `step`.
 static void older_name(int i, char *name, size_t size) {
     snprintf(name, size, "policy-older-%d.safetensors", i);
 }
 
-static status save(train *t, double *seconds) {
+static status save(train *t) {
     const double start = stage_seconds();
     status result = STATUS_OK;
     if (t->run.writes) {
@@ -164,11 +180,13 @@ static status save(train *t, double *seconds) {
             json_array_append_new(means, json_real(t->reward_mean[i]));
             json_array_append_new(deviations, json_real(t->reward_std[i]));
         }
-        char digest[DIGEST_HEX], name[64];
-        reference_digest(t, digest);
-        json_t *state = json_pack("{s:I,s:i,s:I,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
-                                  t->config->train.lag, "skipped_updates", (json_int_t)t->skipped_updates,
-                                  "reference", digest, "reward_mean", means, "reward_std", deviations);
+        char reference[DIGEST_HEX], embedding[DIGEST_HEX], name[64];
+        reference_digest(t, reference);
+        embedding_digest(t, embedding);
+        json_t *state =
+            json_pack("{s:I,s:i,s:I,s:s,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
+                      t->config->train.lag, "skipped_updates", (json_int_t)t->skipped_updates, "reference",
+                      reference, "embedding", embedding, "reward_mean", means, "reward_std", deviations);
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
         TRY_GOTO(result,
@@ -200,7 +218,7 @@ static status save(train *t, double *seconds) {
         checkpoint_abort(writer);
         json_decref(state);
     }
-    *seconds = stage_seconds() - start;
+    t->save_seconds = stage_seconds() - start;
     return world_agree(t->world, result);
 }
 
@@ -221,7 +239,7 @@ static status resume_learner(train *t, const checkpoint *from) {
     if (recorded == NULL || strcmp(recorded, digest) != 0)
         return FAIL(
             "%s was trained against another base than the one in %s; restore that base or choose another "
-            "folder",
+            "'folder'",
             checkpoint_path(from), t->config->data.base);
     TRY(read_policy(from, "policy.safetensors", policy_parameters(learner_policy(l)),
                     policy_values(learner_policy(l))));
@@ -244,6 +262,14 @@ static status resume_state(train *t, const checkpoint *from) {
             "settings or choose another folder",
             checkpoint_path(from), (long long)lag, json_array_size(means), t->config->train.lag,
             t->config->train.rewards.count);
+    char digest[DIGEST_HEX];
+    embedding_digest(t, digest);
+    const char *recorded = json_string_value(json_object_get(state, "embedding"));
+    if (recorded == NULL || strcmp(recorded, digest) != 0)
+        return FAIL(
+            "%s was trained with another embedding than the one in %s; restore that one or choose another "
+            "'folder'",
+            checkpoint_path(from), t->config->data.embedding);
     t->step = (int64_t)checkpoint_describe(from)->step;
     t->skipped_updates = json_integer_value(json_object_get(state, "skipped_updates"));
     for (int i = 0; i < t->config->train.rewards.count; i++) {
@@ -358,7 +384,7 @@ static status evaluate(train *t, evaluation *out) {
 }
 
 typedef struct step_times {
-    double total, learn, sync, save;
+    double total, learn, sync;
 } step_times;
 
 static double column_maximum(const train *t, int column) {
@@ -396,6 +422,8 @@ static batch_rewards summarise_batch(const train *t) {
     return out;
 }
 
+// Written before the checkpoint of the step, so that no checkpoint is ahead of the metrics; hence the time of
+// saving is that of the checkpoint before.
 static status write_metrics(train *t, const batch_rewards *rewards, const step_result *r, float rate_factor,
                             const step_times *times, const evaluation *held_out) {
     if (!t->run.writes)
@@ -426,13 +454,14 @@ static status write_metrics(train *t, const batch_rewards *rewards, const step_r
     metrics_add(m, "learning_rate", config->train.learning_rate * (double)rate_factor);
     metrics_add(m, "logprob_gap_max", r->gap);
     metrics_add(m, "staleness", (double)(t->step - 1 - version_of(t, t->step - 1)));
+    metrics_add(m, "rollout_digest", r->rollout_digest);
     metrics_add(m, "diversity", rewards->diversity);
     metrics_add(m, "frames_per_s", (double)config->train.batch * config->train.frames / times->total);
     metrics_add(m, "seconds/rollout", rewards->rollout_seconds);
     metrics_add(m, "seconds/reward", rewards->reward_seconds);
     metrics_add(m, "seconds/learn", times->learn);
     metrics_add(m, "seconds/sync", times->sync);
-    metrics_add(m, "seconds/save", times->save);
+    metrics_add(m, "seconds/save", t->save_seconds);
     metrics_add(m, "peak_host_bytes", (double)memory_resident_peak_bytes());
     metrics_add(m, "peak_device_bytes", (double)memory_read_counters().peak_bytes);
     metrics_add(m, "skipped_updates", (double)t->skipped_updates);
@@ -510,13 +539,26 @@ static status take_step(train *t, bool *stopped, char *detail, size_t detail_siz
     const bool last = t->step == config->train.steps;
     if (due(t->step, config->train.evaluate_every, last))
         TRY(evaluate(t, &held_out));
+    TRY(write_metrics(t, &rewards, &result, rate_factor, &times, &held_out));
     TRY(world_any(t->world, run_stop_requested(), stopped));
-    if (due(t->step, config->train.save_every, last) || *stopped) {
-        TRY(weights_wait(t->channel));
-        TRY(save(t, &times.save));
-    }
+    if (due(t->step, config->train.save_every, last) || *stopped)
+        TRY(save(t));
     snprintf(detail, detail_size, "reward %.3f, KL %.2f nats", rewards.mean, result.kl);
-    return write_metrics(t, &rewards, &result, rate_factor, &times, &held_out);
+    return STATUS_OK;
+}
+
+// Takes in the batches that were under way when the run was asked to stop, as their senders wait for that;
+// the next run samples them again.
+static status drain_pipeline(train *t) {
+    const int64_t end = t->step + t->config->train.lag;
+    for (int64_t step = t->step; step < end && step < t->config->train.steps; step++) {
+        const sampling_round round = {.kind = ROUND_TRAIN, .step = step, .version = version_of(t, step)};
+        if (t->reward.active)
+            TRY(train_reward_round(t, &round));
+        if (t->learner.active)
+            TRY(train_learner_collect(t, &round));
+    }
+    return STATUS_OK;
 }
 
 static status train_loop(train *t) {
@@ -529,6 +571,7 @@ static status train_loop(train *t) {
         progress_show(&progress, t->step, detail);
     }
     progress_finish(&progress, t->step, detail);
+    TRY(drain_pipeline(t));
     // Rollout ranks take the last weights too, so that every message is received.
     if (t->rollout.active && !t->learner.active)
         while (t->rollout.packed_version < t->step) {
@@ -631,6 +674,7 @@ status train_run(const run_config *config) {
     const world_options options = {.threads = config->threads, .deadline_seconds = deadline_seconds};
     TRY(world_create(&t.world, &options));
     status result = run(&t);
+    run_speak_once(t.world, result);
     run_folder_close(&t.run);
     train_rollout_destroy(&t);
     train_reward_destroy(&t);

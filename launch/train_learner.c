@@ -2,6 +2,7 @@
 #include "launch/train_parts.h"
 
 #include "core/statistics.h"
+#include "data/digest.h"
 #include "kernels/memory.h"
 
 #include <math.h>
@@ -95,6 +96,14 @@ static void clear_foreign_rows(train *t) {
             memset(row_of(t, i), 0, sizeof(double) * l->row_width);
 }
 
+// 52 bits of a digest, which a double holds exactly, as it does the sum of two.
+static double short_digest(const void *bytes, size_t count) {
+    const digest whole = digest_bytes(bytes, count);
+    uint64_t first;
+    memcpy(&first, &whole, sizeof first);
+    return (double)(first >> 12);
+}
+
 static status receive_rollouts(train *t, const sampling_round *round) {
     learner_role *l = &t->learner;
     const size_t levels = (size_t)t->shape.temporal.levels, prefix = (size_t)t->shape.temporal.prefix;
@@ -116,8 +125,12 @@ static status receive_rollouts(train *t, const sampling_round *round) {
                sizeof(float) * clip * batch.samples);
         if (prefix > 0)
             memcpy(l->prefix + at * prefix, batch.prefix, sizeof(uint16_t) * prefix * batch.samples);
-        for (uint32_t s = 0; s < batch.samples; s++)
-            row_of(t, batch.first_sample + s)[STATISTIC_ROLLOUT_SECONDS] = batch.seconds;
+        for (uint32_t s = 0; s < batch.samples; s++) {
+            double *row = row_of(t, batch.first_sample + s);
+            row[STATISTIC_ROLLOUT_SECONDS] = batch.seconds;
+            row[STATISTIC_DIGEST] = short_digest(batch.tokens + s * clip, sizeof(uint16_t) * clip) +
+                                    short_digest(batch.log_probabilities + s * clip, sizeof(float) * clip);
+        }
         mailbox_release(train_mailbox(t, round), message);
     }
     return STATUS_OK;
@@ -241,15 +254,25 @@ static double column_mean(const train *t, int column) {
     return sum / batch;
 }
 
+// What the samples' digests become, taken in order: equal runs draw equal tokens, and this shows it.
+static double batch_digest(const train *t) {
+    uint64_t mixed = 0;
+    for (int i = 0; i < t->config->train.batch; i++)
+        mixed = mixed * UINT64_C(6364136223846793005) + (uint64_t)row_of(t, (uint32_t)i)[STATISTIC_DIGEST];
+    return (double)(mixed >> 12);
+}
+
 status train_learner_update(train *t, float rate_factor, step_result *out) {
     learner_role *l = &t->learner;
     const run_config *config = t->config;
     const double frames = config->train.frames;
     *out = (step_result){0};
-    if (t->step == 0) {
-        value_set_bias(learner_value(l->learner), (float)column_mean(t, STATISTIC_RETURN));
+    const double first_bias = column_mean(t, STATISTIC_RETURN);
+    if (t->step == 0 && isfinite(first_bias)) {
+        value_set_bias(learner_value(l->learner), (float)first_bias);
         TRY(value_pack(learner_value(l->learner)));
     }
+    out->rollout_digest = batch_digest(t);
     TRY(value_pass_over_slots(t));
     clear_foreign_rows(t);
     TRY(share_rows(t));

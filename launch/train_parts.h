@@ -98,6 +98,7 @@ typedef struct train {
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
     int64_t skipped_updates;
+    double save_seconds; // that the last checkpoint took
 } train;
 
 static inline mailbox *train_mailbox(const train *t, const sampling_round *round) {
@@ -116,6 +117,7 @@ enum sample_statistic {
     STATISTIC_POLICY_LOSS,
     STATISTIC_IMPORTANCE,
     STATISTIC_GAP,
+    STATISTIC_DIGEST,          // of its tokens and log-probabilities as sampled
     STATISTIC_ROLLOUT_SECONDS, // of the member that made it
     STATISTIC_REWARD_SECONDS,
     STATISTIC_REWARDS, // [rewards + embedding] follow
@@ -143,6 +145,7 @@ status train_learner_collect(train *t, const sampling_round *round);
 typedef struct step_result {
     double kl, kl_k1, entropy, policy_loss, value_loss, explained_variance, advantage_mean, advantage_std;
     double gap, importance, gradient_norm, value_gradient_norm;
+    double rollout_digest; // of all samples: a whole number below 2^53
     bool skipped;
 } step_result;
 // One update of policy and value from the collected samples. rate_factor: of both learning rates.
