@@ -57,7 +57,6 @@ typedef struct run_config {
         double learning_rate;
         int32_t warm_up;
         double weight_decay, initial_temperature;
-        int32_t gradient_slots;
     } embedding;
     struct {
         int32_t batch, steps, frames;
@@ -65,7 +64,6 @@ typedef struct run_config {
         int32_t warm_up;
         double weight_decay, beta1, beta2, epsilon, gradient_clip;
         int32_t gradient_slots;
-        double prefix_dropout;
         int32_t evaluate_every, evaluate_clips, save_every;
     } pretrain;
     struct {

@@ -14,14 +14,10 @@ static status check_transformer(const checker *checker, const char *section, int
     char width_key[64], heads_key[64];
     snprintf(width_key, sizeof width_key, "%s.width", section);
     snprintf(heads_key, sizeof heads_key, "%s.heads", section);
-    if (width % heads != 0)
-        return FAIL("%s: %s is %d, which %s = %d does not divide; use %d", WHERE(width_key), width_key, width,
-                    heads_key, heads, (width + 2 * heads - 1) / (2 * heads) * (2 * heads));
-    if (width / heads % 2 != 0)
-        return FAIL("%s: %s / %s is %d / %d = %d, rotary positions want an even width of a head; use "
-                    "%s = %d",
-                    WHERE(width_key), width_key, heads_key, width, heads, width / heads, width_key,
-                    width + heads);
+    if (width % (16 * heads) != 0)
+        return FAIL("%s: %s / %s is %d / %d, a head's width must be a multiple of 16; use %s = %d",
+                    WHERE(width_key), width_key, heads_key, width, heads, width_key,
+                    (width + 16 * heads - 1) / (16 * heads) * (16 * heads));
     return STATUS_OK;
 }
 
@@ -46,7 +42,9 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
     TRY(check_transformer(checker, "model.temporal", c->model.temporal.width, c->model.temporal.heads));
     TRY(check_transformer(checker, "model.depth", c->model.depth.width, c->model.depth.heads));
     TRY(check_transformer(checker, "embedding", c->embedding.width, c->embedding.heads));
-    TRY(check_slots(checker, "embedding", c->embedding.gradient_slots, c->embedding.batch));
+    if (c->embedding.output % 16 != 0)
+        return FAIL("%s: embedding.output is %d, wanted is a multiple of 16; use %d",
+                    WHERE("embedding.output"), c->embedding.output, (c->embedding.output + 15) / 16 * 16);
     TRY(check_slots(checker, "pretrain", c->pretrain.gradient_slots, c->pretrain.batch));
     TRY(check_slots(checker, "train", c->train.gradient_slots, c->train.batch));
     if (c->train.batch % c->train.group != 0)

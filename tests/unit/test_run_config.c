@@ -179,10 +179,11 @@ static void test_ranges(void **state) {
 
 static void test_impossible_sizes(void **state) {
     (void)state;
-    REFUSE("model:\n  temporal:\n    width: 130\n", NULL, "probe.yaml:3:", "130", "model.temporal.heads = 4",
-           "use 136");
-    REFUSE("model:\n  depth: {width: 20, heads: 4}\n", NULL, "probe.yaml:2:", "even width of a head",
-           "model.depth.width = 24");
+    REFUSE("model:\n  temporal:\n    width: 130\n", NULL, "probe.yaml:3:", "130 / 4", "multiple of 16",
+           "model.temporal.width = 192");
+    REFUSE("model:\n  depth: {width: 20, heads: 4}\n", NULL, "probe.yaml:2:", "20 / 4", "multiple of 16",
+           "model.depth.width = 64");
+    REFUSE("embedding:\n  output: 40\n", NULL, "probe.yaml:2:", "40", "use 48");
     REFUSE("train:\n  gradient_slots: 3\n", NULL, "probe.yaml:2:", "power of two");
     REFUSE("train:\n  batch: 12\n  gradient_slots: 8\n", NULL, "probe.yaml:3:", "does not divide",
            "train.batch = 12");
@@ -263,7 +264,7 @@ static void test_shipped_files(void **state) {
             fail_msg("%s", status_message());
         assert_string_equal(configs[i].name, names[i]);
     }
-    assert_int_equal(configs[0].train.steps, 60);
+    assert_int_equal(configs[0].train.gradient_slots, 8);
     assert_int_equal(configs[2].model.temporal.ffn, 1408);
     assert_int_equal(configs[2].model.depth.ffn, 704);
 }
@@ -285,7 +286,7 @@ static void test_listing(void **state) {
     run_config_print_settings(stream);
     fclose(stream);
     assert_non_null(strstr(text, "train.whiten_advantage"));
-    assert_non_null(strstr(text, "default 60; a whole number from 1 to"));
+    assert_non_null(strstr(text, "default 160; a whole number from 1 to"));
     free(text);
 }
 
