@@ -26,7 +26,9 @@ struct temporal_pass {
 struct temporal_decoder {
     int batch, position;
     transformer_cache *cache;
-    int32_t *index; // [batch]
+    transformer_activations *start; // of prefix and begin
+    int32_t *index;                 // [2, batch * (prefix + 1)] rows of the prefix table and of begin
+    float *output;                  // [batch, width] of begin
 };
 
 status temporal_create(temporal **out, device *device, const temporal_config *config, parameter_list *list,
@@ -190,12 +192,19 @@ status temporal_decoder_create(temporal_decoder **out, const temporal *t, int ba
     temporal_decoder *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "temporal decoder"));
     c->batch = batch;
+    const int start = t->config.prefix + 1;
     status result;
     TRY_GOTO(result, transformer_cache_create(&c->cache, t->transformer, batch, t->config.prefix + frames),
              failed);
+    TRY_GOTO(result, transformer_activations_create(&c->start, t->transformer, batch, start, false), failed);
     TRY_GOTO(result,
-             device_allocate(t->device, (void **)&c->index, sizeof(int32_t) * (size_t)batch,
-                             "temporal token indices"),
+             device_allocate(t->device, (void **)&c->index,
+                             sizeof(int32_t) * 2 * (size_t)batch * (size_t)start, "temporal token indices"),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(t->device, (void **)&c->output,
+                             sizeof(float) * (size_t)batch * (size_t)t->config.transformer.width,
+                             "temporal outputs"),
              failed);
     *out = c;
     return STATUS_OK;
@@ -208,25 +217,32 @@ void temporal_decoder_destroy(temporal_decoder *c) {
     if (c == NULL)
         return;
     transformer_cache_destroy(c->cache);
+    transformer_activations_destroy(c->start);
     memory_free(c->index);
+    memory_free(c->output);
     memory_free(c);
 }
 
 status temporal_decode_start(temporal *t, const float *parameters, temporal_decoder *c, int batch,
                              const uint16_t *prefix, const float **output) {
-    const int64_t width = t->config.transformer.width;
-    float *x = transformer_cache_input(c->cache);
-    for (c->position = 0; c->position <= t->config.prefix; c->position++) {
-        const bool begin = c->position == t->config.prefix;
-        for (int b = 0; b < batch; b++)
-            c->index[b] = begin ? 0
-                                : c->position * t->config.prefix_codebook +
-                                      prefix[(size_t)b * t->config.prefix + c->position];
-        const float *table = parameters + (begin ? t->begin : t->prefix_embedding);
-        const int32_t *index = c->index;
-        op_embedding_sum(t->device, batch, width, 1, &table, &index, x, false);
-        TRY(transformer_decode(t->transformer, parameters, c->cache, batch, c->position, output));
+    const int prefix_length = t->config.prefix, positions = prefix_length + 1;
+    const int64_t width = t->config.transformer.width, rows = (int64_t)batch * positions;
+    for (int64_t row = 0; row < rows; row++) {
+        const int position = (int)(row % positions);
+        const bool begin = position == prefix_length;
+        c->index[row] =
+            begin ? -1
+                  : position * t->config.prefix_codebook + prefix[row / positions * prefix_length + position];
+        c->index[rows + row] = begin ? 0 : -1;
     }
+    const float *tables[2] = {parameters + t->prefix_embedding, parameters + t->begin}, *hidden;
+    const int32_t *index[2] = {c->index, c->index + rows};
+    op_embedding_sum(t->device, rows, width, 2, tables, index, transformer_input(c->start), false);
+    TRY(transformer_prefill(t->transformer, parameters, c->start, c->cache, batch, &hidden));
+    op_copy_rows(t->device, batch, width, hidden + prefix_length * width, positions * width, c->output, width,
+                 false);
+    c->position = positions;
+    *output = c->output;
     return STATUS_OK;
 }
 

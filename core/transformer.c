@@ -259,8 +259,9 @@ float *transformer_input(transformer_activations *s) {
     return s->layers[0].input;
 }
 
-status transformer_forward(transformer *t, const float *parameters, transformer_activations *s, int batch,
-                           const int32_t *lengths, const float **output) {
+// Fills the cache of every layer too, unless it is NULL.
+static status forward(transformer *t, const float *parameters, transformer_activations *s,
+                      transformer_cache *cache, int batch, const int32_t *lengths, const float **output) {
     device *d = t->device;
     const int64_t rows = (int64_t)batch * s->sequence, width = t->config.width,
                   inner = t->config.feed_forward;
@@ -273,6 +274,12 @@ status transformer_forward(transformer *t, const float *parameters, transformer_
                     a->inverse_rms1, a->middle);
         TRY(product_forward(l->qkv_weight, rows, a->normed1, a->qkv, false));
         op_attention(d, &shape, a->qkv, a->attended, a->log_sum, s->attention_scratch);
+        if (cache != NULL) {
+            attention_shape capacity = cache->capacity;
+            capacity.batch = batch;
+            const size_t at = (size_t)i * attention_cache_floats(&cache->capacity);
+            op_attention_fill_cache(d, &capacity, s->sequence, a->qkv, cache->keys + at, cache->values + at);
+        }
         TRY(product_forward(l->out_weight, rows, a->attended, a->middle, true));
         op_rms_norm(d, rows, width, a->middle, parameters + l->norm2, norm_epsilon, a->normed2,
                     a->inverse_rms2, next);
@@ -284,6 +291,16 @@ status transformer_forward(transformer *t, const float *parameters, transformer_
                 NULL);
     *output = s->output;
     return STATUS_OK;
+}
+
+status transformer_forward(transformer *t, const float *parameters, transformer_activations *s, int batch,
+                           const int32_t *lengths, const float **output) {
+    return forward(t, parameters, s, NULL, batch, lengths, output);
+}
+
+status transformer_prefill(transformer *t, const float *parameters, transformer_activations *s,
+                           transformer_cache *cache, int batch, const float **output) {
+    return forward(t, parameters, s, cache, batch, NULL, output);
 }
 
 status transformer_backward(transformer *t, const float *parameters, float *gradients,

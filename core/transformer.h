@@ -60,6 +60,13 @@ status transformer_cache_create(transformer_cache **out, const transformer *tran
                                 int positions);
 void transformer_cache_destroy(transformer_cache *cache);
 float *transformer_cache_input(transformer_cache *cache); // [batch, width]
-// Positions come in order 0, 1, ...; position 0 starts over. output: [batch, width].
+// Reads the first positions of every sample at once, activations->sequence of them, from
+// transformer_input(activations); output: [batch * sequence, width] as of transformer_forward. Decoding goes
+// on with the position after them.
+status transformer_prefill(transformer *transformer, const float *parameters,
+                           transformer_activations *activations, transformer_cache *cache, int batch,
+                           const float **output);
+// Positions come in order: 0 (which starts over), or the first after a prefill, and so on. output: [batch,
+// width].
 status transformer_decode(transformer *transformer, const float *parameters, transformer_cache *cache,
                           int batch, int position, const float **output);

@@ -47,6 +47,10 @@ size_t attention_scratch_floats(const device *device, const attention_shape *sha
 // sequence = capacity.
 void op_attention_decode(device *device, const attention_shape *capacity, int position, float *qkv,
                          float *key_cache, float *value_cache, float *out, float *scratch);
+// Puts the keys and values of the first `positions` rows of every sample, as op_attention left them in qkv
+// [batch * positions, ...], into the caches, from where op_attention_decode goes on.
+void op_attention_fill_cache(device *device, const attention_shape *capacity, int positions, const float *qkv,
+                             float *key_cache, float *value_cache);
 // Floats of each of the two caches: positions rounded up to 16.
 size_t attention_cache_floats(const attention_shape *capacity);
 
