@@ -83,6 +83,8 @@ static status read_description(const char *path, const safetensors *file, embedd
 static status load_parts(conditioner *c, const char *path, const safetensors *file) {
     embedding_config config;
     TRY(read_description(path, file, &config, &c->prefix, &c->prefix_codebook));
+    const char *codec = safetensors_metadata(file, "codec");
+    snprintf(c->codec, sizeof c->codec, "%s", codec != NULL ? codec : "");
     TRY(embedding_create(&c->embedding, c->device, &config, false));
     TRY(model_read(file, embedding_parameters(c->embedding), embedding_values(c->embedding)));
     TRY(embedding_pack(c->embedding));
@@ -162,6 +164,11 @@ status conditioner_check_format(const conditioner *c, const shard_format *format
             return FAIL("level %d has a codebook of %u, the embedding was trained on one of %d; train it on "
                         "these tokens",
                         i, format->codebook_size[i], e->codebook[i]);
+    if (strcmp(c->codec, format->codec) != 0)
+        return FAIL(
+            "the tokens were made by codec %s, the embedding was trained on tokens of codec %s; train "
+            "it on these tokens, or encode the corpus with its codec",
+            format->codec, c->codec[0] != '\0' ? c->codec : "of unknown identity");
     return STATUS_OK;
 }
 

@@ -15,16 +15,17 @@ typedef struct conditioner {
     tokenizer *tokenizer;
     rvq *quantiser;
     int prefix, prefix_codebook;
-    int batch;                // of a pass
-    int32_t *text, *lengths;  // [batch, text positions], [batch]
-    uint16_t *segments;       // [batch, music positions, levels]
-    float *sum, *rvq_scratch; // [output]
+    int batch;                   // of a pass
+    char codec[SHARD_CODEC_MAX]; // identity of the codec whose tokens it was trained on
+    int32_t *text, *lengths;     // [batch, text positions], [batch]
+    uint16_t *segments;          // [batch, music positions, levels]
+    float *sum, *rvq_scratch;    // [output]
 } conditioner;
 
 // batch: how many captions or segments go through a tower at once; no result depends on it.
 status conditioner_load(conditioner **out, device *device, const char *folder, int batch);
 void conditioner_destroy(conditioner *conditioner); // NULL is allowed
-// Refuses tokens of other levels or codebooks than the music tower was trained on.
+// Refuses tokens of another codec, or of other levels or codebooks, than the music tower was trained on.
 status conditioner_check_format(const conditioner *conditioner, const shard_format *format);
 
 // Publishes embedding.safetensors in `folder`; codebooks: [prefix, prefix_codebook, output].
