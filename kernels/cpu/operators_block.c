@@ -72,9 +72,21 @@ static size_t padded(int rows) {
     return ((size_t)rows + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
 }
 
-// Per thread: packed keys, packed values, eight rows of scores.
+// Per thread: packed keys and values, keys and their gradients, gradients of values, eight rows of scores.
+// Rows of one head are gathered there, because rows of qkv lie a power of two apart and would share few cache
+// sets.
 static size_t scratch_of_a_thread(const attention_shape *shape) {
-    return padded(shape->sequence) * (2 * (size_t)shape->head_dim + 8);
+    return padded(shape->sequence) * (5 * (size_t)shape->head_dim + 8);
+}
+
+static void gather_rows(int rows, int head_dim, const float *from, size_t stride, float *to) {
+    for (int row = 0; row < rows; row++)
+        memcpy(to + (size_t)row * head_dim, from + row * stride, sizeof(float) * (size_t)head_dim);
+}
+
+static void scatter_rows(int rows, int head_dim, const float *from, float *to, size_t stride) {
+    for (int row = 0; row < rows; row++)
+        memcpy(to + row * stride, from + (size_t)row * head_dim, sizeof(float) * (size_t)head_dim);
 }
 
 size_t attention_scratch_floats(const device *d, const attention_shape *shape) {
@@ -108,7 +120,8 @@ void op_attention(device *d, const attention_shape *shape, float *qkv, float *ou
         int sample = pair / heads, head = pair % heads;
         float *q = qkv + (size_t)sample * sequence * stride + (size_t)head * head_dim;
         float *keys = scratch + (size_t)thread_number() * scratch_of_a_thread(shape);
-        float *scores = keys + padded(sequence) * 2 * (size_t)head_dim;
+        float *values = keys + padded(sequence) * (size_t)head_dim;
+        float *scores = values + padded(sequence) * (size_t)head_dim;
         attention_head terms = head_of(shape, sample);
         for (int s = 0; s < sequence; s++) {
             v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, 1.0f, q + s * stride);
@@ -116,7 +129,8 @@ void op_attention(device *d, const attention_shape *shape, float *qkv, float *ou
                       q + s * stride + width);
         }
         v->pack_lanes(head_dim, sequence, q + width, stride, keys);
-        v->attend(&terms, sequence, q, stride, keys, q + 2 * width, stride, scores,
+        gather_rows(sequence, head_dim, q + 2 * width, stride, values);
+        v->attend(&terms, sequence, q, stride, keys, values, (size_t)head_dim, scores,
                   out + (size_t)sample * sequence * width + (size_t)head * head_dim, width,
                   log_sum != NULL ? log_sum + (size_t)pair * sequence : NULL);
     }
@@ -136,13 +150,17 @@ void op_attention_backward(device *d, const attention_shape *shape, const float 
         const float *q = qkv + at, *k = q + width;
         float *dq = dqkv + at, *dk = dq + width;
         float *keys = scratch + (size_t)thread_number() * scratch_of_a_thread(shape);
-        float *values = keys + padded(sequence) * (size_t)head_dim;
-        float *scores = values + padded(sequence) * (size_t)head_dim;
+        const size_t part = padded(sequence) * (size_t)head_dim;
+        float *values = keys + part, *plain_keys = values + part, *d_keys = plain_keys + part;
+        float *d_values = d_keys + part, *scores = d_values + part;
         attention_head terms = head_of(shape, sample);
         v->pack_lanes(head_dim, sequence, k, stride, keys);
         v->pack_lanes(head_dim, sequence, q + 2 * width, stride, values);
-        v->attend_backward(&terms, sequence, q, k, keys, values, stride, out + out_at, dout + out_at, width,
-                           log_sum + (size_t)pair * sequence, scores, dq, dk, dq + 2 * width);
+        gather_rows(sequence, head_dim, k, stride, plain_keys);
+        v->attend_backward(&terms, sequence, q, stride, plain_keys, keys, values, out + out_at, dout + out_at,
+                           width, log_sum + (size_t)pair * sequence, scores, dq, d_keys, d_values);
+        scatter_rows(sequence, head_dim, d_keys, dk, stride);
+        scatter_rows(sequence, head_dim, d_values, dq + 2 * width, stride);
         for (int s = 0; s < sequence; s++) {
             v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, -1.0f, dq + s * stride);
             v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, -1.0f, dk + s * stride);

@@ -76,10 +76,10 @@ typedef struct vector_operators {
     void (*attend)(const attention_head *head, int rows, const float *queries, size_t query_stride,
                    const float *keys, const float *values, size_t value_stride, float *scores, float *out,
                    size_t out_stride, float *log_sum);
-    // Gradients of attend over a whole sequence. q, k, v: rows `stride` apart; out and dout `out_stride`
-    // apart; scratch: [8, padded]. dq, dk, dv: rows `stride` apart; dq is overwritten, dk and dv too.
-    void (*attend_backward)(const attention_head *head, int rows, const float *q, const float *k,
-                            const float *packed_keys, const float *packed_values, size_t stride,
+    // Gradients of attend over a whole sequence. q and dq: rows `stride` apart; k, dk, dv: [rows, head_dim];
+    // out and dout: rows `out_stride` apart; scratch: [8, padded]. dq, dk, dv are overwritten.
+    void (*attend_backward)(const attention_head *head, int rows, const float *q, size_t stride,
+                            const float *k, const float *packed_keys, const float *packed_values,
                             const float *out, const float *dout, size_t out_stride, const float *log_sum,
                             float *scratch, float *dq, float *dk, float *dv);
 

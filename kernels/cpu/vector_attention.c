@@ -176,8 +176,8 @@ INLINE void add_outer(int rows, int head_dim, int keys, const float *weights, si
     }
 }
 
-INLINE void backward_rows(int rows, const attention_head *head, int first_row, const float *q, const float *k,
-                          const float *packed_keys, const float *packed_values, size_t stride,
+INLINE void backward_rows(int rows, const attention_head *head, int first_row, const float *q, size_t stride,
+                          const float *k, const float *packed_keys, const float *packed_values,
                           const float *out, const float *dout, size_t out_stride, const float *log_sum,
                           size_t padded, float *scratch, float *dq, float *dk, float *dv) {
     float *p = scratch, *dp = scratch + TILE * padded;
@@ -204,27 +204,26 @@ INLINE void backward_rows(int rows, const attention_head *head, int first_row, c
             store(dp + at, probability * (load(dp + at) - delta) * head->scale);
         }
     }
-    weigh_rows(rows, head_dim, longest, dp, padded, k, stride, ones, dq, stride);
-    add_outer(rows, head_dim, longest, dp, padded, q, stride, dk, stride);
-    add_outer(rows, head_dim, longest, p, padded, dout, out_stride, dv, stride);
+    const size_t width = (size_t)head_dim;
+    weigh_rows(rows, head_dim, longest, dp, padded, k, width, ones, dq, stride);
+    add_outer(rows, head_dim, longest, dp, padded, q, stride, dk, width);
+    add_outer(rows, head_dim, longest, p, padded, dout, out_stride, dv, width);
 }
 
-void VECTOR_NAME(attend_backward)(const attention_head *head, int rows, const float *q, const float *k,
-                                  const float *packed_keys, const float *packed_values, size_t stride,
+void VECTOR_NAME(attend_backward)(const attention_head *head, int rows, const float *q, size_t stride,
+                                  const float *k, const float *packed_keys, const float *packed_values,
                                   const float *out, const float *dout, size_t out_stride,
                                   const float *log_sum, float *scratch, float *dq, float *dk, float *dv) {
     const size_t padded = padded_keys(head, rows);
-    for (int row = 0; row < rows; row++) {
-        memset(dk + row * stride, 0, sizeof(float) * (size_t)head->head_dim);
-        memset(dv + row * stride, 0, sizeof(float) * (size_t)head->head_dim);
-    }
+    memset(dk, 0, sizeof(float) * (size_t)rows * (size_t)head->head_dim);
+    memset(dv, 0, sizeof(float) * (size_t)rows * (size_t)head->head_dim);
     int row = 0;
     for (; row + TILE <= rows; row += TILE)
-        backward_rows(TILE, head, row, q + row * stride, k, packed_keys, packed_values, stride,
+        backward_rows(TILE, head, row, q + row * stride, stride, k, packed_keys, packed_values,
                       out + row * out_stride, dout + row * out_stride, out_stride, log_sum + row, padded,
                       scratch, dq + row * stride, dk, dv);
     for (; row < rows; row++)
-        backward_rows(1, head, row, q + row * stride, k, packed_keys, packed_values, stride,
+        backward_rows(1, head, row, q + row * stride, stride, k, packed_keys, packed_values,
                       out + row * out_stride, dout + row * out_stride, out_stride, log_sum + row, padded,
                       scratch, dq + row * stride, dk, dv);
 }

@@ -23,8 +23,8 @@ void VECTOR_NAME(pack_lanes)(int head_dim, int rows, const float *x, size_t stri
 void VECTOR_NAME(attend)(const attention_head *head, int rows, const float *queries, size_t query_stride,
                          const float *keys, const float *values, size_t value_stride, float *scores,
                          float *out, size_t out_stride, float *log_sum);
-void VECTOR_NAME(attend_backward)(const attention_head *head, int rows, const float *q, const float *k,
-                                  const float *packed_keys, const float *packed_values, size_t stride,
+void VECTOR_NAME(attend_backward)(const attention_head *head, int rows, const float *q, size_t stride,
+                                  const float *k, const float *packed_keys, const float *packed_values,
                                   const float *out, const float *dout, size_t out_stride,
                                   const float *log_sum, float *scratch, float *dq, float *dk, float *dv);
 float VECTOR_NAME(log_probability)(size_t count, const float *logits, float inverse_temperature,
