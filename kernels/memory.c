@@ -1,25 +1,69 @@
 #include "kernels/memory.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-// A 64-byte header in front of each block holds its size, so that live bytes can be counted.
-enum { HEADER = 64 };
+// A header in front of each block holds what is needed to count live bytes and to free it.
+typedef struct block_header {
+    size_t bytes, mapped; // asked for; length of the mapping, 0: from the heap
+    int account;
+} block_header;
+
+// Large blocks are mapped of their own: their pages are zero without being touched, so that a run can sum up
+// what it reserves before any of it is resident. AddressSanitizer watches the heap only.
+enum { HEADER = 64, ACCOUNTS_MAX = 256 };
+#if defined(__SANITIZE_ADDRESS__)
+static const size_t mapped_from = SIZE_MAX;
+#else
+static const size_t mapped_from = 64 << 10;
+#endif
 
 static atomic_uint_fast64_t allocations, live_bytes, peak_bytes;
+static pthread_mutex_t account_lock = PTHREAD_MUTEX_INITIALIZER;
+static memory_account accounts[ACCOUNTS_MAX]; // the last one takes what finds no room
+static int account_count;
+
+static int find_account(const char *what) {
+    char name[sizeof accounts[0].what];
+    snprintf(name, sizeof name, "%s", what);
+    for (int i = 0; i < account_count; i++)
+        if (strcmp(accounts[i].what, name) == 0)
+            return i;
+    if (account_count == ACCOUNTS_MAX)
+        return ACCOUNTS_MAX - 1;
+    memcpy(accounts[account_count].what, name, sizeof name);
+    return account_count++;
+}
+
+static void *take_block(size_t total, size_t *mapped) {
+    *mapped = 0;
+    if (total < mapped_from) {
+        void *block = aligned_alloc(64, total);
+        return block == NULL ? NULL : memset(block, 0, total);
+    }
+    void *block =
+        mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    *mapped = total;
+    return block == MAP_FAILED ? NULL : block;
+}
 
 status memory_allocate(void **out, size_t bytes, const char *what) {
     *out = NULL;
     if (bytes > SIZE_MAX - 2 * HEADER)
         return FAIL("out of host memory: %s needs %zu bytes", what, bytes);
-    size_t total = HEADER + (bytes + 63) / 64 * 64;
-    char *block = aligned_alloc(64, total);
+    size_t mapped, total = HEADER + (bytes + 63) / 64 * 64;
+    char *block = take_block(total, &mapped);
     if (block == NULL)
         return FAIL("out of host memory: %s needs %zu bytes; use a smaller batch or model", what, bytes);
-    memset(block, 0, total);
-    memcpy(block, &bytes, sizeof bytes);
+    pthread_mutex_lock(&account_lock);
+    const int account = find_account(what);
+    accounts[account].live_bytes += bytes;
+    pthread_mutex_unlock(&account_lock);
+    *(block_header *)block = (block_header){bytes, mapped, account};
     atomic_fetch_add(&allocations, 1);
     uint64_t live = atomic_fetch_add(&live_bytes, bytes) + bytes;
     uint64_t peak = atomic_load(&peak_bytes);
@@ -33,10 +77,23 @@ void memory_free(void *pointer) {
     if (pointer == NULL)
         return;
     char *block = (char *)pointer - HEADER;
-    size_t bytes;
-    memcpy(&bytes, block, sizeof bytes);
-    atomic_fetch_sub(&live_bytes, bytes);
-    free(block);
+    const block_header header = *(block_header *)block;
+    atomic_fetch_sub(&live_bytes, header.bytes);
+    pthread_mutex_lock(&account_lock);
+    accounts[header.account].live_bytes -= header.bytes;
+    pthread_mutex_unlock(&account_lock);
+    if (header.mapped > 0)
+        munmap(block, header.mapped);
+    else
+        free(block);
+}
+
+int memory_read_accounts(memory_account *out, int capacity) {
+    pthread_mutex_lock(&account_lock);
+    const int count = account_count < capacity ? account_count : capacity;
+    memcpy(out, accounts, sizeof *out * (size_t)count);
+    pthread_mutex_unlock(&account_lock);
+    return count;
 }
 
 memory_counters memory_read_counters(void) {

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Zeroed, 64-byte aligned. `what` names the purpose in the error ("temporal key cache"). Free with
+// Zeroed, 64-byte aligned; a large block becomes resident as it is touched. `what` names the purpose in the error ("temporal key cache"). Free with
 // memory_free.
 status memory_allocate(void **out, size_t bytes, const char *what);
 void memory_free(void *pointer); // NULL is allowed
@@ -18,6 +18,13 @@ typedef struct memory_counters {
     uint64_t peak_bytes;
 } memory_counters;
 memory_counters memory_read_counters(void);
+
+// Live bytes by purpose, under the names that memory_allocate was given (cut to fit).
+typedef struct memory_account {
+    char what[48];
+    uint64_t live_bytes;
+} memory_account;
+int memory_read_accounts(memory_account *out, int capacity); // in order of first use; returns how many
 
 // Resident set size of this process now and its peak, in bytes, from /proc/self/status; 0 where unknown.
 size_t memory_resident_bytes(void);

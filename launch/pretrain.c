@@ -5,6 +5,7 @@
 #include "kernels/memory.h"
 #include "kernels/philox.h"
 #include "launch/conditioner.h"
+#include "launch/plan.h"
 #include "launch/progress.h"
 #include "launch/run_folder.h"
 #include "launch/stage.h"
@@ -40,6 +41,7 @@ typedef struct pretrain {
     double unigram[LEVELS_MAX];
     run_folder run;
     int64_t step;
+    plan plan; // of this rank's memory
 } pretrain;
 
 // Rows that other ranks filled arrive as sums with zeros, which is exact, so that every rank can add all rows
@@ -269,11 +271,16 @@ static status prepare(pretrain *p) {
                     config->data.tokens, format->frames);
     TRY(model_policy_config(&p->shape, config, format));
     p->levels = p->shape.temporal.levels;
+    const int64_t rows = (int64_t)p->slot_batch * p->frames * p->levels;
+    if (rows > INT32_MAX)
+        return FAIL("a gradient slot of pretrain.batch / pretrain.gradient_slots = %d clips of %d frames has "
+                    "%lld tokens, at most %d are possible; use more slots or fewer frames",
+                    p->slot_batch, p->frames, (long long)rows, INT32_MAX);
+    plan_begin(&p->plan);
     TRY(clip_order_create(&p->training, p->corpus, false, (uint64_t)config->seed, config->data.tokens));
     TRY(clip_order_create(&p->held_out, p->corpus, true, (uint64_t)config->seed, config->data.tokens));
     TRY(policy_create(&p->policy, p->device, &p->shape, true, WEIGHT_F32));
     const parameter_list *list = policy_parameters(p->policy);
-    parameter_list_initialise(list, (uint64_t)config->seed, policy_values(p->policy));
     TRY(policy_pass_create(&p->pass, p->policy, p->slot_batch, p->frames, true));
     const optimizer_config adamw = {.beta1 = (float)config->pretrain.beta1,
                                     .beta2 = (float)config->pretrain.beta2,
@@ -293,7 +300,6 @@ static status prepare(pretrain *p) {
     TRY(memory_allocate((void **)&p->scratch, sizeof(uint16_t) * (size_t)format->frames * format->levels,
                         "clip"));
     TRY(memory_allocate((void **)&p->sums, sizeof(double) * p->sums_rows * levels, "statistics"));
-    TRY(measure_unigram(p));
     return STATUS_OK;
 }
 
@@ -481,6 +487,10 @@ static status run(pretrain *p) {
         ranks[i] = i;
     TRY_GOTO(result, world_agree(p->world, group_create(&p->group, p->world, ranks, world_size(p->world))),
              done);
+    TRY_GOTO(result, plan_check(&p->plan, p->world, 0, "pretrain"), done);
+    parameter_list_initialise(policy_parameters(p->policy), (uint64_t)p->config->seed,
+                              policy_values(p->policy));
+    TRY_GOTO(result, world_agree(p->world, measure_unigram(p)), done);
     TRY_GOTO(result, world_agree(p->world, make_prefixes(p)), done);
     TRY_GOTO(result, run_folder_open(&p->run, p->world, p->config->data.base, 0, &resume), done);
     if (resume != NULL)

@@ -76,6 +76,13 @@ static status create_groups(train *t) {
     return result;
 }
 
+static status create_older(train *t) {
+    if (t->config->train.lag == 0 || world_rank(t->world) != roles_rank(&t->layout, ROLE_LEARNER, 0))
+        return STATUS_OK;
+    return memory_allocate((void **)&t->older, sizeof(float) * (size_t)t->config->train.lag * t->parameters,
+                           "older weights");
+}
+
 static status read_format(train *t) {
     corpus *corpus;
     TRY(corpus_open(&corpus, t->config->data.tokens, SHARD_TOKENS));
@@ -107,6 +114,7 @@ static status prepare(train *t) {
     TRY(memory_allocate((void **)&t->routes, sizeof *t->routes * (size_t)t->layout.ranks, "routes"));
     TRY(device_create(&t->device, world_threads(t->world)));
     TRY(read_format(t));
+    plan_begin(&t->plan);
     TRY(conditioner_load(&t->conditioner, t->device, config->data.embedding, CONDITIONER_BATCH));
     TRY(conditioner_check_format(t->conditioner, &t->format));
     const embedding_config *embedding = embedding_get_config(t->conditioner->embedding);
@@ -120,6 +128,14 @@ static status prepare(train *t) {
             "train.frames is %d, but the reward hears segments of %d frames; raise it or train an embedding "
             "with fewer embedding.frames",
             config->train.frames, embedding->music.positions);
+    const int64_t rows = (int64_t)(config->train.batch / config->train.gradient_slots) *
+                         config->train.frames * t->shape.temporal.levels;
+    if (rows > INT32_MAX)
+        return FAIL(
+            "a gradient slot of train.batch / train.gradient_slots = %d rollouts of %d frames has %lld "
+            "tokens, at most %d are possible; use more slots or fewer frames",
+            config->train.batch / config->train.gradient_slots, config->train.frames, (long long)rows,
+            INT32_MAX);
     t->embedding_width = embedding->output;
     t->reward_width = config->train.rewards.count + t->embedding_width;
     for (int i = 0; i < REWARDS_MAX; i++)
@@ -464,6 +480,9 @@ static status write_metrics(train *t, const batch_rewards *rewards, const step_r
     metrics_add(m, "seconds/save", t->save_seconds);
     metrics_add(m, "peak_host_bytes", (double)memory_resident_peak_bytes());
     metrics_add(m, "peak_device_bytes", (double)memory_read_counters().peak_bytes);
+    metrics_add(m, "planned_bytes", (double)t->plan.bytes);
+    metrics_add(m, "resident_before_bytes", (double)t->plan.resident_before);
+    metrics_add(m, "allocations", (double)memory_read_counters().allocations);
     metrics_add(m, "skipped_updates", (double)t->skipped_updates);
     if (held_out->done) {
         metrics_add(m, "eval/reward", held_out->reward);
@@ -643,15 +662,13 @@ static status run(train *t) {
     TRY_GOTO(result, world_agree(t->world, prepare(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_mailboxes(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_groups(t)), done);
+    TRY_GOTO(result, world_agree(t->world, create_older(t)), done);
+    TRY_GOTO(result, plan_check(&t->plan, t->world, roles_rank(&t->layout, ROLE_LEARNER, 0), "train"), done);
     TRY_GOTO(result,
              run_folder_open(&t->run, t->world, t->config->folder, roles_rank(&t->layout, ROLE_LEARNER, 0),
                              &resume),
              done);
     result = load_base(t);
-    if (result == STATUS_OK && t->run.writes && t->config->train.lag > 0)
-        result =
-            memory_allocate((void **)&t->older, sizeof(float) * (size_t)t->config->train.lag * t->parameters,
-                            "older weights");
     if (result == STATUS_OK && resume != NULL)
         result = resume_state(t, resume);
     if (result == STATUS_OK)

@@ -8,6 +8,7 @@
 #include "comm/weights.h"
 #include "core/learner.h"
 #include "launch/conditioner.h"
+#include "launch/plan.h"
 #include "launch/roles.h"
 #include "launch/run_folder.h"
 #include "launch/stage.h"
@@ -98,6 +99,7 @@ typedef struct train {
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
     int64_t skipped_updates;
+    plan plan;           // of this rank's memory
     double save_seconds; // that the last checkpoint took
 } train;
 

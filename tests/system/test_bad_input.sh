@@ -48,6 +48,11 @@ refused 1 "model.temporal.width / model.temporal.heads is 33 / 2" "impossible wi
 refused 1 "does not divide train.batch = 12" "impossible batch" "${train[@]}" train.batch=12
 refused 1 "missing.yaml" "missing run file" train missing.yaml
 
+refused 1 "MiB are available; use fewer ranks there, a smaller batch" "too little memory" \
+    "${train[@]}" train.batch=16384 train.frames=1000
+refused 1 "tokens, at most 2147483647 are possible; use more slots" "a batch beyond counting" \
+    "${train[@]}" train.batch=65536 train.frames=60000
+
 refused 1 "cannot open corpus nowhere" "missing tokens" "${train[@]}" data.tokens=nowhere
 mkdir empty
 refused 1 "no shards (*.h5) in empty; make some with" "empty corpus" "${train[@]}" data.tokens=empty

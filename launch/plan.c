@@ -1,0 +1,148 @@
+#include "launch/plan.h"
+
+#include "comm/group.h"
+#include "kernels/memory.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PURPOSES_MAX = 256, PURPOSES_SHOWN = 8 };
+static const double mebibyte = 1048576.0;
+
+void plan_begin(plan *p) {
+    *p = (plan){.resident_before = memory_resident_bytes(), .live_before = memory_read_counters().live_bytes};
+}
+
+// The first number of a file, UINT64_MAX if there is none ("max").
+static uint64_t number_in(const char *path) {
+    unsigned long long value;
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return UINT64_MAX;
+    const int found = fscanf(file, "%llu", &value);
+    fclose(file);
+    return found == 1 ? value : UINT64_MAX;
+}
+
+static uint64_t host_available(void) {
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (file == NULL)
+        return UINT64_MAX;
+    char line[256];
+    unsigned long long kilobytes = 0;
+    while (fgets(line, sizeof line, file) != NULL && sscanf(line, "MemAvailable: %llu", &kilobytes) != 1) {
+    }
+    fclose(file);
+    return kilobytes > 0 ? kilobytes * 1024 : UINT64_MAX;
+}
+
+// What is left of a limit: pages that only cache files do not count as used.
+static uint64_t left_in(const char *folder, const char *limit_name, const char *used_name,
+                        const char *cache_key) {
+    char path[PATH_MAX + 64], line[256];
+    snprintf(path, sizeof path, "%s/%s", folder, limit_name);
+    const uint64_t limit = number_in(path);
+    snprintf(path, sizeof path, "%s/%s", folder, used_name);
+    uint64_t used = number_in(path);
+    if (limit == UINT64_MAX || used == UINT64_MAX)
+        return UINT64_MAX;
+    snprintf(path, sizeof path, "%s/memory.stat", folder);
+    FILE *file = fopen(path, "r");
+    const size_t length = strlen(cache_key);
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, cache_key, length) == 0 && line[length] == ' ') {
+            const uint64_t cache = strtoull(line + length, NULL, 10);
+            used -= cache < used ? cache : used;
+        }
+    if (file != NULL)
+        fclose(file);
+    return limit > used ? limit - used : 0;
+}
+
+// Of the process' control group and those above it, version 2 or 1.
+static uint64_t group_available(void) {
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    uint64_t least = UINT64_MAX;
+    char line[PATH_MAX / 2], folder[PATH_MAX];
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        const bool second = strncmp(line, "0::", 3) == 0;
+        char *path = second ? line + 3 : strstr(line, ":memory:");
+        if (path == NULL)
+            continue;
+        path += second ? 0 : strlen(":memory:");
+        for (;;) {
+            snprintf(folder, sizeof folder, "/sys/fs/cgroup%s%s", second ? "" : "/memory", path);
+            const uint64_t left = second ? left_in(folder, "memory.max", "memory.current", "inactive_file")
+                                         : left_in(folder, "memory.limit_in_bytes", "memory.usage_in_bytes",
+                                                   "total_inactive_file");
+            least = left < least ? left : least;
+            char *end = strrchr(path, '/');
+            if (end == NULL)
+                break;
+            *end = '\0';
+        }
+    }
+    if (file != NULL)
+        fclose(file);
+    return least;
+}
+
+uint64_t plan_available_bytes(void) {
+    const uint64_t host = host_available(), group = group_available();
+    return group < host ? group : host;
+}
+
+static int by_size(const void *a, const void *b) {
+    const uint64_t first = ((const memory_account *)a)->live_bytes,
+                   second = ((const memory_account *)b)->live_bytes;
+    return first > second ? -1 : first < second;
+}
+
+static void print(const plan *p, const char *title, uint64_t host_bytes, int host_ranks, uint64_t available) {
+    memory_account accounts[PURPOSES_MAX];
+    const int count = memory_read_accounts(accounts, PURPOSES_MAX);
+    qsort(accounts, (size_t)count, sizeof accounts[0], by_size);
+    printf("%s: memory: %.1f MiB for this rank, %.1f MiB for the %d of this host, %.0f MiB are available\n",
+           title, (double)p->bytes / mebibyte, (double)host_bytes / mebibyte, host_ranks,
+           (double)available / mebibyte);
+    printf("%s: memory:", title);
+    for (int i = 0; i < count && i < PURPOSES_SHOWN; i++)
+        printf("%s %s %.1f", i > 0 ? "," : "", accounts[i].what, (double)accounts[i].live_bytes / mebibyte);
+    printf(" MiB\n");
+}
+
+status plan_check(plan *p, world *world, int speaker, const char *title) {
+    const int ranks = world_size(world);
+    group *everyone = NULL;
+    int *list = NULL;
+    uint64_t *needs = NULL; // [ranks]
+    p->bytes = memory_read_counters().live_bytes - p->live_before;
+    const uint64_t available = plan_available_bytes();
+    status result;
+    TRY_GOTO(result, memory_allocate((void **)&list, sizeof *list * (size_t)ranks, "rank list"), done);
+    TRY_GOTO(result, memory_allocate((void **)&needs, sizeof *needs * (size_t)ranks, "plan"), done);
+    for (int i = 0; i < ranks; i++)
+        list[i] = i;
+    TRY_GOTO(result, group_create(&everyone, world, list, ranks), done);
+    TRY_GOTO(result, group_all_gather(everyone, &p->bytes, sizeof p->bytes, needs), done);
+    uint64_t together = 0;
+    for (int i = 0; i < ranks; i++)
+        if (strcmp(world_host_of(world, i), world_host(world)) == 0)
+            together += needs[i];
+    if (world_rank(world) == speaker)
+        print(p, title, together, world_local_size(world), available);
+    if (together > available)
+        result =
+            FAIL("the run needs %.1f MiB on %s (%d ranks, this one %.1f MiB), %.1f MiB are available; use "
+                 "fewer ranks there, a smaller batch, fewer frames or a smaller model",
+                 (double)together / mebibyte, world_host(world), world_local_size(world),
+                 (double)p->bytes / mebibyte, (double)available / mebibyte);
+done:
+    group_destroy(everyone);
+    memory_free(needs);
+    memory_free(list);
+    return world_agree(world, result);
+}

@@ -1,0 +1,25 @@
+// The memory that a run will need, told before it becomes resident. A run creates all its buffers first: they
+// are reserved, but not yet touched, so that their sum is the plan, exact by construction.
+#pragma once
+
+#include "comm/world.h"
+
+#include <stdint.h>
+
+typedef struct plan {
+    uint64_t resident_before; // bytes of this process when planning began
+    uint64_t live_before;     // bytes that our code held then
+    uint64_t bytes;           // planned for this rank: what it reserved since
+} plan;
+
+// Before the buffers are created.
+void plan_begin(plan *plan);
+
+// After they were created and before they are used (collective over the world): rank `speaker` prints what is
+// needed, by purpose. Fails with the numbers if the ranks of a host together need more than the host, or the
+// control group, has left.
+status plan_check(plan *plan, world *world, int speaker, const char *title);
+
+// Bytes that this process may still take: MemAvailable, or less if its control group allows less. UINT64_MAX
+// if neither is known.
+uint64_t plan_available_bytes(void);
