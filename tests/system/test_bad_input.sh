@@ -51,7 +51,7 @@ refused 1 "missing.yaml" "missing run file" train missing.yaml
 refused 1 "MiB are available; use fewer ranks there, a smaller batch" "too little memory" \
     "${train[@]}" train.batch=16384 train.frames=1000
 refused 1 "tokens, at most 2147483647 are possible; use more slots" "a batch beyond counting" \
-    "${train[@]}" train.batch=65536 train.frames=60000
+    "${train[@]}" train.batch=65536 train.frames=60000 train.gradient_slots=4
 
 refused 1 "cannot open corpus nowhere" "missing tokens" "${train[@]}" data.tokens=nowhere
 mkdir empty
