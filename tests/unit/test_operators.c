@@ -1,0 +1,370 @@
+// The CPU operators of both instruction sets against plain loops in double.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "kernels/cpu/device_cpu.h"
+#include "kernels/memory.h"
+#include "kernels/operators.h"
+#include "kernels/philox.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { WIDTHS = 4, WIDTH_MAX = 400, CODEBOOK = 48 };
+static const size_t widths[WIDTHS] = {16, 48, 176, 400};
+static const size_t counts[] = {1, 7, 16, 37, 399}; // of the functions that take any number
+
+static const vector_operators *tables[2];
+static int table_count;
+static philox_stream numbers = {.key = 21};
+
+static float any(void) {
+    return 4.0f * philox_next_uniform(&numbers) - 2.0f;
+}
+
+static void fill(float *x, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        x[i] = any();
+}
+
+static void close_to(double found, double wanted, double tolerance) {
+    if (!(fabs(found - wanted) <= tolerance * (1.0 + fabs(wanted))))
+        fail_msg("%.9g, wanted is %.9g", found, wanted);
+}
+
+static device *device_with(const vector_operators *table, int threads) {
+    device *d;
+    if (device_create(&d, threads) != STATUS_OK)
+        fail_msg("%s", status_message());
+    d->vector = table;
+    return d;
+}
+
+static void test_elementwise(void **state) {
+    (void)state;
+    float x[WIDTH_MAX], y[WIDTH_MAX], out[WIDTH_MAX];
+    uint16_t rounded[WIDTH_MAX];
+    for (int t = 0; t < table_count; t++)
+        for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+            const vector_operators *v = tables[t];
+            const size_t n = counts[c];
+            double squares = 0.0;
+            fill(x, WIDTH_MAX);
+            fill(y, WIDTH_MAX);
+            memcpy(out, y, sizeof out);
+            v->add(n, x, out);
+            for (size_t i = 0; i < WIDTH_MAX; i++)
+                assert_true(out[i] == (i < n ? x[i] + y[i] : y[i]));
+            memcpy(out, y, sizeof out);
+            v->multiply_add_to(n, 0.3f, x, out);
+            for (size_t i = 0; i < n; i++)
+                close_to(out[i], (double)y[i] + 0.3 * (double)x[i], 1e-6);
+            memcpy(out, y, sizeof out);
+            v->scale(n, 0.3f, out);
+            for (size_t i = 0; i < n; i++) {
+                assert_true(out[i] == 0.3f * y[i]);
+                squares += (double)x[i] * (double)x[i];
+            }
+            close_to(v->sum_squares(n, x), squares, 1e-12);
+            v->round_to_bf16(n, x, rounded);
+            for (size_t i = 0; i < n; i++) {
+                const uint32_t bits = (uint32_t)rounded[i] << 16;
+                float back;
+                memcpy(&back, &bits, sizeof back);
+                assert_true(fabsf(back - x[i]) <= 0x1p-8f * fabsf(x[i]));
+            }
+            assert_true(v->all_finite(n, x));
+            x[n - 1] = n % 2 != 0 ? NAN : INFINITY;
+            assert_false(v->all_finite(n, x));
+            assert_true(v->all_finite(n - 1, x));
+        }
+}
+
+static void test_adamw(void **state) {
+    (void)state;
+    const adamw_terms terms = {1e-2f, 0.9f, 0.99f, 1e-8f, 0.1f, 1.0f / 0.271f, 1.0f / 0.0297f, 0.5f};
+    float gradient[37], parameter[37], first[37], second[37];
+    for (int t = 0; t < table_count; t++) {
+        double wanted[37];
+        fill(gradient, 37);
+        fill(parameter, 37);
+        fill(first, 37);
+        for (int i = 0; i < 37; i++) {
+            second[i] = philox_next_uniform(&numbers);
+            const double g = (double)gradient[i] * 0.5, m = 0.9 * (double)first[i] + 0.1 * g,
+                         s = 0.99 * (double)second[i] + 0.01 * g * g;
+            wanted[i] = (double)parameter[i] -
+                        1e-2 * (m / 0.271 / (sqrt(s / 0.0297) + 1e-8) + 0.1 * (double)parameter[i]);
+        }
+        tables[t]->adamw(37, &terms, gradient, parameter, first, second);
+        for (int i = 0; i < 37; i++)
+            close_to(parameter[i], wanted[i], 1e-6);
+    }
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    float x[WIDTH_MAX], gain[WIDTH_MAX], dy[WIDTH_MAX], out[WIDTH_MAX], dx[WIDTH_MAX], du[WIDTH_MAX];
+    for (int t = 0; t < table_count; t++)
+        for (int w = 0; w < WIDTHS; w++) {
+            const vector_operators *v = tables[t];
+            const size_t n = widths[w];
+            double sum = 0.0, squares = 0.0, shared = 0.0;
+            fill(x, n);
+            fill(gain, n);
+            fill(dy, n);
+            for (size_t i = 0; i < n; i++) {
+                sum += (double)x[i] * (double)gain[i];
+                squares += (double)x[i] * (double)x[i];
+                shared += (double)x[i] * (double)gain[i] * (double)dy[i];
+            }
+            close_to(v->dot(n, x, gain), sum, 1e-5);
+            const double inverse = 1.0 / sqrt(squares / (double)n + 1e-5);
+            const float found = v->rms_norm(n, x, gain, 1e-5f, out);
+            close_to(found, inverse, 1e-6);
+            memset(dx, 0, sizeof dx);
+            v->rms_norm_backward(n, x, gain, found, dy, dx);
+            for (size_t i = 0; i < n; i++) {
+                close_to(out[i], (double)x[i] * inverse * (double)gain[i], 2e-6);
+                close_to(dx[i],
+                         (double)gain[i] * (double)dy[i] * inverse -
+                             (double)x[i] * shared / (double)n * inverse * inverse * inverse,
+                         5e-6);
+            }
+            v->swiglu(n, x, gain, out);
+            v->swiglu_backward(n, x, gain, dy, dx, du);
+            for (size_t i = 0; i < n; i++) {
+                const double g = x[i], u = gain[i], d = dy[i], s = 1.0 / (1.0 + exp(-g));
+                close_to(out[i], g * s * u, 2e-6);
+                close_to(du[i], d * g * s, 2e-6);
+                close_to(dx[i], d * u * s * (1.0 + g * (1.0 - s)), 5e-6);
+            }
+        }
+}
+
+enum {
+    BATCH = 2,
+    SEQUENCE = 21,
+    HEADS = 2,
+    HEAD = 16,
+    MODEL = HEADS * HEAD,
+    QKV = BATCH * SEQUENCE * 3 * MODEL
+};
+
+// The whole of op_attention in double, from unrotated inputs.
+static void attend_plain(const double *qkv, bool causal, const int32_t *lengths, double *out) {
+    static double rotated[QKV];
+    memcpy(rotated, qkv, sizeof rotated);
+    for (int row = 0; row < BATCH * SEQUENCE; row++)
+        for (int part = 0; part < 2 * HEADS; part++)
+            for (int i = 0; i < HEAD / 2; i++) {
+                double *x = rotated + row * 3 * MODEL + part * HEAD + i, a = x[0], b = x[HEAD / 2];
+                const double angle = row % SEQUENCE * pow(10000.0, -2.0 * i / HEAD);
+                x[0] = a * cos(angle) - b * sin(angle);
+                x[HEAD / 2] = b * cos(angle) + a * sin(angle);
+            }
+    for (int b = 0; b < BATCH; b++)
+        for (int h = 0; h < HEADS; h++)
+            for (int r = 0; r < SEQUENCE; r++) {
+                const int keys = causal ? r + 1 : lengths != NULL ? lengths[b] : SEQUENCE;
+                const double *q = rotated + (b * SEQUENCE + r) * 3 * MODEL + h * HEAD;
+                double weight[SEQUENCE], sum = 0.0, *to = out + (b * SEQUENCE + r) * MODEL + h * HEAD;
+                memset(to, 0, sizeof(double) * HEAD);
+                for (int k = 0; k < keys; k++) {
+                    const double *key = rotated + (b * SEQUENCE + k) * 3 * MODEL + MODEL + h * HEAD;
+                    double score = 0.0;
+                    for (int i = 0; i < HEAD; i++)
+                        score += q[i] * key[i];
+                    sum += weight[k] = exp(score / sqrt(HEAD));
+                }
+                for (int k = 0; k < keys; k++)
+                    for (int i = 0; i < HEAD; i++)
+                        to[i] +=
+                            weight[k] / sum * qkv[(b * SEQUENCE + k) * 3 * MODEL + 2 * MODEL + h * HEAD + i];
+            }
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    static float qkv[QKV], out[QKV / 3], dout[QKV / 3], dqkv[QKV], log_sum[BATCH * HEADS * SEQUENCE];
+    static double plain[QKV], wanted[QKV / 3], direction[QKV];
+    const int32_t lengths[BATCH] = {5, 18};
+    for (int t = 0; t < table_count; t++)
+        for (int kind = 0; kind < 3; kind++) { // causal, all keys, some keys
+            device *d = device_with(tables[t], 1 + kind % 2);
+            float cosine[SEQUENCE * HEAD / 2], sine[SEQUENCE * HEAD / 2], *scratch;
+            op_rotary_table(d, SEQUENCE, HEAD, cosine, sine);
+            const attention_shape shape = {
+                BATCH, SEQUENCE, HEADS, HEAD, kind == 0, kind == 2 ? lengths : NULL, cosine, sine};
+            if (memory_allocate((void **)&scratch, sizeof(float) * attention_scratch_floats(d, &shape),
+                                "scratch") != STATUS_OK)
+                fail_msg("%s", status_message());
+            fill(qkv, QKV);
+            fill(dout, QKV / 3);
+            for (int i = 0; i < QKV; i++)
+                plain[i] = qkv[i];
+            attend_plain(plain, shape.causal, shape.lengths, wanted);
+            op_attention(d, &shape, qkv, out, log_sum, scratch);
+            for (int row = 0; row < BATCH * SEQUENCE; row++)
+                for (int i = 0; i < MODEL; i++)
+                    if (kind != 2 || row % SEQUENCE < lengths[row / SEQUENCE])
+                        close_to(out[row * MODEL + i], wanted[row * MODEL + i], 5e-6);
+            if (kind == 2)
+                for (int i = 0; i < QKV / 3; i++)
+                    if (i / MODEL % SEQUENCE >= lengths[i / MODEL / SEQUENCE])
+                        dout[i] = 0.0f; // rows that do not exist have no gradient
+            op_attention_backward(d, &shape, qkv, out, log_sum, dout, dqkv, scratch);
+            for (int probe = 0; probe < 12; probe++) { // along random directions, against central differences
+                const double step = 1e-5;
+                double along = 0.0, change = 0.0;
+                for (int i = 0; i < QKV; i++) {
+                    direction[i] = probe == 0 ? (double)dqkv[i] / 20.0 : (double)any();
+                    along += direction[i] * (double)dqkv[i];
+                }
+                for (int side = -1; side <= 1; side += 2) {
+                    static double moved[QKV];
+                    for (int i = 0; i < QKV; i++)
+                        moved[i] = plain[i] + side * step * direction[i];
+                    attend_plain(moved, shape.causal, shape.lengths, wanted);
+                    for (int i = 0; i < QKV / 3; i++)
+                        change += side * wanted[i] * (double)dout[i] / (2.0 * step);
+                }
+                close_to(along, change, 1e-4);
+            }
+            memory_free(scratch);
+            device_destroy(d);
+        }
+}
+
+static void softmax_plain(const float *logits, double temperature, double *log_p) {
+    double top = -INFINITY, sum = 0.0;
+    for (int k = 0; k < CODEBOOK; k++)
+        top = fmax(top, (double)logits[k] / temperature);
+    for (int k = 0; k < CODEBOOK; k++)
+        sum += exp((double)logits[k] / temperature - top);
+    for (int k = 0; k < CODEBOOK; k++)
+        log_p[k] = (double)logits[k] / temperature - top - log(sum);
+}
+
+static void test_policy_loss(void **state) {
+    (void)state;
+    enum { ROWS = 5 };
+    const policy_loss_terms terms = {0.8f, 0.7f, 0.3f, 0.05f};
+    float logits[ROWS * CODEBOOK], reference[ROWS * CODEBOOK], gradient[ROWS * CODEBOOK], advantages[ROWS];
+    float log_p[ROWS], repeated[ROWS], entropies[ROWS], kls[ROWS], losses[ROWS];
+    int32_t actions[ROWS];
+    for (int t = 0; t < table_count; t++) {
+        device *d = device_with(tables[t], 2);
+        float *scratch;
+        if (memory_allocate((void **)&scratch, sizeof(float) * policy_loss_scratch_floats(d, CODEBOOK),
+                            "scratch") != STATUS_OK)
+            fail_msg("%s", status_message());
+        fill(logits, ROWS * CODEBOOK);
+        fill(reference, ROWS * CODEBOOK);
+        fill(advantages, ROWS);
+        logits[7] = 60.0f; // a row that is nearly certain
+        for (int r = 0; r < ROWS; r++)
+            actions[r] = (int32_t)philox_next_below(&numbers, CODEBOOK);
+        memcpy(gradient, logits, sizeof gradient);
+        op_log_probability(d, ROWS, CODEBOOK, logits, 0.8f, actions, repeated);
+        op_policy_loss(d, ROWS, CODEBOOK, gradient, reference, actions, advantages, &terms, log_p, entropies,
+                       kls, scratch);
+        assert_memory_equal(log_p, repeated, sizeof log_p); // scoring by either way: the same bits
+        for (int r = 0; r < ROWS; r++) {
+            double p[CODEBOOK], q[CODEBOOK], entropy = 0.0, kl = 0.0;
+            softmax_plain(logits + r * CODEBOOK, 0.8, p);
+            softmax_plain(reference + r * CODEBOOK, 0.8, q);
+            for (int k = 0; k < CODEBOOK; k++) {
+                entropy -= exp(p[k]) * p[k];
+                kl += exp(p[k]) * (p[k] - q[k]);
+            }
+            close_to(log_p[r], p[actions[r]], 2e-6);
+            close_to(entropies[r], entropy, 5e-6);
+            close_to(kls[r], kl, 5e-6);
+            for (int k = 0; k < CODEBOOK; k++) {
+                const double share = exp(p[k]);
+                const double wanted = (-0.7 * (double)advantages[r] * ((k == actions[r]) - share) +
+                                       0.3 * share * (p[k] - q[k] - kl) + 0.05 * share * (p[k] + entropy)) /
+                                      0.8;
+                close_to(gradient[r * CODEBOOK + k], wanted, 5e-6);
+            }
+        }
+        memcpy(gradient, logits, sizeof gradient);
+        op_cross_entropy(d, ROWS, CODEBOOK, gradient, actions, 0.0f, losses);
+        assert_memory_equal(gradient, logits, sizeof gradient);
+        op_cross_entropy(d, ROWS, CODEBOOK, gradient, actions, 0.25f, losses);
+        for (int r = 0; r < ROWS; r++) {
+            double p[CODEBOOK];
+            softmax_plain(logits + r * CODEBOOK, 1.0, p);
+            close_to(losses[r], -p[actions[r]], 2e-6);
+            for (int k = 0; k < CODEBOOK; k++)
+                close_to(gradient[r * CODEBOOK + k], 0.25 * (exp(p[k]) - (k == actions[r])), 2e-6);
+        }
+        memory_free(scratch);
+        device_destroy(d);
+    }
+}
+
+// 40 000 draws against their distribution: chi-square with 47 degrees of freedom has its 99.9 % point
+// at 82.7. The seed is fixed, so the test cannot fail by chance later on.
+static void test_sampling(void **state) {
+    (void)state;
+    enum { DRAWS = 40000 };
+    static float logits[DRAWS * CODEBOOK], scratch[DRAWS * CODEBOOK], log_p[DRAWS], scored[DRAWS];
+    static int32_t tokens[DRAWS];
+    static uint32_t samples[DRAWS];
+    double p[CODEBOOK];
+    float one[CODEBOOK];
+    fill(one, CODEBOOK);
+    one[11] = -INFINITY; // never drawn
+    softmax_plain(one, 0.9, p);
+    for (uint32_t i = 0; i < DRAWS; i++) {
+        memcpy(logits + i * CODEBOOK, one, sizeof one);
+        samples[i] = i;
+    }
+    for (int t = 0; t < table_count; t++) {
+        device *d = device_with(tables[t], 2);
+        const sample_position position = {.seed = 5, .step = 3, .frame = 7, .level = 1, .samples = samples};
+        op_sample(d, DRAWS, CODEBOOK, logits, 0.9f, &position, tokens, log_p, scratch);
+        op_log_probability(d, DRAWS, CODEBOOK, logits, 0.9f, tokens, scored);
+        assert_memory_equal(log_p, scored, sizeof log_p);
+        int seen[CODEBOOK] = {0};
+        for (int i = 0; i < DRAWS; i++)
+            seen[tokens[i]]++;
+        assert_int_equal(seen[11], 0);
+        double chi = 0.0;
+        for (int k = 0; k < CODEBOOK; k++)
+            if (k != 11)
+                chi += (seen[k] - DRAWS * exp(p[k])) * (seen[k] - DRAWS * exp(p[k])) / (DRAWS * exp(p[k]));
+        if (!(chi < 81.4))
+            fail_msg("chi-square %.1f with %d degrees of freedom", chi, CODEBOOK - 2);
+        // A draw depends on its own position alone: alone in a batch, it is the same.
+        for (uint32_t i = 0; i < 20; i++) {
+            int32_t token;
+            float value;
+            const sample_position alone = {
+                .seed = 5, .step = 3, .frame = 7, .level = 1, .samples = &samples[i * 977]};
+            op_sample(d, 1, CODEBOOK, one, 0.9f, &alone, &token, &value, scratch);
+            assert_int_equal(token, tokens[i * 977]);
+            assert_memory_equal(&value, &log_p[i * 977], sizeof value);
+        }
+        device_destroy(d);
+    }
+}
+
+int main(void) {
+    tables[table_count++] = &vector_operators_avx2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        tables[table_count++] = &vector_operators_avx512;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_rows),        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_policy_loss), cmocka_unit_test(test_sampling),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
