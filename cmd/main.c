@@ -9,15 +9,15 @@
 #include <unistd.h>
 
 static const command_entry commands[] = {
-    {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
-    {"codec", cmd_codec, "audio <-> tokens"},
     {"corpus", cmd_corpus, "captioned music -> shards"},
+    {"codec", cmd_codec, "audio <-> tokens"},
+    {"embed", cmd_embed, "joint embedding of captions and music"},
+    {"pretrain", cmd_pretrain, "the base model"},
+    {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
     {"generate", cmd_generate, "caption -> WAV"},
     {"evaluate", cmd_evaluate, "base against finetuned model, side by side"},
-    {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
-    {"pretrain", cmd_pretrain, "the base model"},
-    {"embed", cmd_embed, "joint embedding of captions and music"},
     {"report", cmd_report, "one HTML page: curves, tables, clips to hear"},
+    {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
     {"bench", cmd_bench, "speed of every stage, with its formula"},
     {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
 };
