@@ -26,7 +26,7 @@ typedef struct contestant {
     float *music;     // [captions, embedding]
     double mean, diversity;
     int clipped, silent, stuck; // clips that fail a sound check
-    double shortest_rms;
+    double lowest_rms;
 } contestant;
 
 typedef struct evaluation {
@@ -64,7 +64,7 @@ static status check_sound(evaluation *e, contestant *model) {
     float *audio;
     TRY(memory_allocate((void **)&audio, sizeof(float) * BATCH * samples, "decoded clips"));
     status result = STATUS_OK;
-    model->shortest_rms = INFINITY;
+    model->lowest_rms = INFINITY;
     for (size_t first = 0; first < e->captions && result == STATUS_OK; first += BATCH) {
         const size_t size = e->captions - first < BATCH ? e->captions - first : BATCH;
         result = generator_decode(g, model->tokens + first * clip, size, CODEC_ITERATIONS_MEASURE, audio);
@@ -75,7 +75,7 @@ static status check_sound(evaluation *e, contestant *model) {
             model->clipped += check.clipped;
             model->silent += check.silent;
             model->stuck += check.stuck;
-            model->shortest_rms = check.rms < model->shortest_rms ? check.rms : model->shortest_rms;
+            model->lowest_rms = check.rms < model->lowest_rms ? check.rms : model->lowest_rms;
         }
     }
     memory_free(audio);
@@ -106,7 +106,7 @@ static status run_model(evaluation *e, contestant *model, const char *folder) {
 static json_t *model_json(const contestant *model) {
     return json_pack("{s:f,s:f,s:i,s:i,s:i,s:f}", "text_adherence", model->mean, "diversity",
                      model->diversity, "clipped_clips", model->clipped, "silent_clips", model->silent,
-                     "stuck_clips", model->stuck, "lowest_rms", model->shortest_rms);
+                     "stuck_clips", model->stuck, "lowest_rms", model->lowest_rms);
 }
 
 static status write_evaluation(const evaluation *e) {
