@@ -168,29 +168,24 @@ void op_attention_backward(device *d, const attention_shape *shape, const float 
     }
 }
 
-// Writes one position's key and value of one head into its part of the caches.
-static void append_to_cache(int head_dim, int position, const float *key, const float *value, float *keys,
-                            float *values) {
-    float *lane =
-        keys + (size_t)(position / VECTOR_LANES) * VECTOR_LANES * head_dim + position % VECTOR_LANES;
-    for (int i = 0; i < head_dim; i++)
-        lane[i * VECTOR_LANES] = key[i];
-    memcpy(values + (size_t)position * head_dim, value, sizeof(float) * (size_t)head_dim);
+// Writes one position's key and value of one head, behind each other in its row of qkv, into its part of the
+// caches.
+static void append_to_cache(const vector_operators *v, int head_dim, int position, const float *key,
+                            size_t width, float *keys, float *values) {
+    v->append_key(head_dim, position, key, keys);
+    memcpy(values + (size_t)position * head_dim, key + width, sizeof(float) * (size_t)head_dim);
 }
 
 void op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
                              float *key_cache, float *value_cache) {
-    (void)d;
     const int heads = capacity->heads, head_dim = capacity->head_dim;
     const size_t width = (size_t)heads * head_dim, rows = padded(capacity->sequence);
 #pragma omp parallel for schedule(static)
     for (int pair = 0; pair < capacity->batch * heads; pair++) {
-        const float *q =
-            qkv + (size_t)(pair / heads) * positions * 3 * width + (size_t)(pair % heads) * head_dim;
+        const size_t at = (size_t)(pair / heads) * positions * 3 * width + (size_t)(pair % heads) * head_dim;
         for (int position = 0; position < positions; position++)
-            append_to_cache(head_dim, position, q + (size_t)position * 3 * width + width,
-                            q + (size_t)position * 3 * width + 2 * width,
-                            key_cache + (size_t)pair * rows * head_dim,
+            append_to_cache(d->vector, head_dim, position, qkv + at + ((size_t)position * 3 + 1) * width,
+                            width, key_cache + (size_t)pair * rows * head_dim,
                             value_cache + (size_t)pair * rows * head_dim);
     }
 }
@@ -211,7 +206,7 @@ void op_attention_decode(device *d, const attention_shape *capacity, int positio
         v->rotate(head_dim, capacity->cosine + position * half, capacity->sine + position * half, 1.0f, k);
         float *keys = key_cache + (size_t)pair * rows * head_dim,
               *values = value_cache + (size_t)pair * rows * head_dim;
-        append_to_cache(head_dim, position, k, q + 2 * width, keys, values);
+        append_to_cache(v, head_dim, position, k, width, keys, values);
         v->attend(&terms, 1, q, 3 * width, keys, values, (size_t)head_dim,
                   scratch + (size_t)thread_number() * scratch_of_a_thread(capacity),
                   out + (size_t)(pair / heads) * width + (size_t)(pair % heads) * head_dim, width, NULL);

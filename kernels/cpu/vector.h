@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { VECTOR_LANES = 16 }; // of all code paths: AVX2 uses two registers for one vector
+enum { VECTOR_LANES = 16 }; // of the widest code path
 
 // Coefficients of one row of the policy's loss; see policy_row.
 typedef struct policy_row_terms {
@@ -66,9 +66,11 @@ typedef struct vector_operators {
     // is rotated by the angle of `cosine` [head_dim / 2] and `sine`; direction -1 undoes it.
     void (*rotate)(int head_dim, const float *cosine, const float *sine, float direction, float *x);
 
-    // Transposes `rows` rows of head_dim values, `stride` apart, into blocks [rows / 16][head_dim][16]; the
-    // last block is filled with zeros.
+    // Transposes `rows` rows of head_dim values, `stride` apart, into blocks of one register: [rows /
+    // lanes][head_dim] [lanes], which is the layout of packed keys. The last block is filled with zeros.
     void (*pack_lanes)(int head_dim, int rows, const float *x, size_t stride, float *out);
+    // Adds one row to packed keys.
+    void (*append_key)(int head_dim, int position, const float *key, float *keys);
 
     // Softmax attention of `rows` queries of one head. keys: packed by pack_lanes; values: [padded rows,
     // head_dim], value_stride apart; scores: scratch [4, padded keys]; log_sum: [rows] or NULL receives the

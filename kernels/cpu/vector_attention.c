@@ -1,65 +1,69 @@
-// Softmax attention of one head. Keys lie transposed in blocks of sixteen, so that a score is one chain of
-// fused multiply-adds over the head dimension in every lane. A query row's arithmetic is the same whether it
-// comes alone (decoding) or in a tile of four (scoring): a tile only adds blocks whose probabilities are
+// Softmax attention of one head. Keys lie transposed in blocks of one register, so that a score is one chain
+// of fused multiply-adds over the head dimension in every lane. A query row's arithmetic is the same whether
+// it comes alone (decoding) or in a tile of four (scoring): a tile only adds blocks whose probabilities are
 // exactly 0.
 #include "kernels/cpu/vector_functions.h"
 
 enum { TILE = 4 };
 
 void VECTOR_NAME(pack_lanes)(int head_dim, int rows, const float *x, size_t stride, float *out) {
-    for (int block = 0; block * VECTOR_LANES < rows; block++) {
-        float *to = out + (size_t)block * VECTOR_LANES * head_dim;
-        int filled = rows - block * VECTOR_LANES < VECTOR_LANES ? rows - block * VECTOR_LANES : VECTOR_LANES;
-        const float *from = x + (size_t)block * VECTOR_LANES * stride;
-        if (filled < VECTOR_LANES)
-            memset(to, 0, sizeof(float) * VECTOR_LANES * (size_t)head_dim);
+    for (int block = 0; block * LANES < rows; block++) {
+        float *to = out + (size_t)block * LANES * head_dim;
+        int filled = rows - block * LANES < LANES ? rows - block * LANES : LANES;
+        const float *from = x + (size_t)block * LANES * stride;
+        if (filled < LANES)
+            memset(to, 0, sizeof(float) * LANES * (size_t)head_dim);
         for (int lane = 0; lane < filled; lane++)
             for (int d = 0; d < head_dim; d++)
-                to[d * VECTOR_LANES + lane] = from[(size_t)lane * stride + d];
+                to[d * LANES + lane] = from[(size_t)lane * stride + d];
     }
 }
 
-// dots[r][0 .. 16 * group) = queries[r] . keys of `group` blocks, for `rows` queries.
+void VECTOR_NAME(append_key)(int head_dim, int position, const float *key, float *keys) {
+    float *lane = keys + (size_t)(position / LANES) * LANES * head_dim + position % LANES;
+    for (int i = 0; i < head_dim; i++)
+        lane[i * LANES] = key[i];
+}
+
+// dots[r][0 .. LANES * group) = queries[r] . keys of `group` blocks, for `rows` queries.
 INLINE void dot_blocks(int rows, int group, int head_dim, const float *queries, size_t query_stride,
                        const float *keys, float *dots, size_t dots_stride) {
     lanes sum[8];
     for (int i = 0; i < rows * group; i++)
         sum[i] = broadcast(0.0f);
-    const size_t block = (size_t)VECTOR_LANES * head_dim;
+    const size_t block = (size_t)LANES * head_dim;
     for (int d = 0; d < head_dim; d++)
         for (int g = 0; g < group; g++) {
-            lanes key = load(keys + g * block + (size_t)d * VECTOR_LANES);
+            lanes key = load(keys + g * block + (size_t)d * LANES);
             for (int r = 0; r < rows; r++)
                 sum[r * group + g] =
                     multiply_add(broadcast(queries[r * query_stride + d]), key, sum[r * group + g]);
         }
     for (int r = 0; r < rows; r++)
         for (int g = 0; g < group; g++)
-            store(dots + r * dots_stride + g * VECTOR_LANES, sum[r * group + g]);
+            store(dots + r * dots_stride + g * LANES, sum[r * group + g]);
 }
 
 // Several blocks at a time keep independent chains in flight; a score does not depend on how blocks are
 // grouped.
 INLINE void dot_rows(int rows, int head_dim, int blocks, const float *queries, size_t query_stride,
                      const float *keys, float *dots, size_t dots_stride) {
-    const size_t block = (size_t)VECTOR_LANES * head_dim;
+    const size_t block = (size_t)LANES * head_dim;
     int b = 0;
     if (rows == 1) {
         for (; b + 8 <= blocks; b += 8)
-            dot_blocks(rows, 8, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
+            dot_blocks(rows, 8, head_dim, queries, query_stride, keys + b * block, dots + b * LANES,
                        dots_stride);
         if (b + 4 <= blocks) {
-            dot_blocks(rows, 4, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
+            dot_blocks(rows, 4, head_dim, queries, query_stride, keys + b * block, dots + b * LANES,
                        dots_stride);
             b += 4;
         }
     }
     for (; b + 2 <= blocks; b += 2)
-        dot_blocks(rows, 2, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
-                   dots_stride);
+        dot_blocks(rows, 2, head_dim, queries, query_stride, keys + b * block, dots + b * LANES, dots_stride);
     if (b < blocks)
-        dot_blocks(rows, 1, head_dim, queries, query_stride, keys + b * block, dots + b * VECTOR_LANES,
-                   dots_stride);
+        dot_blocks(rows, 1, head_dim, queries, query_stride, keys + b * block, dots + b * LANES, dots_stride);
 }
 
 // out[r][0 .. head_dim) = sum over keys of weights[r][key] * values[key]; four interleaved chains over the
@@ -68,7 +72,7 @@ INLINE void weigh_rows(int rows, int head_dim, int keys, const float *weights, s
                        const float *values, size_t value_stride, const float *factors, float *out,
                        size_t out_stride) {
     const int whole = keys / 4 * 4;
-    for (int d = 0; d < head_dim; d += VECTOR_LANES) {
+    for (int d = 0; d < head_dim; d += LANES) {
         lanes sum[TILE][4];
         for (int r = 0; r < rows; r++)
             for (int g = 0; g < 4; g++)
@@ -92,7 +96,7 @@ INLINE void weigh_rows(int rows, int head_dim, int keys, const float *weights, s
     }
 }
 
-static const int32_t lane_numbers[VECTOR_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const int32_t lane_numbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 INLINE lanes masked(lanes value, int first_key, int limit, float fill) {
     integer_lanes number;
@@ -104,16 +108,16 @@ INLINE lanes masked(lanes value, int first_key, int limit, float fill) {
 INLINE float softmax_scores(float *scores, int blocks, int limit, float scale, float *log_sum) {
     lanes top = broadcast(-INFINITY), sum = {0};
     for (int b = 0; b < blocks; b++) {
-        lanes value = load(scores + b * VECTOR_LANES) * scale;
-        if ((b + 1) * VECTOR_LANES > limit)
-            value = masked(value, b * VECTOR_LANES, limit, -INFINITY);
-        store(scores + b * VECTOR_LANES, value);
+        lanes value = load(scores + b * LANES) * scale;
+        if ((b + 1) * LANES > limit)
+            value = masked(value, b * LANES, limit, -INFINITY);
+        store(scores + b * LANES, value);
         top = maximum(top, value);
     }
     float maximum_score = horizontal_maximum(top);
     for (int b = 0; b < blocks; b++) {
-        lanes value = exponential(load(scores + b * VECTOR_LANES) - maximum_score);
-        store(scores + b * VECTOR_LANES, value);
+        lanes value = exponential(load(scores + b * LANES) - maximum_score);
+        store(scores + b * LANES, value);
         sum += value;
     }
     float total = horizontal_sum(sum);
@@ -130,7 +134,7 @@ INLINE void attend_rows(int rows, const attention_head *head, int first_row, con
         limits[r] = head->limit + (first_row + r) * head->limit_step;
         longest = limits[r] > longest ? limits[r] : longest;
     }
-    const int blocks = (longest + VECTOR_LANES - 1) / VECTOR_LANES;
+    const int blocks = (longest + LANES - 1) / LANES;
     float factors[TILE];
     dot_rows(rows, head->head_dim, blocks, queries, query_stride, keys, scores, padded);
     for (int r = 0; r < rows; r++)
@@ -139,6 +143,7 @@ INLINE void attend_rows(int rows, const attention_head *head, int first_row, con
     weigh_rows(rows, head->head_dim, longest, scores, padded, values, value_stride, factors, out, out_stride);
 }
 
+// As the callers reserve it: rounded up alike for every code path.
 static size_t padded_keys(const attention_head *head, int rows) {
     int last = head->limit + (rows - 1) * head->limit_step;
     return (size_t)(last + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
@@ -162,7 +167,7 @@ void VECTOR_NAME(attend)(const attention_head *head, int rows, const float *quer
 // dk[key] += sum over the tile of ds * q, dv[key] += sum of p * dout.
 INLINE void add_outer(int rows, int head_dim, int keys, const float *weights, size_t weights_stride,
                       const float *vectors, size_t vector_stride, float *out, size_t out_stride) {
-    for (int d = 0; d < head_dim; d += VECTOR_LANES) {
+    for (int d = 0; d < head_dim; d += LANES) {
         lanes vector[TILE];
         for (int r = 0; r < rows; r++)
             vector[r] = load(vectors + r * vector_stride + d);
@@ -183,7 +188,7 @@ INLINE void backward_rows(int rows, const attention_head *head, int first_row, c
     float *p = scratch, *dp = scratch + TILE * padded;
     const int head_dim = head->head_dim;
     int longest = head->limit + (first_row + rows - 1) * head->limit_step;
-    const int blocks = (longest + VECTOR_LANES - 1) / VECTOR_LANES;
+    const int blocks = (longest + LANES - 1) / LANES;
     dot_rows(rows, head_dim, blocks, q, stride, packed_keys, p, padded);
     dot_rows(rows, head_dim, blocks, dout, out_stride, packed_values, dp, padded);
     float ones[TILE];
@@ -191,15 +196,15 @@ INLINE void backward_rows(int rows, const attention_head *head, int first_row, c
         ones[r] = 1.0f;
         int limit = head->limit + (first_row + r) * head->limit_step;
         lanes delta_sum = {0}; // sum of dout * out: the softmax's share of the gradient
-        for (int d = 0; d < head_dim; d += VECTOR_LANES)
+        for (int d = 0; d < head_dim; d += LANES)
             delta_sum =
                 multiply_add(load(out + r * out_stride + d), load(dout + r * out_stride + d), delta_sum);
         float delta = horizontal_sum(delta_sum);
         for (int b = 0; b < blocks; b++) {
-            size_t at = r * padded + (size_t)b * VECTOR_LANES;
+            size_t at = r * padded + (size_t)b * LANES;
             lanes probability = exponential(load(p + at) * head->scale - log_sum[r]);
-            if ((b + 1) * VECTOR_LANES > limit)
-                probability = masked(probability, b * VECTOR_LANES, limit, 0.0f);
+            if ((b + 1) * LANES > limit)
+                probability = masked(probability, b * LANES, limit, 0.0f);
             store(p + at, probability);
             store(dp + at, probability * (load(dp + at) - delta) * head->scale);
         }

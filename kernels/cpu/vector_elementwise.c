@@ -22,7 +22,7 @@ void VECTOR_NAME(scale)(size_t count, float factor, float *x) {
 
 float VECTOR_NAME(dot)(size_t count, const float *x, const float *y) {
     lanes sum = {0};
-    for (size_t i = 0; i < count; i += VECTOR_LANES)
+    for (size_t i = 0; i < count; i += LANES)
         sum = multiply_add(load(x + i), load(y + i), sum);
     return horizontal_sum(sum);
 }
@@ -70,7 +70,7 @@ void VECTOR_NAME(adamw)(size_t count, const adamw_terms *terms, const float *gra
 
 float VECTOR_NAME(rms_norm)(size_t width, const float *x, const float *gain, float epsilon, float *out) {
     lanes sum = {0};
-    for (size_t i = 0; i < width; i += VECTOR_LANES) {
+    for (size_t i = 0; i < width; i += LANES) {
         lanes value = load(x + i);
         sum = multiply_add(value, value, sum);
     }
@@ -83,7 +83,7 @@ float VECTOR_NAME(rms_norm)(size_t width, const float *x, const float *gain, flo
 void VECTOR_NAME(rms_norm_backward)(size_t width, const float *x, const float *gain, float inverse_rms,
                                     const float *dy, float *dx) {
     lanes sum = {0};
-    for (size_t i = 0; i < width; i += VECTOR_LANES)
+    for (size_t i = 0; i < width; i += LANES)
         sum = multiply_add(load(x + i), load(gain + i) * load(dy + i), sum);
     float shared = horizontal_sum(sum) / (float)width * inverse_rms * inverse_rms * inverse_rms;
     for (size_t i = 0; i < width; i++)
@@ -91,7 +91,7 @@ void VECTOR_NAME(rms_norm_backward)(size_t width, const float *x, const float *g
 }
 
 void VECTOR_NAME(swiglu)(size_t width, const float *gate, const float *up, float *out) {
-    for (size_t i = 0; i < width; i += VECTOR_LANES) {
+    for (size_t i = 0; i < width; i += LANES) {
         lanes g = load(gate + i);
         store(out + i, g * sigmoid(g) * load(up + i));
     }
@@ -106,7 +106,7 @@ INLINE void swiglu_gradient(lanes g, lanes u, lanes d, lanes *dgate, lanes *dup)
 void VECTOR_NAME(swiglu_backward)(size_t width, const float *gate, const float *up, const float *dout,
                                   float *dgate, float *dup) {
     lanes dg, du;
-    for (size_t i = 0; i < width; i += VECTOR_LANES) {
+    for (size_t i = 0; i < width; i += LANES) {
         swiglu_gradient(load(gate + i), load(up + i), load(dout + i), &dg, &du);
         store(dgate + i, dg);
         store(dup + i, du);

@@ -20,6 +20,7 @@ void VECTOR_NAME(swiglu_backward)(size_t width, const float *gate, const float *
                                   float *dgate, float *dup);
 void VECTOR_NAME(rotate)(int head_dim, const float *cosine, const float *sine, float direction, float *x);
 void VECTOR_NAME(pack_lanes)(int head_dim, int rows, const float *x, size_t stride, float *out);
+void VECTOR_NAME(append_key)(int head_dim, int position, const float *key, float *keys);
 void VECTOR_NAME(attend)(const attention_head *head, int rows, const float *queries, size_t query_stride,
                          const float *keys, const float *values, size_t value_stride, float *scores,
                          float *out, size_t out_stride, float *log_sum);

@@ -1,5 +1,5 @@
-// Sixteen-lane arithmetic for the sources that are compiled once for each instruction set. A multiply and an
-// add are fused only through multiply_add, so that all callers round alike.
+// Arithmetic on whole registers for the sources that are compiled once for each instruction set. A multiply
+// and an add are fused only through multiply_add, so that all callers round alike.
 #pragma once
 
 #include "kernels/cpu/vector.h"
@@ -13,9 +13,14 @@
 // The name of a function in the code path that is being compiled: scale -> scale_avx512.
 #define VECTOR_NAME(name) VECTOR_JOIN(name, VECTOR_ISA)
 
-typedef float lanes __attribute__((vector_size(64)));
-typedef int32_t integer_lanes __attribute__((vector_size(64)));
-typedef uint32_t unsigned_lanes __attribute__((vector_size(64)));
+// One register: sixteen floats with AVX-512, eight with AVX2.
+#ifdef __AVX512F__
+enum { LANES = 16 };
+#else
+enum { LANES = 8 };
+#endif
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t integer_lanes __attribute__((vector_size(4 * LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -37,13 +42,7 @@ INLINE lanes multiply_add(lanes a, lanes b, lanes c) {
 #ifdef __AVX512F__
     return (lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #else
-    union {
-        lanes whole;
-        __m256 half[2];
-    } x = {a}, y = {b}, z = {c};
-    z.half[0] = _mm256_fmadd_ps(x.half[0], y.half[0], z.half[0]);
-    z.half[1] = _mm256_fmadd_ps(x.half[1], y.half[1], z.half[1]);
-    return z.whole;
+    return (lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #endif
 }
 
@@ -55,24 +54,20 @@ INLINE lanes maximum(lanes a, lanes b) {
     return choose(a > b, a, b);
 }
 
-INLINE lanes absolute(lanes a) {
-    return (lanes)((integer_lanes)a & 0x7fffffff);
-}
-
-// Balanced tree over the sixteen lanes.
+// Balanced tree over the lanes.
 INLINE float horizontal_sum(lanes value) {
-    float part[VECTOR_LANES];
+    float part[LANES];
     store(part, value);
-    for (int width = VECTOR_LANES / 2; width > 0; width /= 2)
+    for (int width = LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++)
             part[i] += part[i + width];
     return part[0];
 }
 
 INLINE float horizontal_maximum(lanes value) {
-    float part[VECTOR_LANES];
+    float part[LANES];
     store(part, value);
-    for (int width = VECTOR_LANES / 2; width > 0; width /= 2)
+    for (int width = LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++)
             part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
     return part[0];

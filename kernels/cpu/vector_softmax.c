@@ -12,10 +12,10 @@ typedef struct softmax_row {
 INLINE softmax_row softmax(size_t count, const float *logits, float inverse_temperature,
                            float *exponentials) {
     lanes top = broadcast(-INFINITY), sum = {0};
-    for (size_t i = 0; i < count; i += VECTOR_LANES)
+    for (size_t i = 0; i < count; i += LANES)
         top = maximum(top, load(logits + i) * inverse_temperature);
     softmax_row row = {.maximum = horizontal_maximum(top)};
-    for (size_t i = 0; i < count; i += VECTOR_LANES) {
+    for (size_t i = 0; i < count; i += LANES) {
         lanes value = exponential(load(logits + i) * inverse_temperature - row.maximum);
         if (exponentials != NULL)
             store(exponentials + i, value);
@@ -41,15 +41,15 @@ uint32_t VECTOR_NAME(sample)(size_t count, const float *logits, float inverse_te
     softmax_row row = softmax(count, logits, inverse_temperature, scratch);
     float target = uniform * row.sum, before = 0.0f;
     uint32_t last = 0; // the last token of probability above 0: rounding may leave the target past the end
-    for (size_t i = 0; i < count; i += VECTOR_LANES) {
+    for (size_t i = 0; i < count; i += LANES) {
         float block = horizontal_sum(load(scratch + i));
-        if (before + block <= target && i + VECTOR_LANES < count) {
+        if (before + block <= target && i + LANES < count) {
             before += block;
             if (block > 0.0f)
                 last = (uint32_t)i;
             continue;
         }
-        for (size_t j = i; j < count && j < i + VECTOR_LANES; j++) {
+        for (size_t j = i; j < count && j < i + LANES; j++) {
             before += scratch[j];
             if (scratch[j] > 0.0f)
                 last = (uint32_t)j;
@@ -78,7 +78,7 @@ policy_row_result VECTOR_NAME(policy_row)(size_t count, float *logits, const flo
     const float shift = row.maximum + row.log_sum, base_shift = base.maximum + base.log_sum;
     const float inverse_sum = 1.0f / row.sum;
     lanes kl_sum = {0}, entropy_sum = {0};
-    for (size_t i = 0; i < count; i += VECTOR_LANES) {
+    for (size_t i = 0; i < count; i += LANES) {
         lanes p = load(probabilities + i) * inverse_sum;
         lanes log_p = load(logits + i) * inverse_temperature - shift;
         lanes log_q = load(other + i) * inverse_temperature - base_shift;
@@ -96,7 +96,7 @@ policy_row_result VECTOR_NAME(policy_row)(size_t count, float *logits, const flo
     // d/dz_a, all times 1 / T: policy  w A (p_a - [a == action]);  KL  w p_a (log p_a - log q_a - KL);
     // entropy  w p_a (log p_a + entropy).
     const float policy = terms->policy_weight * advantage;
-    for (size_t i = 0; i < count; i += VECTOR_LANES) {
+    for (size_t i = 0; i < count; i += LANES) {
         lanes p = load(probabilities + i);
         lanes log_p = load(logits + i) * inverse_temperature - shift;
         lanes inner = policy + terms->kl_weight * (load(differences + i) - result.kl) +
@@ -109,10 +109,10 @@ policy_row_result VECTOR_NAME(policy_row)(size_t count, float *logits, const flo
 
 float VECTOR_NAME(cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight) {
     lanes top = broadcast(-INFINITY), sum = {0};
-    for (size_t i = 0; i < count; i += VECTOR_LANES)
+    for (size_t i = 0; i < count; i += LANES)
         top = maximum(top, load(logits + i));
     float maximum_logit = horizontal_maximum(top), target_logit = logits[target];
-    for (size_t i = 0; i < count; i += VECTOR_LANES) {
+    for (size_t i = 0; i < count; i += LANES) {
         lanes value = exponential(load(logits + i) - maximum_logit);
         if (weight != 0.0f)
             store(logits + i, value);
@@ -121,7 +121,7 @@ float VECTOR_NAME(cross_entropy_row)(size_t count, float *logits, uint32_t targe
     float total = horizontal_sum(sum);
     if (weight != 0.0f) {
         float factor = weight / total;
-        for (size_t i = 0; i < count; i += VECTOR_LANES)
+        for (size_t i = 0; i < count; i += LANES)
             store(logits + i, load(logits + i) * factor);
         logits[target] -= weight;
     }

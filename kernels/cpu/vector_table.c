@@ -19,6 +19,7 @@ const vector_operators VECTOR_NAME(vector_operators) = {
     .swiglu_backward = VECTOR_NAME(swiglu_backward),
     .rotate = VECTOR_NAME(rotate),
     .pack_lanes = VECTOR_NAME(pack_lanes),
+    .append_key = VECTOR_NAME(append_key),
     .attend = VECTOR_NAME(attend),
     .attend_backward = VECTOR_NAME(attend_backward),
     .log_probability = VECTOR_NAME(log_probability),
