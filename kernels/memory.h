@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Zeroed, 64-byte aligned; a large block becomes resident as it is touched. `what` names the purpose in the error ("temporal key cache"). Free with
-// memory_free.
+// Zeroed, 64-byte aligned; a large block becomes resident as it is touched. `what` names the purpose in the
+// error ("temporal key cache"). Free with memory_free.
 status memory_allocate(void **out, size_t bytes, const char *what);
 void memory_free(void *pointer); // NULL is allowed
 

@@ -18,6 +18,7 @@ static status create_parts(generator *g, const run_config *config) {
     const codec_description *description = codec_describe(g->codec);
     shard_format format = {.kind = SHARD_TOKENS, .levels = description->levels};
     memcpy(format.codebook_size, description->codebook_size, sizeof(uint32_t) * description->levels);
+    memcpy(format.codec, g->codec_identity, sizeof format.codec);
     TRY(conditioner_load(&g->conditioner, g->device, config->data.embedding, g->batch));
     TRY(conditioner_check_format(g->conditioner, &format));
     TRY(model_policy_config(&g->shape, config, &format));
