@@ -55,10 +55,6 @@ struct transformer_cache {
     void *memory;
 };
 
-int transformer_default_feed_forward(int width) {
-    return (8 * width / 3 + 63) / 64 * 64;
-}
-
 status transformer_config_check(const transformer_config *c, const char *what) {
     if (c->layers < 1 || c->width < 16 || c->heads < 1 || c->feed_forward < 16 || c->positions < 1)
         return FAIL_USAGE(

@@ -14,9 +14,6 @@ typedef struct transformer_config {
     bool causal;
 } transformer_config;
 
-// 8 / 3 of the width, rounded up to a multiple of 64: a gated feed-forward of the size of a plain one of 4
-// widths.
-int transformer_default_feed_forward(int width);
 // One line that says what is impossible about the sizes of `what`, or STATUS_OK.
 status transformer_config_check(const transformer_config *config, const char *what);
 

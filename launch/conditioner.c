@@ -194,21 +194,22 @@ status conditioner_text(conditioner *c, const char *const *captions, size_t coun
     return STATUS_OK;
 }
 
-int conditioner_segments(const conditioner *c, int frames) {
+// Segments of a clip of `frames` frames, and the first frame of segment i.
+static int segment_count(const conditioner *c, int frames) {
     const int length = embedding_get_config(c->embedding)->music.positions;
     return frames <= length ? 1 : (2 * frames - 1) / length; // neighbours overlap by about half
 }
 
-int conditioner_segment_start(const conditioner *c, int frames, int i) {
+static int segment_start(const conditioner *c, int frames, int i) {
     const int length = embedding_get_config(c->embedding)->music.positions;
-    const int segments = conditioner_segments(c, frames);
+    const int segments = segment_count(c, frames);
     return segments == 1 ? 0 : (int)((int64_t)i * (frames - length) / (segments - 1));
 }
 
 status conditioner_music(conditioner *c, const uint16_t *tokens, size_t count, int frames, int stride,
                          float *out) {
     const embedding_config *e = embedding_get_config(c->embedding);
-    const int length = e->music.positions, segments = conditioner_segments(c, frames);
+    const int length = e->music.positions, segments = segment_count(c, frames);
     const size_t levels = (size_t)e->levels, output = (size_t)e->output;
     if (frames < length)
         return FAIL("a clip of %d frames is shorter than the %d that the embedding was trained on", frames,
@@ -218,7 +219,7 @@ status conditioner_music(conditioner *c, const uint16_t *tokens, size_t count, i
         const size_t size = total - first < (size_t)c->batch ? total - first : (size_t)c->batch;
         for (size_t i = 0; i < size; i++) {
             const size_t clip = (first + i) / (size_t)segments;
-            const int start = conditioner_segment_start(c, frames, (int)((first + i) % (size_t)segments));
+            const int start = segment_start(c, frames, (int)((first + i) % (size_t)segments));
             const uint16_t *from = tokens + (clip * (size_t)frames + (size_t)start) * (size_t)stride;
             for (size_t f = 0; f < (size_t)length; f++)
                 memcpy(c->segments + (i * (size_t)length + f) * levels, from + f * (size_t)stride,

@@ -41,9 +41,6 @@ status conditioner_text(conditioner *conditioner, const char *const *captions, s
 // [count, frames, stride levels] of which the first levels are read; out: [count, output].
 status conditioner_music(conditioner *conditioner, const uint16_t *tokens, size_t count, int frames,
                          int stride, float *out);
-// Segments of a clip of `frames` frames, and the first frame of segment i.
-int conditioner_segments(const conditioner *conditioner, int frames);
-int conditioner_segment_start(const conditioner *conditioner, int frames, int i);
 
 // Prefix tokens [prefix] of a vector [output], which is normalised first.
 void conditioner_prefix(const conditioner *conditioner, const float *vector, uint16_t *prefix);

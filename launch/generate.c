@@ -4,6 +4,7 @@
 #include "data/json_file.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
+#include "launch/codec_file.h"
 #include "launch/generator.h"
 #include "launch/stage.h"
 
@@ -82,11 +83,11 @@ static status load(generation *g) {
     TRY(run_config_load(&g->config, path, NULL, 0));
     int frames = g->config.pretrain.frames;
     if (o->seconds > 0.0) {
-        codec_description description;
-        generator *probe;
-        TRY(generator_create(&probe, &g->config, 1, 1));
-        description = *codec_describe(probe->codec);
-        generator_destroy(probe);
+        codec *codec;
+        TRY(run_config_require(&g->config, "data.codec"));
+        TRY(codec_load(&codec, g->config.data.codec));
+        const codec_description description = *codec_describe(codec);
+        codec_destroy(codec);
         const double rate = (double)description.sample_rate / description.frame_samples;
         frames = (int)ceil(o->seconds * rate);
         if (frames < 1 || frames > 65536)
