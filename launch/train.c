@@ -1,11 +1,9 @@
 #include "launch/train.h"
 
-#include "data/digest.h"
 #include "kernels/memory.h"
 #include "launch/progress.h"
 #include "launch/train_parts.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,12 +27,6 @@ status train_check_batch(const train *t, const sampling_round *round, const roll
                     batch->first_sample, batch->samples, batch->frames, batch->levels, samples.first,
                     samples.count, frames, levels);
     return STATUS_OK;
-}
-
-// The version that samples step k.
-static int64_t version_of(const train *t, int64_t step) {
-    const int64_t version = step - t->config->train.lag;
-    return version > 0 ? version : 0;
 }
 
 static status create_mailboxes(train *t) {
@@ -146,349 +138,22 @@ static status prepare(train *t) {
     return count_parameters(t);
 }
 
-// Everyone starts from the base; the value network takes what it shares with it.
-static status load_base(train *t) {
-    uint64_t step;
-    const char *base = t->config->data.base;
-    if (t->rollout.active) {
-        TRY(model_load_policy(t->rollout.policy, base, t->run.writes ? model_listener : NULL, &step));
-        t->rollout.packed_version = 0;
-    }
-    if (!t->learner.active)
-        return STATUS_OK;
-    policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
-    value_network *value = learner_value(t->learner.learner);
-    TRY(model_load_policy(reference, base, NULL, &step));
-    memcpy(policy_values(policy), policy_values(reference), sizeof(float) * t->parameters);
-    parameter_list_initialise(value_parameters(value), (uint64_t)t->config->seed, value_values(value));
-    parameter_list_copy_shared(policy_parameters(policy), policy_values(policy), value_parameters(value),
-                               value_values(value));
-    TRY(policy_pack(policy));
-    return value_pack(value);
-}
-
-static void reference_digest(const train *t, char text[DIGEST_HEX]) {
-    const digest found =
-        digest_bytes(policy_values(learner_reference(t->learner.learner)), sizeof(float) * t->parameters);
-    digest_to_hex(&found, text);
-}
-
-static void embedding_digest(const train *t, char text[DIGEST_HEX]) {
-    const digest found = digest_bytes(embedding_values(t->conditioner->embedding),
-                                      sizeof(float) * embedding_parameters(t->conditioner->embedding)->size);
-    digest_to_hex(&found, text);
-}
-
-// The weights of version step - lag + i, in a checkpoint of `step`.
-static void older_name(int i, char *name, size_t size) {
-    snprintf(name, size, "policy-older-%d.safetensors", i);
-}
-
-static status save(train *t) {
-    const double start = stage_seconds();
-    status result = STATUS_OK;
-    if (t->run.writes) {
-        checkpoint_writer *writer = NULL;
-        learner *l = t->learner.learner;
-        const parameter_list *list = policy_parameters(learner_policy(l));
-        json_t *means = json_array(), *deviations = json_array();
-        for (int i = 0; i < t->config->train.rewards.count; i++) {
-            json_array_append_new(means, json_real(t->reward_mean[i]));
-            json_array_append_new(deviations, json_real(t->reward_std[i]));
-        }
-        char reference[DIGEST_HEX], embedding[DIGEST_HEX], name[64];
-        reference_digest(t, reference);
-        embedding_digest(t, embedding);
-        json_t *state =
-            json_pack("{s:I,s:i,s:I,s:s,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
-                      t->config->train.lag, "skipped_updates", (json_int_t)t->skipped_updates, "reference",
-                      reference, "embedding", embedding, "reward_mean", means, "reward_std", deviations);
-        TRY_GOTO(result, metrics_sync(t->run.metrics), done);
-        TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
-        TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "policy.safetensors", list, policy_values(learner_policy(l)),
-                                         NULL, 0),
-                 done);
-        TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "value.safetensors", value_parameters(learner_value(l)),
-                                         value_values(learner_value(l)), NULL, 0),
-                 done);
-        for (int i = 0; i < t->config->train.lag; i++) {
-            older_name(i, name, sizeof name);
-            TRY_GOTO(
-                result,
-                model_add_to_checkpoint(writer, name, list, t->older + (size_t)i * t->parameters, NULL, 0),
-                done);
-        }
-        TRY_GOTO(result,
-                 run_save_optimizer(writer, "policy-optimizer.safetensors", learner_policy_optimizer(l)),
-                 done);
-        TRY_GOTO(result,
-                 run_save_optimizer(writer, "value-optimizer.safetensors", learner_value_optimizer(l)), done);
-        checkpoint_writer *finished = writer;
-        writer = NULL;
-        TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        const checkpoint_keep keep = {.last = (size_t)t->config->train.keep, .every = 0, .best = -1};
-        TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
-    done:
-        checkpoint_abort(writer);
-        json_decref(state);
-    }
-    t->save_seconds = stage_seconds() - start;
-    return world_agree(t->world, result);
-}
-
-static status read_policy(const checkpoint *from, const char *name, const parameter_list *list,
-                          float *values) {
-    safetensors *file;
-    TRY(checkpoint_open_tensors(from, name, &file));
-    status result = model_read(file, list, values);
-    safetensors_close(file);
-    return result;
-}
-
-static status resume_learner(train *t, const checkpoint *from) {
-    learner *l = t->learner.learner;
-    char digest[DIGEST_HEX];
-    reference_digest(t, digest);
-    const char *recorded = json_string_value(json_object_get(checkpoint_state(from), "reference"));
-    if (recorded == NULL || strcmp(recorded, digest) != 0)
-        return FAIL(
-            "%s was trained against another base than the one in %s; restore that base or choose another "
-            "'folder'",
-            checkpoint_path(from), t->config->data.base);
-    TRY(read_policy(from, "policy.safetensors", policy_parameters(learner_policy(l)),
-                    policy_values(learner_policy(l))));
-    TRY(read_policy(from, "value.safetensors", value_parameters(learner_value(l)),
-                    value_values(learner_value(l))));
-    TRY(run_load_optimizer(from, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
-    TRY(run_load_optimizer(from, "value-optimizer.safetensors", learner_value_optimizer(l)));
-    TRY(policy_pack(learner_policy(l)));
-    return value_pack(learner_value(l));
-}
-
-static status resume_state(train *t, const checkpoint *from) {
-    const json_t *state = checkpoint_state(from);
-    const json_t *means = json_object_get(state, "reward_mean"),
-                 *deviations = json_object_get(state, "reward_std");
-    const int64_t lag = json_integer_value(json_object_get(state, "lag"));
-    if (lag != t->config->train.lag || json_array_size(means) != (size_t)t->config->train.rewards.count)
-        return FAIL(
-            "%s is of a run with lag %lld and %zu rewards, the run file wants lag %d and %d; restore the "
-            "settings or choose another folder",
-            checkpoint_path(from), (long long)lag, json_array_size(means), t->config->train.lag,
-            t->config->train.rewards.count);
-    char digest[DIGEST_HEX];
-    embedding_digest(t, digest);
-    const char *recorded = json_string_value(json_object_get(state, "embedding"));
-    if (recorded == NULL || strcmp(recorded, digest) != 0)
-        return FAIL(
-            "%s was trained with another embedding than the one in %s; restore that one or choose another "
-            "'folder'",
-            checkpoint_path(from), t->config->data.embedding);
-    t->step = (int64_t)checkpoint_describe(from)->step;
-    t->skipped_updates = json_integer_value(json_object_get(state, "skipped_updates"));
-    for (int i = 0; i < t->config->train.rewards.count; i++) {
-        t->reward_mean[i] = json_number_value(json_array_get(means, (size_t)i));
-        t->reward_std[i] = json_number_value(json_array_get(deviations, (size_t)i));
-    }
-    return t->learner.active ? resume_learner(t, from) : STATUS_OK;
-}
-
-// One batch through the roles that this rank carries.
-static status run_round(train *t, const sampling_round *round) {
-    if (t->rollout.active)
-        TRY(train_rollout_round(t, round));
-    if (t->reward.active)
-        TRY(train_reward_round(t, round));
-    return t->learner.active ? train_learner_collect(t, round) : STATUS_OK;
-}
-
 // Samples the steps that are under way when step t->step begins: lag of them, each with its own version.
 static status fill_pipeline(train *t, const checkpoint *from) {
     const int lag = t->config->train.lag;
     for (int i = 0; i < lag; i++) {
-        const int64_t step = t->step + i, version = version_of(t, step);
-        if (from != NULL) {
-            float *values = NULL;
-            char name[64];
-            older_name(i, name, sizeof name);
-            const parameter_list *list = t->rollout.active ? policy_parameters(t->rollout.policy)
-                                         : t->run.writes
-                                             ? policy_parameters(learner_policy(t->learner.learner))
-                                             : NULL;
-            if (list == NULL)
-                continue;
-            TRY(memory_allocate((void **)&values, sizeof(float) * t->parameters, "older weights"));
-            status result = read_policy(from, name, list, values);
-            if (result == STATUS_OK && t->rollout.active)
-                result = train_rollout_set_weights(t, version, values);
-            if (result == STATUS_OK && t->run.writes)
-                memcpy(t->older + (size_t)i * t->parameters, values, sizeof(float) * t->parameters);
-            memory_free(values);
-            TRY(result);
-        } else if (t->run.writes) {
+        const int64_t step = t->step + i, version = train_version_of(t, step);
+        if (from != NULL)
+            TRY(train_resume_older(t, from, i, version));
+        else if (t->run.writes)
             memcpy(t->older + (size_t)i * t->parameters, policy_values(learner_policy(t->learner.learner)),
                    sizeof(float) * t->parameters);
-        }
         const sampling_round ahead = {.kind = ROUND_TRAIN, .step = step, .version = version};
         if (t->rollout.active && step < t->config->train.steps)
             TRY(train_rollout_round(t, &ahead));
     }
-    if (from != NULL && t->rollout.active) { // this version was sent before the run stopped
-        float *values;
-        TRY(memory_allocate((void **)&values, sizeof(float) * t->parameters, "weights"));
-        status result = read_policy(from, "policy.safetensors", policy_parameters(t->rollout.policy), values);
-        if (result == STATUS_OK)
-            result = train_rollout_set_weights(t, t->step, values);
-        memory_free(values);
-        TRY(result);
-    }
-    return STATUS_OK;
-}
-
-// Mean and deviation of each reward on samples of the base.
-static status measure_base_rewards(train *t) {
-    const int batch = t->config->train.batch, rewards = t->config->train.rewards.count;
-    const int chunks = (t->config->train.whiten_samples + batch - 1) / batch;
-    double sum[REWARDS_MAX] = {0}, squares[REWARDS_MAX] = {0};
-    if (!t->config->train.whiten_reward)
-        return STATUS_OK;
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        const sampling_round round = {.kind = ROUND_WHITEN, .chunk = chunk};
-        TRY(run_round(t, &round));
-        for (int i = 0; t->learner.active && i < batch; i++)
-            for (int j = 0; j < rewards; j++) {
-                const double value =
-                    t->learner.rows[(size_t)i * t->learner.row_width + (size_t)(STATISTIC_REWARDS + j)];
-                sum[j] += value;
-                squares[j] += value * value;
-            }
-    }
-    const double count = (double)chunks * batch;
-    for (int j = 0; j < rewards; j++) {
-        const double mean = sum[j] / count, variance = squares[j] / count - mean * mean;
-        t->reward_mean[j] = mean;
-        t->reward_std[j] = variance > 1e-12 ? sqrt(variance) : 1e-6;
-    }
-    return STATUS_OK;
-}
-
-typedef struct evaluation {
-    bool done;
-    double reward, diversity;
-} evaluation;
-
-// Reward and diversity on held-out captions; the draws are the same at every evaluation.
-static status evaluate(train *t, evaluation *out) {
-    const int batch = t->config->train.batch, captions = t->config->train.evaluate_captions;
-    double sum = 0.0, diversity = 0.0;
-    int chunks = 0;
-    for (int first = 0; first < captions; first += batch, chunks++) {
-        const sampling_round round = {
-            .kind = ROUND_EVALUATE, .step = t->step, .chunk = first / batch, .version = t->step};
-        const int size = captions - first < batch ? captions - first : batch;
-        TRY(run_round(t, &round));
-        if (!t->learner.active)
-            continue;
-        for (int i = 0; i < size; i++)
-            sum += t->learner.rows[(size_t)i * t->learner.row_width + STATISTIC_REWARD];
-        diversity += train_diversity(t, (size_t)size) * size;
-    }
-    *out = (evaluation){.done = true, .reward = sum / captions, .diversity = diversity / captions};
-    return STATUS_OK;
-}
-
-typedef struct step_times {
-    double total, learn, sync;
-} step_times;
-
-static double column_maximum(const train *t, int column) {
-    double largest = 0.0;
-    for (int i = 0; i < t->config->train.batch; i++) {
-        const double value = t->learner.rows[(size_t)i * t->learner.row_width + (size_t)column];
-        largest = value > largest ? value : largest;
-    }
-    return largest;
-}
-
-typedef struct batch_rewards {
-    double mean, deviation, each[REWARDS_MAX], diversity, rollout_seconds, reward_seconds;
-} batch_rewards;
-
-// Of the collected training batch; to be called before the rows are used for another round.
-static batch_rewards summarise_batch(const train *t) {
-    const int batch = t->config->train.batch;
-    batch_rewards out = {.diversity = train_diversity(t, (size_t)batch),
-                         .rollout_seconds = column_maximum(t, STATISTIC_ROLLOUT_SECONDS),
-                         .reward_seconds = column_maximum(t, STATISTIC_REWARD_SECONDS)};
-    double squares = 0.0;
-    for (int i = 0; i < batch; i++) {
-        const double *row = t->learner.rows + (size_t)i * t->learner.row_width;
-        out.mean += row[STATISTIC_REWARD] / batch;
-        for (int j = 0; j < t->config->train.rewards.count; j++)
-            out.each[j] += row[STATISTIC_REWARDS + j] / batch;
-    }
-    for (int i = 0; i < batch; i++) {
-        const double difference =
-            t->learner.rows[(size_t)i * t->learner.row_width + STATISTIC_REWARD] - out.mean;
-        squares += difference * difference / batch;
-    }
-    out.deviation = sqrt(squares);
-    return out;
-}
-
-// Written before the checkpoint of the step, so that no checkpoint is ahead of the metrics; hence the time of
-// saving is that of the checkpoint before.
-static status write_metrics(train *t, const batch_rewards *rewards, const step_result *r, float rate_factor,
-                            const step_times *times, const evaluation *held_out) {
-    if (!t->run.writes)
-        return STATUS_OK;
-    metrics *m = t->run.metrics;
-    const run_config *config = t->config;
-    char name[RUN_CONFIG_NAME_MAX + 16];
-    const double tokens = (double)config->train.frames * t->shape.temporal.levels;
-    metrics_begin(m, t->step);
-    metrics_add(m, "reward", rewards->mean);
-    for (int j = 0; j < config->train.rewards.count; j++) {
-        snprintf(name, sizeof name, "reward/%s", config->train.rewards.entries[j].name);
-        metrics_add(m, name, rewards->each[j]);
-    }
-    metrics_add(m, "reward_std", rewards->deviation);
-    metrics_add(m, "kl_ref", r->kl);
-    metrics_add(m, "kl_ref_token", r->kl / tokens);
-    metrics_add(m, "kl_k1", r->kl_k1);
-    metrics_add(m, "entropy", r->entropy / tokens);
-    metrics_add(m, "advantage_mean", r->advantage_mean);
-    metrics_add(m, "advantage_std", r->advantage_std);
-    metrics_add(m, "value_loss", r->value_loss);
-    metrics_add(m, "explained_variance", r->explained_variance);
-    metrics_add(m, "policy_loss", r->policy_loss);
-    metrics_add(m, "importance", r->importance);
-    metrics_add(m, "grad_norm", r->gradient_norm);
-    metrics_add(m, "value_grad_norm", r->value_gradient_norm);
-    metrics_add(m, "learning_rate", config->train.learning_rate * (double)rate_factor);
-    metrics_add(m, "logprob_gap_max", r->gap);
-    metrics_add(m, "staleness", (double)(t->step - 1 - version_of(t, t->step - 1)));
-    metrics_add(m, "rollout_digest", r->rollout_digest);
-    metrics_add(m, "diversity", rewards->diversity);
-    metrics_add(m, "frames_per_s", (double)config->train.batch * config->train.frames / times->total);
-    metrics_add(m, "seconds/rollout", rewards->rollout_seconds);
-    metrics_add(m, "seconds/reward", rewards->reward_seconds);
-    metrics_add(m, "seconds/learn", times->learn);
-    metrics_add(m, "seconds/sync", times->sync);
-    metrics_add(m, "seconds/save", t->save_seconds);
-    metrics_add(m, "peak_host_bytes", (double)memory_resident_peak_bytes());
-    metrics_add(m, "peak_device_bytes", (double)memory_read_counters().peak_bytes);
-    metrics_add(m, "planned_bytes", (double)t->plan.bytes);
-    metrics_add(m, "resident_before_bytes", (double)t->plan.resident_before);
-    metrics_add(m, "allocations", (double)memory_read_counters().allocations);
-    metrics_add(m, "skipped_updates", (double)t->skipped_updates);
-    if (held_out->done) {
-        metrics_add(m, "eval/reward", held_out->reward);
-        metrics_add(m, "eval/diversity", held_out->diversity);
-    }
-    return metrics_end(m);
+    // The version of this step was sent before the run stopped.
+    return from != NULL ? train_resume_rollout(t, from) : STATUS_OK;
 }
 
 // Policy equals reference before the first update, and scoring repeats sampling; anything else is a fault of
@@ -538,7 +203,7 @@ static status take_step(train *t, bool *stopped, char *detail, size_t detail_siz
     const double start = stage_seconds();
     const sampling_round ahead = {.kind = ROUND_TRAIN, .step = t->step + lag, .version = t->step};
     const sampling_round due_round = {
-        .kind = ROUND_TRAIN, .step = t->step, .version = version_of(t, t->step)};
+        .kind = ROUND_TRAIN, .step = t->step, .version = train_version_of(t, t->step)};
     const float rate_factor = schedule_factor(t->step, config->train.warm_up, 0, 1.0f);
     step_result result = {0};
     step_times times = {0};
@@ -550,18 +215,18 @@ static status take_step(train *t, bool *stopped, char *detail, size_t detail_siz
         TRY(train_reward_round(t, &due_round));
     if (t->learner.active) {
         TRY(train_learner_collect(t, &due_round));
-        rewards = summarise_batch(t);
+        rewards = train_summarise_batch(t);
         TRY(learn(t, &result, rate_factor, &times));
     }
     t->step++;
     times.total = stage_seconds() - start;
     const bool last = t->step == config->train.steps;
     if (due(t->step, config->train.evaluate_every, last))
-        TRY(evaluate(t, &held_out));
-    TRY(write_metrics(t, &rewards, &result, rate_factor, &times, &held_out));
+        TRY(train_evaluate(t, &held_out));
+    TRY(train_write_metrics(t, &rewards, &result, rate_factor, &times, &held_out));
     TRY(world_any(t->world, run_stop_requested(), stopped));
     if (due(t->step, config->train.save_every, last) || *stopped)
-        TRY(save(t));
+        TRY(train_save(t));
     snprintf(detail, detail_size, "reward %.3f, KL %.2f nats", rewards.mean, result.kl);
     return STATUS_OK;
 }
@@ -571,7 +236,8 @@ static status take_step(train *t, bool *stopped, char *detail, size_t detail_siz
 static status drain_pipeline(train *t) {
     const int64_t end = t->step + t->config->train.lag;
     for (int64_t step = t->step; step < end && step < t->config->train.steps; step++) {
-        const sampling_round round = {.kind = ROUND_TRAIN, .step = step, .version = version_of(t, step)};
+        const sampling_round round = {
+            .kind = ROUND_TRAIN, .step = step, .version = train_version_of(t, step)};
         if (t->reward.active)
             TRY(train_reward_round(t, &round));
         if (t->learner.active)
@@ -634,24 +300,9 @@ static status compare_builds(train *t) {
     return STATUS_OK;
 }
 
-static status first_evaluation(train *t) {
-    evaluation held_out;
-    TRY(measure_base_rewards(t));
-    TRY(evaluate(t, &held_out));
-    if (!t->run.writes)
-        return STATUS_OK;
-    printf("train: base on held-out captions: reward %.4f, diversity %.4f\n", held_out.reward,
-           held_out.diversity);
-    metrics_begin(t->run.metrics, 0);
-    metrics_add(t->run.metrics, "kl_ref", 0.0);
-    metrics_add(t->run.metrics, "eval/reward", held_out.reward);
-    metrics_add(t->run.metrics, "eval/diversity", held_out.diversity);
-    return metrics_end(t->run.metrics);
-}
-
 static status work(train *t, const checkpoint *resume) {
     if (resume == NULL)
-        TRY(first_evaluation(t));
+        TRY(train_first_evaluation(t));
     TRY(fill_pipeline(t, resume));
     return train_loop(t);
 }
@@ -668,9 +319,9 @@ static status run(train *t) {
              run_folder_open(&t->run, t->world, t->config->folder, roles_rank(&t->layout, ROLE_LEARNER, 0),
                              &resume),
              done);
-    result = load_base(t);
+    result = train_load_base(t);
     if (result == STATUS_OK && resume != NULL)
-        result = resume_state(t, resume);
+        result = train_resume(t, resume);
     if (result == STATUS_OK)
         result = run_folder_start(&t->run, t->config, resume != NULL ? t->step + 1 : 0);
     TRY_GOTO(result, world_agree(t->world, result), done);

@@ -107,6 +107,12 @@ static inline mailbox *train_mailbox(const train *t, const sampling_round *round
     return t->mailboxes[round_trains(round) ? 0 : 1];
 }
 
+// The version that samples step k.
+static inline int64_t train_version_of(const train *t, int64_t step) {
+    const int64_t version = step - t->config->train.lag;
+    return version > 0 ? version : 0;
+}
+
 // Numbers of one sample in learner_role.rows.
 enum sample_statistic {
     STATISTIC_REWARD, // weighted sum of raw rewards
@@ -155,3 +161,36 @@ status train_learner_update(train *t, float rate_factor, step_result *result);
 
 // Mean pairwise distance 1 - cos of the music embeddings of the first `count` samples of rows.
 double train_diversity(const train *t, size_t count);
+
+// Everyone starts from the base; the value network takes what it shares with it.
+status train_load_base(train *t);
+// Writes a checkpoint of t->step on the writing rank; all ranks call it and agree on the result.
+status train_save(train *t);
+// Takes up weights, optimisers and counters of a checkpoint; refuses one of other settings.
+status train_resume(train *t, const checkpoint *from);
+// Weights of version t->step - lag + i to whoever needs them.
+status train_resume_older(train *t, const checkpoint *from, int i, int64_t version);
+// Weights of version t->step to the rollout ranks.
+status train_resume_rollout(train *t, const checkpoint *from);
+
+typedef struct evaluation {
+    bool done;
+    double reward, diversity;
+} evaluation;
+// Reward and diversity on held-out captions; the draws are the same at every evaluation.
+status train_evaluate(train *t, evaluation *out);
+// Before the first step: mean and deviation of each reward on samples of the base, and its evaluation.
+status train_first_evaluation(train *t);
+
+typedef struct step_times {
+    double total, learn, sync;
+} step_times;
+typedef struct batch_rewards {
+    double mean, deviation, each[REWARDS_MAX], diversity, rollout_seconds, reward_seconds;
+} batch_rewards;
+// Of the collected training batch; to be called before the rows are used for another round.
+batch_rewards train_summarise_batch(const train *t);
+// Written before the checkpoint of the step, so that no checkpoint is ahead of the metrics; hence the time of
+// saving is that of the checkpoint before.
+status train_write_metrics(train *t, const batch_rewards *rewards, const step_result *r, float rate_factor,
+                           const step_times *times, const evaluation *held_out);

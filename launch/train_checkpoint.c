@@ -1,0 +1,188 @@
+// What a checkpoint of the RL run holds, and how a run starts from the base or from one.
+#include "launch/train_parts.h"
+
+#include "data/digest.h"
+#include "kernels/memory.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+status train_load_base(train *t) {
+    uint64_t step;
+    const char *base = t->config->data.base;
+    if (t->rollout.active) {
+        TRY(model_load_policy(t->rollout.policy, base, t->run.writes ? model_listener : NULL, &step));
+        t->rollout.packed_version = 0;
+    }
+    if (!t->learner.active)
+        return STATUS_OK;
+    policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
+    value_network *value = learner_value(t->learner.learner);
+    TRY(model_load_policy(reference, base, NULL, &step));
+    memcpy(policy_values(policy), policy_values(reference), sizeof(float) * t->parameters);
+    parameter_list_initialise(value_parameters(value), (uint64_t)t->config->seed, value_values(value));
+    parameter_list_copy_shared(policy_parameters(policy), policy_values(policy), value_parameters(value),
+                               value_values(value));
+    TRY(policy_pack(policy));
+    return value_pack(value);
+}
+
+static void reference_digest(const train *t, char text[DIGEST_HEX]) {
+    const digest found =
+        digest_bytes(policy_values(learner_reference(t->learner.learner)), sizeof(float) * t->parameters);
+    digest_to_hex(&found, text);
+}
+
+static void embedding_digest(const train *t, char text[DIGEST_HEX]) {
+    const digest found = digest_bytes(embedding_values(t->conditioner->embedding),
+                                      sizeof(float) * embedding_parameters(t->conditioner->embedding)->size);
+    digest_to_hex(&found, text);
+}
+
+// The weights of version step - lag + i, in a checkpoint of `step`.
+static void older_name(int i, char *name, size_t size) {
+    snprintf(name, size, "policy-older-%d.safetensors", i);
+}
+
+status train_save(train *t) {
+    const double start = stage_seconds();
+    status result = STATUS_OK;
+    if (t->run.writes) {
+        checkpoint_writer *writer = NULL;
+        learner *l = t->learner.learner;
+        const parameter_list *list = policy_parameters(learner_policy(l));
+        json_t *means = json_array(), *deviations = json_array();
+        for (int i = 0; i < t->config->train.rewards.count; i++) {
+            json_array_append_new(means, json_real(t->reward_mean[i]));
+            json_array_append_new(deviations, json_real(t->reward_std[i]));
+        }
+        char reference[DIGEST_HEX], embedding[DIGEST_HEX], name[64];
+        reference_digest(t, reference);
+        embedding_digest(t, embedding);
+        json_t *state =
+            json_pack("{s:I,s:i,s:I,s:s,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
+                      t->config->train.lag, "skipped_updates", (json_int_t)t->skipped_updates, "reference",
+                      reference, "embedding", embedding, "reward_mean", means, "reward_std", deviations);
+        TRY_GOTO(result, metrics_sync(t->run.metrics), done);
+        TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
+        TRY_GOTO(result,
+                 model_add_to_checkpoint(writer, "policy.safetensors", list, policy_values(learner_policy(l)),
+                                         NULL, 0),
+                 done);
+        TRY_GOTO(result,
+                 model_add_to_checkpoint(writer, "value.safetensors", value_parameters(learner_value(l)),
+                                         value_values(learner_value(l)), NULL, 0),
+                 done);
+        for (int i = 0; i < t->config->train.lag; i++) {
+            older_name(i, name, sizeof name);
+            TRY_GOTO(
+                result,
+                model_add_to_checkpoint(writer, name, list, t->older + (size_t)i * t->parameters, NULL, 0),
+                done);
+        }
+        TRY_GOTO(result,
+                 run_save_optimizer(writer, "policy-optimizer.safetensors", learner_policy_optimizer(l)),
+                 done);
+        TRY_GOTO(result,
+                 run_save_optimizer(writer, "value-optimizer.safetensors", learner_value_optimizer(l)), done);
+        checkpoint_writer *finished = writer;
+        writer = NULL;
+        TRY_GOTO(result, checkpoint_commit(finished, state), done);
+        const checkpoint_keep keep = {.last = (size_t)t->config->train.keep, .every = 0, .best = -1};
+        TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
+    done:
+        checkpoint_abort(writer);
+        json_decref(state);
+    }
+    t->save_seconds = stage_seconds() - start;
+    return world_agree(t->world, result);
+}
+
+static status read_policy(const checkpoint *from, const char *name, const parameter_list *list,
+                          float *values) {
+    safetensors *file;
+    TRY(checkpoint_open_tensors(from, name, &file));
+    status result = model_read(file, list, values);
+    safetensors_close(file);
+    return result;
+}
+
+static status resume_learner(train *t, const checkpoint *from) {
+    learner *l = t->learner.learner;
+    char digest[DIGEST_HEX];
+    reference_digest(t, digest);
+    const char *recorded = json_string_value(json_object_get(checkpoint_state(from), "reference"));
+    if (recorded == NULL || strcmp(recorded, digest) != 0)
+        return FAIL(
+            "%s was trained against another base than the one in %s; restore that base or choose another "
+            "'folder'",
+            checkpoint_path(from), t->config->data.base);
+    TRY(read_policy(from, "policy.safetensors", policy_parameters(learner_policy(l)),
+                    policy_values(learner_policy(l))));
+    TRY(read_policy(from, "value.safetensors", value_parameters(learner_value(l)),
+                    value_values(learner_value(l))));
+    TRY(run_load_optimizer(from, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
+    TRY(run_load_optimizer(from, "value-optimizer.safetensors", learner_value_optimizer(l)));
+    TRY(policy_pack(learner_policy(l)));
+    return value_pack(learner_value(l));
+}
+
+status train_resume(train *t, const checkpoint *from) {
+    const json_t *state = checkpoint_state(from);
+    const json_t *means = json_object_get(state, "reward_mean"),
+                 *deviations = json_object_get(state, "reward_std");
+    const int64_t lag = json_integer_value(json_object_get(state, "lag"));
+    if (lag != t->config->train.lag || json_array_size(means) != (size_t)t->config->train.rewards.count)
+        return FAIL(
+            "%s is of a run with lag %lld and %zu rewards, the run file wants lag %d and %d; restore the "
+            "settings or choose another folder",
+            checkpoint_path(from), (long long)lag, json_array_size(means), t->config->train.lag,
+            t->config->train.rewards.count);
+    char digest[DIGEST_HEX];
+    embedding_digest(t, digest);
+    const char *recorded = json_string_value(json_object_get(state, "embedding"));
+    if (recorded == NULL || strcmp(recorded, digest) != 0)
+        return FAIL(
+            "%s was trained with another embedding than the one in %s; restore that one or choose another "
+            "'folder'",
+            checkpoint_path(from), t->config->data.embedding);
+    t->step = (int64_t)checkpoint_describe(from)->step;
+    t->skipped_updates = json_integer_value(json_object_get(state, "skipped_updates"));
+    for (int i = 0; i < t->config->train.rewards.count; i++) {
+        t->reward_mean[i] = json_number_value(json_array_get(means, (size_t)i));
+        t->reward_std[i] = json_number_value(json_array_get(deviations, (size_t)i));
+    }
+    return t->learner.active ? resume_learner(t, from) : STATUS_OK;
+}
+
+status train_resume_older(train *t, const checkpoint *from, int i, int64_t version) {
+    float *values = NULL;
+    char name[64];
+    older_name(i, name, sizeof name);
+    const parameter_list *list = t->rollout.active ? policy_parameters(t->rollout.policy)
+                                 : t->run.writes   ? policy_parameters(learner_policy(t->learner.learner))
+                                                   : NULL;
+    if (list == NULL)
+        return STATUS_OK;
+    TRY(memory_allocate((void **)&values, sizeof(float) * t->parameters, "older weights"));
+    status result = read_policy(from, name, list, values);
+    if (result == STATUS_OK && t->rollout.active)
+        result = train_rollout_set_weights(t, version, values);
+    if (result == STATUS_OK && t->run.writes)
+        memcpy(t->older + (size_t)i * t->parameters, values, sizeof(float) * t->parameters);
+    memory_free(values);
+    return result;
+}
+
+status train_resume_rollout(train *t, const checkpoint *from) {
+    if (!t->rollout.active)
+        return STATUS_OK;
+    float *values;
+    TRY(memory_allocate((void **)&values, sizeof(float) * t->parameters, "weights"));
+    status result = read_policy(from, "policy.safetensors", policy_parameters(t->rollout.policy), values);
+    if (result == STATUS_OK)
+        result = train_rollout_set_weights(t, t->step, values);
+    memory_free(values);
+    return result;
+}
