@@ -110,7 +110,7 @@ int cmd_bench(int argc, char **argv) {
     static const struct argp parser = {
         .options = option_table,
         .parser = parse,
-        .args_doc = "RUN.yaml [key.sub=value...]",
+        .args_doc = "RUN.yaml [OVERLAY.yaml...] [key.sub=value...]",
         .doc =
             "Measures rollout and learner with the model, batch, frames and threads of a run file, on random "
             "weights, each beside the ceiling that this machine's products and memory allow.\v"

@@ -36,8 +36,10 @@ int run_command(int argc, char **argv, const char *about, status (*run)(const ru
         {"help-settings", OPTION_HELP_SETTINGS, NULL, 0, "List every setting of a run file", 0},
         {0},
     };
-    const struct argp argp = {
-        .options = options, .parser = parse, .args_doc = "RUN.yaml [key.sub=value...]", .doc = about};
+    const struct argp argp = {.options = options,
+                              .parser = parse,
+                              .args_doc = "RUN.yaml [OVERLAY.yaml...] [key.sub=value...]",
+                              .doc = about};
     arguments a = {.words =
                        argv + 1}; // the words are collected in place: there are never more than were read
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);

@@ -1,4 +1,5 @@
-// Options of the commands that take a run file: RUN.yaml, then overrides key.sub=value.
+// Options of the commands that take a run file: RUN.yaml, then run files to lay over it and
+// overrides key.sub=value.
 #pragma once
 
 #include "kernels/status.h"

@@ -275,7 +275,14 @@ static status derive(run_config *c, const char *path) {
     return STATUS_OK;
 }
 
-status run_config_load(run_config *out, const char *path, char *const *overrides, int count) {
+// "launch/configs/musicrl-r.yaml" among the words of the command line.
+static bool is_run_file(const char *word) {
+    const char *dot = strrchr(word, '.');
+    return strchr(word, '=') == NULL && dot != NULL &&
+           (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
+}
+
+status run_config_load(run_config *out, const char *path, char *const *words, int count) {
     _Static_assert(SETTINGS_MAX >= 128, "room for every line of the table");
     memset(out, 0, sizeof *out);
     for (int i = 0; i < run_setting_count; i++)
@@ -285,7 +292,11 @@ status run_config_load(run_config *out, const char *path, char *const *overrides
     loader l = {.config = out, .path = path};
     status result = STATUS_OK;
     for (int i = 0; i < count; i++)
-        TRY_GOTO(result, yaml_tree_override(tree, overrides[i]), done);
+        if (is_run_file(words[i]))
+            TRY_GOTO(result, yaml_tree_overlay(tree, words[i]), done);
+    for (int i = 0; i < count; i++)
+        if (!is_run_file(words[i]))
+            TRY_GOTO(result, yaml_tree_override(tree, words[i]), done);
     TRY_GOTO(result, walk(&l, yaml_tree_root(tree), ""), done);
     TRY_GOTO(result, derive(out, path), done);
     result = run_config_check(out, where_given, &l);

@@ -1,5 +1,6 @@
-// The configuration of a run: one YAML file, then "key.sub=value" overrides, checked against one table of
-// settings (run_config_table.c). To add a setting, add its field here and its line there.
+// The configuration of a run: one YAML file, further ones laid over it, then "key.sub=value" overrides,
+// checked against one table of settings (run_config_table.c). To add a setting, add its field here and its
+// line there.
 #pragma once
 
 #include "kernels/status.h"
@@ -87,12 +88,13 @@ typedef struct run_config {
     } samples;
 } run_config;
 
-// Fills `out` [1]: defaults, then the file at `path`, then `overrides` [count] ("key.sub=value"; the last of
-// equal keys wins), then the values that follow from others: name (stem of the file), folder (runs/NAME), ffn
-// (8 * width / 3 rounded up to 64). Fails with one line that names place, setting, value found and value
-// wanted: on an unknown or doubled key, a wrong type, a value out of range, sizes that exclude each other.
-// STATUS_USAGE if an override is to blame.
-status run_config_load(run_config *out, const char *path, char *const *overrides, int count);
+// Fills `out` [1]: defaults, then the file at `path`, then those of `words` [count] that are run files
+// ("over.yaml": its settings replace those below, a list as a whole), then the other words ("key.sub=value";
+// the last of equal keys wins), then the values that follow from others: name (stem of the first file),
+// folder (runs/NAME), ffn (8 * width / 3 rounded up to 64). Fails with one line that names place, setting,
+// value found and value wanted: on an unknown or doubled key, a wrong type, a value out of range, sizes that
+// exclude each other. STATUS_USAGE if an override is to blame.
+status run_config_load(run_config *out, const char *path, char *const *words, int count);
 
 // Fails if the text setting `key` ("data.codec") is empty, and says what it is for.
 status run_config_require(const run_config *config, const char *key);

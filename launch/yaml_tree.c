@@ -270,10 +270,41 @@ close_file:
     return result;
 }
 
+// Members of `over` join those of `under`, both mappings; where both have a key, over's value stands, and
+// two mappings are merged in turn. The nodes of `over` become part of the tree of `under`.
+static void merge(yaml_tree_node *under, yaml_tree_node *over) {
+    for (yaml_tree_node *node = over->child, *next; node != NULL; node = next) {
+        next = node->next;
+        yaml_tree_node **link = &under->child;
+        while (*link != NULL && strcmp((*link)->key, node->key) != 0)
+            link = &(*link)->next;
+        if (*link != NULL && (*link)->kind == YAML_TREE_MAPPING &&
+            (node->kind == YAML_TREE_MAPPING || is_nothing(node))) {
+            merge(*link, node);
+            continue;
+        }
+        node->next = *link == NULL ? NULL : (*link)->next;
+        *link = node;
+    }
+}
+
+status yaml_tree_overlay(yaml_tree *tree, const char *path) {
+    yaml_tree *over;
+    TRY(yaml_tree_read(&over, path));
+    merge(tree->root, over->root);
+    block **last = &tree->blocks;
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = over->blocks;
+    memory_free(over);
+    return STATUS_OK;
+}
+
 status yaml_tree_override(yaml_tree *tree, const char *assignment) {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment)
-        return FAIL_USAGE("command line: '%s' is not of the form key.sub=value", assignment);
+        return FAIL_USAGE("command line: '%s' is neither a run file (.yaml) nor of the form key.sub=value",
+                          assignment);
     yaml_tree_node *value = NULL;
     TRY(parse_value(tree, equals + 1, strlen(equals + 1), "command line", 0, &value));
     if (value == NULL) // nothing after the '=': the empty text

@@ -34,6 +34,10 @@ status yaml_tree_read(yaml_tree **out, const char *path);
 // The same from memory; `source` names it in messages and is copied. With `lines` 0, nodes carry no line.
 status yaml_tree_parse(yaml_tree **out, const char *text, size_t length, const char *source, int lines);
 
+// Lays the file over the tree: mappings are merged key by key, any other value of the file replaces the one
+// below it. Every value still says which file and line it came from.
+status yaml_tree_overlay(yaml_tree *tree, const char *path);
+
 // Sets the value at "key.sub" from "key.sub=value", making the mappings in between; the value is YAML
 // ("[{name: a, weight: 1}]" is a sequence). A later override of the same key wins.
 status yaml_tree_override(yaml_tree *tree, const char *assignment);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static char folder[PATH_MAX / 2];
-static char file[PATH_MAX];
+static char file[PATH_MAX], over[PATH_MAX];
 
 static int make_folder(void **state) {
     (void)state;
@@ -24,12 +24,14 @@ static int make_folder(void **state) {
     if (mkdtemp(folder) == NULL)
         return -1;
     snprintf(file, sizeof file, "%s/probe.yaml", folder);
+    snprintf(over, sizeof over, "%s/over.yaml", folder);
     return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
     unlink(file);
+    unlink(over);
     return rmdir(folder);
 }
 
@@ -130,6 +132,52 @@ static void test_overrides(void **state) {
     REFUSE("", "train.steps=[1", "command line", "not valid YAML");
     assert_int_equal(load_text(&config, "", "train.steps=many"), STATUS_USAGE);
     assert_int_equal(load_text(&config, "seed: x\n", NULL), STATUS_FAILED);
+}
+
+static run_config lay_over(const char *under, const char *text, const char *override) {
+    assert_int_equal(publish_file(over, text, strlen(text)), STATUS_OK);
+    assert_int_equal(publish_file(file, under, strlen(under)), STATUS_OK);
+    char *words[] = {(char *) override, over}; // overrides win, wherever they stand
+    run_config config;
+    if (run_config_load(&config, file, override == NULL ? words + 1 : words, override == NULL ? 1 : 2) !=
+        STATUS_OK)
+        fail_msg("refused: %s", status_message());
+    return config;
+}
+
+static void test_overlays(void **state) {
+    (void)state;
+    static const char under[] = "name: a\n"
+                                "data: {base: b, codec: c}\n"
+                                "train:\n"
+                                "  steps: 5\n"
+                                "  rewards: [{name: text_adherence, weight: 2}]\n";
+    run_config c = lay_over(under, "name: r\ndata:\n  base: d\n", NULL);
+    assert_string_equal(c.name, "r");
+    assert_string_equal(c.data.base, "d");
+    assert_string_equal(c.data.codec, "c");
+    assert_int_equal(c.train.steps, 5);
+    c = lay_over(under, "train: {rewards: [{name: text_adherence, weight: 3}]}\n", "train.steps=7");
+    assert_int_equal(c.train.rewards.count, 1);
+    assert_true(c.train.rewards.entries[0].weight == 3.0);
+    assert_int_equal(c.train.steps, 7);
+    assert_int_equal(lay_over(under, "train:\ndata:\n", NULL).train.steps,
+                     5); // nothing said, nothing changed
+    assert_int_equal(lay_over("train:\n", "train: {steps: 3}\n", NULL).train.steps, 3);
+    assert_string_equal(lay_over("seed: 1\n", "seed: 2\n", NULL).name, "probe");
+
+    REFUSE(under, "no/such.yaml", "no/such.yaml", "No such file");
+    static const char *const wrong[][2] = {
+        {"seed: 1\ntrain:\n  stepz: 3\n", "over.yaml:3: unknown setting"},
+        {"train:\n  steps: x\n", "over.yaml:2: train.steps is 'x'"},
+        {"name: x\ntrain: 3\n", "over.yaml:2: 'train' is a group"},
+        {"train:\n  rewards: [{name: x}]\n", "over.yaml:2: unknown reward"},
+        {"train:\n  group: 5\n", "over.yaml:2: train.group is 5"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_int_equal(publish_file(over, wrong[i][0], strlen(wrong[i][0])), STATUS_OK);
+        REFUSE(under, over, wrong[i][1]);
+    }
+    REFUSE("train:\n  steps: x\n", over, "probe.yaml:2: train.steps is 'x'");
 }
 
 static void test_unknown_keys(void **state) {
@@ -298,7 +346,7 @@ int main(void) {
         cmocka_unit_test(test_impossible_sizes), cmocka_unit_test(test_yaml_surprises),
         cmocka_unit_test(test_missing_file),     cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_shipped_files),    cmocka_unit_test(test_require),
-        cmocka_unit_test(test_listing),
+        cmocka_unit_test(test_listing),          cmocka_unit_test(test_overlays),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
