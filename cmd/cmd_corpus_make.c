@@ -7,7 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { KEY_SECONDS = 256, KEY_SEED, KEY_SAMPLE_RATE, KEY_WORKERS, KEY_PER_SHARD, KEY_SOUNDFONT, KEY_REPLACE };
+enum {
+    KEY_SECONDS = 256,
+    KEY_SEED,
+    KEY_SAMPLE_RATE,
+    KEY_IMPERFECT,
+    KEY_WORKERS,
+    KEY_PER_SHARD,
+    KEY_SOUNDFONT,
+    KEY_REPLACE
+};
 
 static const struct argp_option option_table[] = {
     {"output", 'o', "FOLDER", 0, "Folder of the shards; created if missing (required)", 0},
@@ -15,6 +24,8 @@ static const struct argp_option option_table[] = {
     {"seconds", KEY_SECONDS, "S", 0, "Length of a clip (5)", 0},
     {"seed", KEY_SEED, "N", 0, "Another seed, another corpus (1)", 0},
     {"sample-rate", KEY_SAMPLE_RATE, "HZ", 0, "Of the audio (16000)", 0},
+    {"imperfect", KEY_IMPERFECT, "SHARE", 0,
+     "Share of clips that sound like bad recordings: noisy, muffled, distorted or broken (0.25)", 0},
     {"workers", KEY_WORKERS, "N", 0, "Threads (one per usable core); the corpus does not depend on it", 0},
     {"clips-per-shard", KEY_PER_SHARD, "N", 0, "Clips in a shard (1000)", 0},
     {"soundfont", KEY_SOUNDFONT, "FILE", 0, "General MIDI .sf2 file (the distribution's)", 0},
@@ -59,6 +70,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     case KEY_SAMPLE_RATE:
         options->sample_rate = (uint32_t)parse_number("sample-rate", argument, 8000, 96000, 1, state);
         break;
+    case KEY_IMPERFECT:
+        options->imperfect = parse_number("imperfect", argument, 0, 1, 0, state);
+        break;
     case KEY_WORKERS:
         options->workers = (int)parse_number("workers", argument, 1, 256, 1, state);
         break;
@@ -101,6 +115,7 @@ int cmd_corpus_make(int argc, char **argv) {
                                    .seconds = 5,
                                    .seed = 1,
                                    .sample_rate = 16000,
+                                   .imperfect = 0.25,
                                    .clips_per_shard = 1000,
                                    .stop = &stop_requested,
                                    .progress = show,

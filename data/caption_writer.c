@@ -374,11 +374,11 @@ status attributes_write_json(const piece_attributes *attributes, char *out) {
         "{\"seconds\": %g, \"tempo_bpm\": %u, \"tempo\": \"%s\", \"metre\": \"%u/4\", \"beats_per_bar\": %u, "
         "\"key\": \"%s\", \"tonic\": %u, \"mode\": \"%s\", \"lead\": \"%s\", \"accompaniment\": \"%s\", "
         "\"drums\": \"%s\", \"density\": \"%s\", \"dynamics\": \"%s\", \"register\": \"%s\", "
-        "\"articulation\": %s}",
+        "\"articulation\": %s, \"recording\": \"%s\"}",
         a->seconds, a->tempo_bpm, tempo_class_names[a->tempo], a->beats_per_bar, a->beats_per_bar,
         key_name(a->tonic, a->mode), a->tonic, mode_names[a->mode], lead_names[a->lead],
         accompaniment_names[a->accompaniment], drums_names[a->drums], density_names[a->density],
-        dynamics_names[a->dynamics], register_names[a->range], articulation);
+        dynamics_names[a->dynamics], register_names[a->range], articulation, recording_names[a->recording]);
     if (count < 0 || count >= ATTRIBUTES_JSON_MAX)
         return FAIL("the attributes of a piece do not fit into %d bytes", ATTRIBUTES_JSON_MAX);
     return STATUS_OK;

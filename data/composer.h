@@ -5,6 +5,7 @@
 // key and mode can be heard even in a few seconds.
 #pragma once
 
+#include "data/recording.h"
 #include "kernels/status.h"
 
 #include <stddef.h>
@@ -97,6 +98,7 @@ typedef struct piece_attributes {
     piece_dynamics dynamics;
     piece_register range;
     articulation articulation;
+    recording recording; // not the composer's: clean, unless the corpus maker damages the sound
 } piece_attributes;
 
 // Words as stored in the attributes JSON: lower case, underscores for spaces.

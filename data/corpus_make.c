@@ -2,9 +2,11 @@
 
 #include "data/caption_writer.h"
 #include "data/composer.h"
+#include "data/recording.h"
 #include "data/render.h"
 #include "data/shard.h"
 #include "kernels/memory.h"
+#include "kernels/philox.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,7 +17,13 @@
 
 #if MUSICRL_FLUIDSYNTH
 
-enum { WORKERS_MAX = 256, MESSAGE_MAX = 1024, BATCH_CLIPS_MAX = 256, BATCH_BYTES = 32 << 20 };
+enum {
+    WORKERS_MAX = 256,
+    MESSAGE_MAX = 1024,
+    BATCH_CLIPS_MAX = 256,
+    BATCH_BYTES = 32 << 20,
+    PURPOSE_RECORDING = 0x5245434f,
+};
 
 // A clip on its way from the worker that made it to the shard writer.
 typedef struct made_clip {
@@ -58,6 +66,9 @@ static status check_options(const corpus_make_options *options) {
     if (options->workers < 0 || options->workers > WORKERS_MAX)
         return FAIL_USAGE("cannot use %d workers; ask for 1 to %d, or 0 for one per usable core",
                           options->workers, WORKERS_MAX);
+    if (!(options->imperfect >= 0.0 && options->imperfect <= 1.0))
+        return FAIL_USAGE("the share of imperfect recordings cannot be %g; ask for 0 to 1",
+                          options->imperfect);
     if (options->clips_per_shard < 1)
         return FAIL_USAGE("a shard holds at least 1 clip, not 0");
     return STATUS_OK;
@@ -107,9 +118,16 @@ static status maker_prepare(maker *maker, const corpus_make_options *options) {
 static status make_clip(const maker *maker, worker *worker, uint32_t index, made_clip *out) {
     const corpus_make_options *options = maker->options;
     TRY(piece_compose(&worker->piece, options->seed, index, options->seconds));
+    philox_stream draws = {
+        .key = options->seed, .purpose = PURPOSE_RECORDING, .position = (uint64_t)index << 32};
+    recording *kind = &worker->piece.attributes.recording;
+    if ((double)philox_next_uniform(&draws) < options->imperfect)
+        *kind = (recording)(1 + philox_next_below(&draws, RECORDINGS - 1));
     TRY(caption_write(&worker->piece.attributes, options->seed, index, out->caption));
     TRY(attributes_write_json(&worker->piece.attributes, out->attributes));
     TRY(renderer_render(worker->renderer, &worker->piece, maker->samples, worker->audio));
+    const float severity = philox_next_uniform(&draws);
+    recording_damage(*kind, severity, options->sample_rate, worker->audio, maker->samples, &draws);
     render_to_pcm(worker->audio, maker->samples, out->pcm);
     return STATUS_OK;
 }

@@ -11,8 +11,9 @@ typedef struct corpus_make_options {
     const char *folder;     // of the shards made-00000.h5, made-00001.h5, ...; created
     size_t count;           // clips, 1 to 10 000 000
     double seconds;         // of a clip
-    uint64_t seed;          // clip i depends on the seed, i, the soundfont and the three numbers below alone
+    uint64_t seed;          // clip i depends on the seed, i, the soundfont and the four numbers below alone
     uint32_t sample_rate;   // Hz
+    double imperfect;       // share of clips that sound like bad recordings (data/recording.h), 0 to 1
     size_t clips_per_shard; // at least 1
     const char *soundfont;  // NULL for the distribution's
     int workers;            // threads; 0 for one per usable core. The shards do not depend on it

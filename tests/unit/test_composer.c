@@ -279,6 +279,7 @@ static corpus_make_options small_corpus(const char *folder, int workers) {
                                  .seconds = 2,
                                  .seed = 9,
                                  .sample_rate = RATE,
+                                 .imperfect = 0.5,
                                  .clips_per_shard = 10,
                                  .workers = workers};
 }
@@ -313,6 +314,12 @@ static void test_workers_do_not_show(void **state) {
     must(caption_write(&piece.attributes, 9, 22, caption));
     assert_string_equal(clip.caption, caption);
     assert_string_equal(clip.id, "made-9-00000022");
+    int imperfect = 0;
+    for (size_t i = 0; i < 23; i++) {
+        must(corpus_read_strings(corpus, i, &clip));
+        imperfect += strstr(clip.attributes, "\"recording\": \"clean\"") == NULL;
+    }
+    assert_in_range(imperfect, 5, 18); // of 23, half of them on average
     piece_free(&piece);
     corpus_close(corpus);
 }
@@ -348,6 +355,9 @@ static void test_nothing_half_published(void **state) {
     corpus_make_options wrong = small_corpus(scratch_path("wrong"), 1);
     wrong.count = 0;
     must_fail(corpus_make(&wrong), "0 clips");
+    wrong = small_corpus(scratch_path("wrong"), 1);
+    wrong.imperfect = 1.5;
+    must_fail(corpus_make(&wrong), "1.5; ask for 0 to 1");
     wrong = small_corpus(scratch_path("wrong"), 1);
     wrong.soundfont = scratch_path("none.sf2");
     must_fail(corpus_make(&wrong), "none.sf2");
