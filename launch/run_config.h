@@ -16,6 +16,26 @@ typedef enum run_precision {
     RUN_PRECISION_BF16,
 } run_precision;
 
+// What a reward model starts from.
+typedef enum run_reward_start {
+    RUN_REWARD_START_POLICY,
+    RUN_REWARD_START_SCRATCH,
+} run_reward_start;
+
+// What the head of a reward model reads of the joint embedding; in the order of reward_features.
+typedef enum run_reward_features {
+    RUN_REWARD_FEATURES_NONE,
+    RUN_REWARD_FEATURES_MUSIC,
+    RUN_REWARD_FEATURES_MUSIC_TEXT,
+} run_reward_features;
+
+// The training of one reward model.
+typedef struct run_config_reward_training {
+    int32_t steps, batch, slot_clips;
+    double learning_rate;
+    int32_t warm_up, evaluate_every, patience;
+} run_config_reward_training;
+
 // Sizes of one transformer stack.
 typedef struct run_config_transformer {
     int32_t layers, width, heads;
@@ -44,6 +64,8 @@ typedef struct run_config {
         char codec[RUN_CONFIG_PATH_MAX];
         char embedding[RUN_CONFIG_PATH_MAX];
         char base[RUN_CONFIG_PATH_MAX];
+        char quality[RUN_CONFIG_PATH_MAX];
+        char preference[RUN_CONFIG_PATH_MAX];
     } data;
     struct {
         run_config_transformer temporal, depth;
@@ -83,6 +105,17 @@ typedef struct run_config {
         int32_t save_rollouts_every;
         run_config_rewards rewards;
     } train;
+    struct {
+        run_reward_start start;
+        run_reward_features features;
+        bool text;
+        int32_t crop, ensemble;
+        int32_t fit_examples;
+        double fit_ridge;
+        run_config_reward_training quality, preference;
+        double weight_decay, beta1, beta2, epsilon, gradient_clip;
+        int32_t gradient_slots, evaluate_limit, bootstrap;
+    } reward;
     struct {
         int32_t count, iterations;
     } samples;

@@ -5,7 +5,9 @@
 #include <string.h>
 
 static const char *const precisions[] = {"f32", "bf16", NULL};
-static const char *const reward_names[] = {"text_adherence", NULL};
+static const char *const reward_names[] = {"text_adherence", "quality", "preference", NULL};
+static const char *const reward_starts[] = {"policy", "scratch", NULL};
+static const char *const reward_features[] = {"none", "music", "music_text", NULL};
 
 #define FIELD(member) (((run_config *)0)->member)
 #define TYPE(member)                                                                                         \
@@ -16,6 +18,8 @@ static const char *const reward_names[] = {"text_adherence", NULL};
         bool: SETTING_BOOLEAN,                                                                               \
         char *: SETTING_TEXT,                                                                                \
         run_precision: SETTING_WORD,                                                                         \
+        run_reward_start: SETTING_WORD,                                                                      \
+        run_reward_features: SETTING_WORD,                                                                         \
         run_config_rewards: SETTING_REWARDS)
 #define ROW(member, initial, minimum, maximum, words, help)                                                  \
     {                                                                                                        \
@@ -26,6 +30,16 @@ static const char *const reward_names[] = {"text_adherence", NULL};
 #define FLAG(member, initial, help) ROW(member, initial, 0, 1, NULL, help)
 #define TEXT(member, initial, help) ROW(member, initial, 0, 0, NULL, help)
 #define WORDS(member, initial, words, help) ROW(member, initial, 0, 0, words, help)
+
+// The block of one reward model.
+#define TRAINING(member, what, steps_, batch_, slot_clips_, rate)                                            \
+    NUMBER(member.steps, steps_, 1, STEPS, "training steps of the " what " model, at most"),                 \
+        NUMBER(member.batch, batch_, 1, BATCH, "of it: pairs, or rated clips, a step"),                      \
+        NUMBER(member.slot_clips, slot_clips_, 1, BATCH, "clips that go through it at once"),                \
+        NUMBER(member.learning_rate, rate, 0, 1, "peak of its cosine schedule"),                             \
+        NUMBER(member.warm_up, "5", 0, STEPS, "steps of linear warm-up"),                                    \
+        NUMBER(member.evaluate_every, "10", 1, STEPS, "steps between held-out evaluations, which select"),   \
+        NUMBER(member.patience, "4", 1, STEPS, "evaluations without a new best that end its training")
 
 enum { STEPS = 100000000, WIDTH = 65536, FRAMES = 65536, BATCH = 65536 };
 
@@ -40,6 +54,8 @@ const setting run_settings[] = {
     TEXT(data.codec, "", "codec file"),
     TEXT(data.embedding, "", "joint text-music embedding: its file or folder"),
     TEXT(data.base, "", "base policy that RL starts from: run folder of a pretraining"),
+    TEXT(data.quality, "", "folder of the quality model"),
+    TEXT(data.preference, "", "folder of the preference model"),
 
     NUMBER(model.temporal.layers, "4", 1, 1024, "blocks of the temporal transformer (over frames)"),
     NUMBER(model.temporal.width, "128", 2, WIDTH, "its model width"),
@@ -121,6 +137,31 @@ const setting run_settings[] = {
     NUMBER(train.save_rollouts_every, "0", 0, STEPS, "steps between saved rollout batches; 0: never"),
     WORDS(train.rewards, "[{name: text_adherence, weight: 1}]", reward_names,
           "what is maximised: the weighted sum"),
+
+    WORDS(reward.start, "policy", reward_starts,
+          "weights that a reward model starts from: data.base, or none"),
+    WORDS(
+        reward.features, "music_text", reward_features,
+        "what the head of a reward model reads of the joint embedding; music_text: music, and music x text"),
+    FLAG(reward.text, "true", "the preference model reads the caption"),
+    NUMBER(reward.crop, "0", 0, FRAMES,
+           "frames that a reward model reads at once; 0: those of a rollout, or of a rated clip if fewer"),
+    NUMBER(reward.ensemble, "1", 1, 64, "reward models trained side by side; the score is their mean"),
+    NUMBER(reward.fit_examples, "8000", 0, 100000000,
+           "pairs or clips that the head is fitted on in closed form before training; 0: it starts at zero"),
+    NUMBER(reward.fit_ridge, "0.01", 1e-9, 1e9, "penalty of that fit, a share of the features' variance"),
+    TRAINING(reward.quality, "quality", "120", "32", "16", "1e-4"),
+    TRAINING(reward.preference, "preference", "160", "112", "16", "1e-4"),
+    NUMBER(reward.weight_decay, "0.01", 0, 10, "of AdamW"),
+    NUMBER(reward.beta1, "0.9", 0, 0.999999, "of AdamW"),
+    NUMBER(reward.beta2, "0.99", 0, 0.999999, "of AdamW"),
+    NUMBER(reward.epsilon, "1e-8", 1e-16, 1, "of AdamW"),
+    NUMBER(reward.gradient_clip, "1", 0, 1e9, "largest norm of the gradient; 0: no clipping"),
+    NUMBER(reward.gradient_slots, "4", 1, 4096,
+           "fixed parts of the gradient sum; a power of two that divides both batches"),
+    NUMBER(reward.evaluate_limit, "4000", 1, 100000000,
+           "held-out pairs, and clips, that an evaluation reads at most"),
+    NUMBER(reward.bootstrap, "2000", 10, 10000000, "resamples of captions behind an interval"),
 
     NUMBER(samples.count, "8", 0, 1024, "held-out captions to make clips of for listening"),
     NUMBER(samples.iterations, "32", 1, 10000, "phase reconstruction of these clips"),
