@@ -250,8 +250,14 @@ static decode_workspace carve_decode(arena *arena, const codec *codec, size_t fr
     };
 }
 
-status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
-                           int iterations, float *audio) {
+size_t codec_decode_scratch_bytes(const codec *codec, size_t frames) {
+    arena count = {0};
+    carve_decode(&count, codec, frames);
+    return count.used;
+}
+
+status codec_decode_into(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
+                         int iterations, float *audio, void *scratch) {
     const codec_config *config = codec_get_config(codec);
     if (frames == 0)
         return FAIL("0 frames of tokens cannot be decoded; give at least 1 frame");
@@ -260,11 +266,8 @@ status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t fr
                           iterations, CODEC_ITERATIONS_MAX);
     TRY(check_tokens(codec, tokens, frames, levels));
     size_t bands = config->mel_bands, samples = frames * config->frame_samples;
-    arena count = {0};
-    carve_decode(&count, codec, frames);
-    void *block;
-    TRY(memory_allocate(&block, count.used, "codec decoder scratch"));
-    arena views = {.base = block, .capacity = count.used};
+    arena views = {.base = scratch, .capacity = codec_decode_scratch_bytes(codec, frames)};
+    memset(scratch, 0, views.capacity);
     decode_workspace work = carve_decode(&views, codec, frames);
     for (size_t f = 0; f < frames; f++) {
         expand_frame(codec, tokens + f * codec->description.levels, levels, work.vector, work.log_mel);
@@ -281,8 +284,16 @@ status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t fr
                 &settings, work.padded, work.phase);
     memcpy(audio, work.padded + stft_lead(codec->features.transform), samples * sizeof *audio);
     limit_peaks(audio, samples, config->sample_rate / LIMITER_REACH_PER_SECOND, ceiling, work.limiter);
-    memory_free(block);
     return STATUS_OK;
+}
+
+status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
+                           int iterations, float *audio) {
+    void *scratch;
+    TRY(memory_allocate(&scratch, codec_decode_scratch_bytes(codec, frames) + 1, "codec decoder scratch"));
+    status result = codec_decode_into(codec, tokens, frames, levels, iterations, audio, scratch);
+    memory_free(scratch);
+    return result;
 }
 
 status codec_decode(const codec *codec, const uint16_t *tokens, size_t frames, int iterations, float *audio) {

@@ -39,6 +39,12 @@ status codec_decode(const codec *codec, const uint16_t *tokens, size_t frames, i
 status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
                            int iterations, float *audio);
 
+// The same with the caller's scratch [codec_decode_scratch_bytes(codec, frames)], 64-byte aligned; allocates
+// nothing. One scratch serves one call at a time.
+size_t codec_decode_scratch_bytes(const codec *codec, size_t frames);
+status codec_decode_into(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
+                         int iterations, float *audio, void *scratch);
+
 enum { CODEC_ITERATIONS_MEASURE = 6, CODEC_ITERATIONS_LISTEN = 32, CODEC_ITERATIONS_MAX = 1000 };
 
 void codec_destroy(codec *codec); // NULL is allowed

@@ -3,6 +3,7 @@
 
 #include "core/codec.h"
 #include "core/policy.h"
+#include "core/sound_check.h"
 #include "launch/conditioner.h"
 #include "launch/run_config.h"
 
@@ -39,15 +40,3 @@ status generator_decode(const generator *generator, const uint16_t *tokens, size
                         float *audio);
 size_t generator_samples(const generator *generator); // audio samples of a clip
 int generator_levels(const generator *generator);
-
-// What a listener would complain of, measured.
-typedef struct sound_check {
-    double peak;            // of full scale
-    double rms;             // of full scale
-    double longest_silence; // seconds below -60 dBFS
-    double longest_repeat;  // seconds over which the token frames repeat a pattern of at most half a second
-    int clipped, silent,
-        stuck; // verdicts: clipped samples; silence over half of the clip; repeat over half of it
-} sound_check;
-sound_check sound_check_clip(const float *audio, size_t samples, uint32_t sample_rate, const uint16_t *tokens,
-                             size_t frames, size_t levels);
