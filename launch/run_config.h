@@ -66,6 +66,7 @@ typedef struct run_config {
         char base[RUN_CONFIG_PATH_MAX];
         char quality[RUN_CONFIG_PATH_MAX];
         char preference[RUN_CONFIG_PATH_MAX];
+        char listeners[RUN_CONFIG_PATH_MAX];
     } data;
     struct {
         run_config_transformer temporal, depth;
@@ -116,6 +117,11 @@ typedef struct run_config {
         double weight_decay, beta1, beta2, epsilon, gradient_clip;
         int32_t gradient_slots, evaluate_limit, bootstrap;
     } reward;
+    struct {
+        int32_t training_clips, held_out_clips, captions, clips_per_caption;
+        double least_kappa, agreement;
+        int64_t label_seed, evaluation_seed;
+    } listeners;
     struct {
         int32_t count, iterations;
     } samples;

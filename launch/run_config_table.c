@@ -56,6 +56,7 @@ const setting run_settings[] = {
     TEXT(data.base, "", "base policy that RL starts from: run folder of a pretraining"),
     TEXT(data.quality, "", "folder of the quality model"),
     TEXT(data.preference, "", "folder of the preference model"),
+    TEXT(data.listeners, "", "file of the simulated listeners"),
 
     NUMBER(model.temporal.layers, "4", 1, 1024, "blocks of the temporal transformer (over frames)"),
     NUMBER(model.temporal.width, "128", 2, WIDTH, "its model width"),
@@ -162,6 +163,18 @@ const setting run_settings[] = {
     NUMBER(reward.evaluate_limit, "4000", 1, 100000000,
            "held-out pairs, and clips, that an evaluation reads at most"),
     NUMBER(reward.bootstrap, "2000", 10, 10000000, "resamples of captions behind an interval"),
+
+    NUMBER(listeners.training_clips, "3000", 64, 10000000,
+           "decoded clips that the simulated listeners' detectors are fitted on"),
+    NUMBER(listeners.held_out_clips, "600", 32, 10000000, "clips of held-out captions to measure them on"),
+    NUMBER(listeners.captions, "96", 4, 1000000, "captions whose clips by the base model set the scale"),
+    NUMBER(listeners.clips_per_caption, "8", 2, 64, "clips of each"),
+    NUMBER(listeners.least_kappa, "0.3", 0, 1,
+           "Cohen's kappa of a detector below which its attribute gets no weight"),
+    NUMBER(listeners.agreement, "0.6", 0.5, 1,
+           "share of pairs of clips on which two listeners agree; sets the scale of utilities"),
+    NUMBER(listeners.label_seed, "1", 0, 9007199254740991.0, "of the panel that labels training data"),
+    NUMBER(listeners.evaluation_seed, "2", 0, 9007199254740991.0, "of the panel that judges models"),
 
     NUMBER(samples.count, "8", 0, 1024, "held-out captions to make clips of for listening"),
     NUMBER(samples.iterations, "32", 1, 10000, "phase reconstruction of these clips"),
