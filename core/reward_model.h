@@ -51,17 +51,22 @@ reward_head reward_model_head(reward_model *model);
 typedef struct reward_pass reward_pass;
 status reward_pass_create(reward_pass **out, const reward_model *model, int batch, bool keep);
 void reward_pass_destroy(reward_pass *pass); // NULL is allowed
-int reward_pass_batch(const reward_pass *pass);
 
-// prefix: [batch, prefix]; tokens: [batch, window frames, levels]; features: [batch, feature count], not kept
-// by the model but read again by the backward pass. scores: [batch], in the pass until the next forward.
+// Reads one window of each clip. prefix: [batch, prefix]; tokens: [batch, frames, levels], frames at least
+// the window's; starts: [batch] first frame of each window, NULL: 0; features: [batch, feature count], not
+// copied but read again by the backward pass. scores: [batch], in the pass until the next forward.
 status reward_forward(reward_model *model, reward_pass *pass, int batch, const uint16_t *prefix,
-                      const uint16_t *tokens, const float *features, const float **scores);
+                      const uint16_t *tokens, int frames, const int *starts, const float *features,
+                      const float **scores);
 // d_scores: [batch]; adds to gradients [reward_model_parameters()->size].
 status reward_backward(reward_model *model, reward_pass *pass, int batch, const float *d_scores,
                        float *gradients);
-// The pooled vectors of the last forward, [batch, width].
-const float *reward_pass_pooled(const reward_pass *pass);
+// Without a backward pass, for any number of clips: a clip's score is that of its window, or the mean of its
+// first and its last one if it is longer. prefix: [count, prefix]; tokens: [count, frames, levels]; features:
+// [count, feature count]; scores: [count]. pooled: [count, width] receives the pooled vectors, averaged
+// alike, NULL if not wanted.
+status reward_score(reward_model *model, reward_pass *pass, size_t count, const uint16_t *prefix,
+                    const uint16_t *tokens, int frames, const float *features, float *scores, float *pooled);
 
 // A vote on a pair of clips.
 typedef enum preference_vote {

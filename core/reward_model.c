@@ -1,0 +1,248 @@
+#include "core/reward_model.h"
+
+#include "kernels/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+struct reward_model {
+    device *device;
+    reward_model_config config;
+    parameter_list list;
+    temporal *temporal;
+    size_t pooled, features, bias, threshold; // offsets in values
+    int feature_count;
+    float *values;
+};
+
+struct reward_pass {
+    int batch;
+    temporal_pass *temporal;
+    const float *inputs; // [batch, feature count] of the last forward
+    uint16_t *tokens;    // [batch, frames + 1, levels]: the window, then a frame that nobody reads
+    float *pooled;       // [batch, width]
+    float *scores;       // [batch]
+    float *added;        // [batch] what the features add to them
+    float *d_pooled;     // [batch, max(width, feature count)]
+    float *d_hidden;     // [batch * (frames + 1), width]
+};
+
+int reward_model_feature_count(const reward_model_config *config) {
+    switch (config->features) {
+    case REWARD_FEATURES_MUSIC:
+        return config->embedding;
+    case REWARD_FEATURES_MUSIC_TEXT:
+        return 2 * config->embedding;
+    default:
+        return 0;
+    }
+}
+
+// The numbers of a unit vector of width E have a variance of about 1 / E: scaled, the head's weights on them
+// and on the pooled vector are of one size.
+void reward_model_make_features(const reward_model_config *config, size_t count, const float *text,
+                                const float *music, float *features) {
+    const size_t width = (size_t)config->embedding, total = (size_t)reward_model_feature_count(config);
+    if (total == 0)
+        return;
+    const float scale = sqrtf((float)width);
+    for (size_t i = 0; i < count; i++)
+        for (size_t d = 0; d < width; d++) {
+            const float heard = music[i * width + d] * scale;
+            features[i * total + d] = heard;
+            if (total > width)
+                features[i * total + width + d] = heard * text[i * width + d] * scale;
+        }
+}
+
+status reward_model_create(reward_model **out, device *device, const reward_model_config *config,
+                           bool learn) {
+    *out = NULL;
+    if (config->embedding % 16 != 0)
+        return FAIL("the joint embedding has %d numbers, a reward model wants a multiple of 16",
+                    config->embedding);
+    reward_model *m;
+    TRY(memory_allocate((void **)&m, sizeof *m, "reward model"));
+    m->device = device;
+    m->config = *config;
+    m->feature_count = reward_model_feature_count(config);
+    // After the last frame of a window stands one that is not read: the stage's outputs speak of the next
+    // frame.
+    temporal_config longer = config->temporal;
+    longer.frames = config->temporal.frames + 1;
+    status result;
+    TRY_GOTO(result, temporal_create(&m->temporal, device, &longer, &m->list, learn, WEIGHT_F32), failed);
+    TRY_GOTO(result,
+             parameter_list_add(&m->list, "head.pooled.weight", 0, config->temporal.transformer.width,
+                                INITIALISE_ZEROS, 0.0f, &m->pooled),
+             failed);
+    if (m->feature_count > 0)
+        TRY_GOTO(result,
+                 parameter_list_add(&m->list, "head.features.weight", 0, m->feature_count, INITIALISE_ZEROS,
+                                    0.0f, &m->features),
+                 failed);
+    TRY_GOTO(result, parameter_list_add(&m->list, "head.bias", 0, 1, INITIALISE_ZEROS, 0.0f, &m->bias),
+             failed);
+    TRY_GOTO(
+        result,
+        parameter_list_add(&m->list, "preference.threshold", 0, 2, INITIALISE_ZEROS, 0.0f, &m->threshold),
+        failed);
+    TRY_GOTO(
+        result,
+        device_allocate(device, (void **)&m->values, sizeof(float) * m->list.size, "reward model parameters"),
+        failed);
+    *out = m;
+    return STATUS_OK;
+failed:
+    reward_model_destroy(m);
+    return result;
+}
+
+void reward_model_destroy(reward_model *m) {
+    if (m == NULL)
+        return;
+    temporal_destroy(m->temporal);
+    device_free(m->device, m->values);
+    parameter_list_release(&m->list);
+    memory_free(m);
+}
+
+const reward_model_config *reward_model_get_config(const reward_model *m) {
+    return &m->config;
+}
+
+const parameter_list *reward_model_parameters(const reward_model *m) {
+    return &m->list;
+}
+
+float *reward_model_values(reward_model *m) {
+    return m->values;
+}
+
+status reward_model_pack(reward_model *m) {
+    return temporal_pack(m->temporal, m->values);
+}
+
+reward_head reward_model_head(reward_model *m) {
+    return (reward_head){.pooled = m->values + m->pooled,
+                         .features = m->feature_count > 0 ? m->values + m->features : NULL,
+                         .bias = m->values + m->bias,
+                         .threshold = m->values + m->threshold};
+}
+
+status reward_pass_create(reward_pass **out, const reward_model *m, int batch, bool keep) {
+    *out = NULL;
+    reward_pass *p;
+    TRY(memory_allocate((void **)&p, sizeof *p, "reward pass"));
+    p->batch = batch;
+    const int positions = m->config.temporal.frames + 1;
+    const size_t rows = (size_t)batch, width = (size_t)m->config.temporal.transformer.width;
+    const size_t widest = width > (size_t)m->feature_count ? width : (size_t)m->feature_count;
+    status result;
+    TRY_GOTO(result, temporal_pass_create(&p->temporal, m->temporal, batch, positions, keep), failed);
+    TRY_GOTO(result,
+             memory_allocate((void **)&p->tokens,
+                             sizeof(uint16_t) * rows * (size_t)positions * (size_t)m->config.temporal.levels,
+                             "reward windows"),
+             failed);
+    TRY_GOTO(result,
+             device_allocate(m->device, (void **)&p->pooled, sizeof(float) * rows * width, "pooled frames"),
+             failed);
+    TRY_GOTO(result, device_allocate(m->device, (void **)&p->scores, sizeof(float) * rows, "reward scores"),
+             failed);
+    TRY_GOTO(result, device_allocate(m->device, (void **)&p->added, sizeof(float) * rows, "reward scores"),
+             failed);
+    if (keep) {
+        TRY_GOTO(result,
+                 device_allocate(m->device, (void **)&p->d_pooled, sizeof(float) * rows * widest,
+                                 "reward gradients"),
+                 failed);
+        TRY_GOTO(result,
+                 device_allocate(m->device, (void **)&p->d_hidden,
+                                 sizeof(float) * rows * (size_t)positions * width, "reward gradients"),
+                 failed);
+    }
+    *out = p;
+    return STATUS_OK;
+failed:
+    reward_pass_destroy(p);
+    return result;
+}
+
+void reward_pass_destroy(reward_pass *p) {
+    if (p == NULL)
+        return;
+    temporal_pass_destroy(p->temporal);
+    memory_free(p->tokens);
+    memory_free(p->pooled);
+    memory_free(p->scores);
+    memory_free(p->added);
+    memory_free(p->d_pooled);
+    memory_free(p->d_hidden);
+    memory_free(p);
+}
+
+status reward_forward(reward_model *m, reward_pass *p, int batch, const uint16_t *prefix,
+                      const uint16_t *tokens, int frames, const int *starts, const float *features,
+                      const float **scores) {
+    const int window = m->config.temporal.frames, positions = window + 1;
+    const int64_t width = m->config.temporal.transformer.width;
+    const size_t levels = (size_t)m->config.temporal.levels;
+    for (int b = 0; b < batch; b++) {
+        const size_t first = (size_t)b * (size_t)frames + (size_t)(starts != NULL ? starts[b] : 0);
+        memcpy(p->tokens + (size_t)(b * positions) * levels, tokens + first * levels,
+               sizeof(uint16_t) * (size_t)window * levels);
+    }
+    const float *hidden;
+    TRY(temporal_forward(m->temporal, m->values, p->temporal, batch, prefix, p->tokens, &hidden));
+    op_mean_pool(m->device, batch, positions, width, NULL, hidden, p->pooled);
+    op_row_dot(m->device, batch, width, p->pooled, m->values + m->pooled, m->values + m->bias, p->scores);
+    p->inputs = features;
+    if (m->feature_count > 0) {
+        const float nothing = 0.0f;
+        op_row_dot(m->device, batch, m->feature_count, features, m->values + m->features, &nothing, p->added);
+        for (int b = 0; b < batch; b++)
+            p->scores[b] += p->added[b];
+    }
+    *scores = p->scores;
+    return STATUS_OK;
+}
+
+status reward_score(reward_model *m, reward_pass *p, size_t count, const uint16_t *prefix,
+                    const uint16_t *tokens, int frames, const float *features, float *scores, float *pooled) {
+    const int window = m->config.temporal.frames, windows = frames > window ? 2 : 1;
+    const size_t width = (size_t)m->config.temporal.transformer.width,
+                 clip = (size_t)frames * (size_t)m->config.temporal.levels;
+    if (frames < window)
+        return FAIL("a clip of %d frames is shorter than the %d that the reward model reads", frames, window);
+    for (size_t first = 0; first < count; first += (size_t)p->batch) {
+        const size_t rows = count - first < (size_t)p->batch ? count - first : (size_t)p->batch;
+        for (int w = 0; w < windows; w++) {
+            const float *found;
+            TRY(reward_forward(m, p, (int)rows, prefix + first * (size_t)m->config.temporal.prefix,
+                               tokens + first * clip +
+                                   (size_t)(w * (frames - window) * m->config.temporal.levels),
+                               frames, NULL, features + first * (size_t)m->feature_count, &found));
+            for (size_t i = 0; i < rows; i++)
+                scores[first + i] = w == 0 ? found[i] : 0.5f * (scores[first + i] + found[i]);
+            for (size_t i = 0; pooled != NULL && i < rows * width; i++) {
+                float *to = pooled + first * width + i;
+                *to = w == 0 ? p->pooled[i] : 0.5f * (*to + p->pooled[i]);
+            }
+        }
+    }
+    return STATUS_OK;
+}
+
+status reward_backward(reward_model *m, reward_pass *p, int batch, const float *d_scores, float *gradients) {
+    const int positions = m->config.temporal.frames + 1;
+    const int64_t width = m->config.temporal.transformer.width;
+    float unused = 0.0f;
+    if (m->feature_count > 0)
+        op_row_dot_backward(m->device, batch, m->feature_count, p->inputs, m->values + m->features, d_scores,
+                            p->d_pooled, gradients + m->features, &unused);
+    op_row_dot_backward(m->device, batch, width, p->pooled, m->values + m->pooled, d_scores, p->d_pooled,
+                        gradients + m->pooled, gradients + m->bias);
+    op_mean_pool_backward(m->device, batch, positions, width, NULL, p->d_pooled, p->d_hidden);
+    return temporal_backward(m->temporal, m->values, gradients, p->temporal, batch, p->d_hidden);
+}
