@@ -42,16 +42,19 @@ status learner_create(learner **out, device *device, const learner_config *confi
     status result;
     TRY_GOTO(result, policy_create(&l->policy, device, &config->policy, true, WEIGHT_F32), failed);
     TRY_GOTO(result, policy_create(&l->reference, device, &config->policy, false, WEIGHT_F32), failed);
-    TRY_GOTO(result, value_create(&l->value, device, &config->policy.temporal, true), failed);
     TRY_GOTO(result, policy_pass_create(&l->policy_pass, l->policy, samples, frames, true), failed);
     TRY_GOTO(result, policy_pass_create(&l->reference_pass, l->reference, samples, frames, false), failed);
-    TRY_GOTO(result, value_pass_create(&l->value_pass, l->value, samples, frames, true), failed);
     TRY_GOTO(result,
              optimizer_create(&l->policy_optimizer, device, policy_parameters(l->policy), &config->optimizer),
              failed);
-    TRY_GOTO(result,
-             optimizer_create(&l->value_optimizer, device, value_parameters(l->value), &config->optimizer),
-             failed);
+    if (!config->no_value_network) {
+        TRY_GOTO(result, value_create(&l->value, device, &config->policy.temporal, true), failed);
+        TRY_GOTO(result, value_pass_create(&l->value_pass, l->value, samples, frames, true), failed);
+        TRY_GOTO(
+            result,
+            optimizer_create(&l->value_optimizer, device, value_parameters(l->value), &config->optimizer),
+            failed);
+    }
     arena a = {0};
     carve(l, &a);
     TRY_GOTO(result, device_allocate(device, &l->memory, a.used, "learner rows"), failed);
@@ -99,6 +102,10 @@ optimizer *learner_value_optimizer(learner *l) {
     return l->value_optimizer;
 }
 
+void learner_set_alpha(learner *l, float alpha) {
+    l->config.alpha = alpha;
+}
+
 status learner_value_slot(learner *l, const learner_slot *slot, float *gradients,
                           learner_value_statistics *statistics) {
     const int samples = l->config.slot_samples, frames = l->config.frames;
@@ -110,7 +117,8 @@ status learner_value_slot(learner *l, const learner_slot *slot, float *gradients
         for (int f = 0; f < frames; f++) {
             const int row = s * frames + f;
             const double error = (double)slot->returns[s] - (double)values[row];
-            slot->values[row] = values[row];
+            if (slot->values != NULL)
+                slot->values[row] = values[row];
             l->d_values[row] = -weight * (float)error;
             statistics[s].error += error;
             statistics[s].squared_error += error * error;
@@ -118,6 +126,12 @@ status learner_value_slot(learner *l, const learner_slot *slot, float *gradients
     }
     memset(gradients, 0, sizeof(float) * value_parameters(l->value)->size);
     return value_backward(l->value, l->value_pass, samples, l->d_values, gradients);
+}
+
+// Whether PPO's objective min(ratio A, clip(ratio) A) of a token is the constant one.
+static bool is_clipped(float ratio, float advantage, float clip) {
+    return clip > 0.0f &&
+           ((advantage > 0.0f && ratio > 1.0f + clip) || (advantage < 0.0f && ratio < 1.0f - clip));
 }
 
 // Scores one level against the sampled tokens, leaves its gradient in the logits and adds to the statistics.
@@ -139,15 +153,18 @@ static void score_level(learner *l, const learner_slot *slot, int level, float a
         l->advantages[row] = (slot->returns[sample] - slot->values[row]) * advantage_scale;
         float weight = 1.0f;
         if (c->correct_importance) {
-            weight = expf(l->scored[row] - l->sampled[row]);
-            weight = weight < c->importance_cap ? weight : c->importance_cap;
-            l->advantages[row] *= weight;
+            const float ratio = expf(l->scored[row] - l->sampled[row]);
+            const bool clipped = is_clipped(ratio, l->advantages[row], c->clip);
+            weight = ratio < c->importance_cap ? ratio : c->importance_cap;
+            l->advantages[row] *= clipped ? 0.0f : weight;
+            statistics[sample].clipped += clipped;
         }
         statistics[sample].importance += (double)weight;
     }
     const policy_loss_terms terms = {.temperature = c->temperature,
                                      .policy_weight = (1.0f - c->alpha) / (float)c->batch,
-                                     .kl_weight = c->alpha / (float)c->batch};
+                                     .kl_weight = c->alpha / (float)c->batch,
+                                     .entropy_weight = c->entropy_bonus / (float)c->batch};
     op_policy_loss(l->device, rows, codebook, logits, reference, actions, l->advantages, &terms, l->scored,
                    l->entropies, l->kls, l->scratch);
     for (int64_t row = 0; row < rows; row++) {

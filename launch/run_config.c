@@ -101,7 +101,8 @@ static status set_value(run_config *config, const setting *s, const yaml_tree_no
     default:
         for (int i = 0; s->words[i] != NULL; i++)
             if (strcmp(s->words[i], text) == 0) {
-                *(run_precision *)field = (run_precision)i;
+                const unsigned word = (unsigned)i; // an enum of any kind
+                memcpy(field, &word, sizeof word);
                 return STATUS_OK;
             }
         return wrong_value(s, node);

@@ -36,6 +36,18 @@ typedef struct run_config_reward_training {
     int32_t warm_up, evaluate_every, patience;
 } run_config_reward_training;
 
+// What a rollout's return is compared with.
+typedef enum run_baseline {
+    RUN_BASELINE_VALUE,
+    RUN_BASELINE_LEAVE_ONE_OUT,
+    RUN_BASELINE_GROUP,
+} run_baseline;
+
+typedef enum run_kl_control {
+    RUN_KL_FIXED,
+    RUN_KL_ADAPTIVE,
+} run_kl_control;
+
 // Sizes of one transformer stack.
 typedef struct run_config_transformer {
     int32_t layers, width, heads;
@@ -92,7 +104,13 @@ typedef struct run_config {
     } pretrain;
     struct {
         int32_t steps, batch, group, frames;
-        double temperature, alpha, learning_rate, value_learning_rate;
+        run_baseline baseline;
+        bool whiten_group;
+        double temperature, alpha;
+        run_kl_control kl_control;
+        double kl_target, kl_gain, entropy_bonus;
+        int32_t ppo_epochs;
+        double clip, learning_rate, value_learning_rate;
         int32_t warm_up;
         double beta1, beta2, epsilon, weight_decay, gradient_clip;
         int32_t gradient_slots;

@@ -66,6 +66,20 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
     if (c->train.batch % c->train.group != 0)
         return FAIL("%s: train.group is %d, which does not divide train.batch = %d; use a divisor of it",
                     WHERE("train.group"), c->train.group, c->train.batch);
+    if (c->train.baseline != RUN_BASELINE_VALUE && c->train.group < 2)
+        return FAIL(
+            "%s: train.group is 1, but train.baseline: %s compares the rollouts of a caption with each "
+            "other; use a group of 2 or more, or train.baseline: value",
+            WHERE("train.group"), c->train.baseline == RUN_BASELINE_GROUP ? "group" : "leave_one_out");
+    if (c->train.whiten_group && c->train.baseline != RUN_BASELINE_GROUP)
+        return FAIL("%s: train.whiten_group is true, but only train.baseline: group divides by a group's "
+                    "deviation; set one of the two",
+                    WHERE("train.whiten_group"));
+    if (c->train.kl_control == RUN_KL_ADAPTIVE && !(c->train.alpha > 0.0 && c->train.alpha < 1.0))
+        return FAIL(
+            "%s: train.alpha is %g, but train.kl_control: adaptive multiplies it; start between 0 and "
+            "1, e.g. at 0.05",
+            WHERE("train.alpha"), c->train.alpha);
     if (c->train.whiten_advantage && c->train.batch < 2)
         return FAIL("%s: train.batch is 1, but train.whiten_advantage needs a deviation over the batch; use "
                     "a batch of 2 or more, or train.whiten_advantage: false",

@@ -8,6 +8,8 @@ static const char *const precisions[] = {"f32", "bf16", NULL};
 static const char *const reward_names[] = {"text_adherence", "quality", "preference", NULL};
 static const char *const reward_starts[] = {"policy", "scratch", NULL};
 static const char *const reward_features[] = {"none", "music", "music_text", NULL};
+static const char *const baselines[] = {"value", "leave_one_out", "group", NULL};
+static const char *const kl_controls[] = {"fixed", "adaptive", NULL};
 
 #define FIELD(member) (((run_config *)0)->member)
 #define TYPE(member)                                                                                         \
@@ -20,6 +22,8 @@ static const char *const reward_features[] = {"none", "music", "music_text", NUL
         run_precision: SETTING_WORD,                                                                         \
         run_reward_start: SETTING_WORD,                                                                      \
         run_reward_features: SETTING_WORD,                                                                         \
+        run_baseline: SETTING_WORD,                                                                          \
+        run_kl_control: SETTING_WORD,                                                                        \
         run_config_rewards: SETTING_REWARDS)
 #define ROW(member, initial, minimum, maximum, words, help)                                                  \
     {                                                                                                        \
@@ -110,8 +114,21 @@ const setting run_settings[] = {
     NUMBER(train.batch, "64", 1, BATCH, "rollouts a step"),
     NUMBER(train.group, "1", 1, BATCH, "rollouts of each caption; divides the batch"),
     NUMBER(train.frames, "80", 1, FRAMES, "frames of a rollout"),
+    WORDS(train.baseline, "value", baselines,
+          "of the advantage: a value network, the mean of the caption's other rollouts (RLOO), or of all of "
+          "them (GRPO)"),
+    FLAG(train.whiten_group, "false",
+         "divide a group's advantages by the group's own deviation; baseline group alone"),
     NUMBER(train.temperature, "0.99", 0.01, 100, "of sampling"),
     NUMBER(train.alpha, "0.05", 0, 1, "weight of the KL to the base; the policy term has 1 - alpha"),
+    WORDS(train.kl_control, "fixed", kl_controls,
+          "adaptive: alpha is where it starts, and follows the KL of the rollouts to kl_target"),
+    NUMBER(train.kl_target, "20", 1e-3, 1e6, "of adaptive control, nats a sequence"),
+    NUMBER(train.kl_gain, "0.1", 1e-3, 1, "of adaptive control: at most 0.2 times this a step"),
+    NUMBER(train.entropy_bonus, "0", 0, 1, "weight of the entropy of a sequence, in nats"),
+    NUMBER(train.ppo_epochs, "1", 1, 64, "updates from each batch of rollouts; more than 1: clipped as PPO"),
+    NUMBER(train.clip, "0.2", 1e-3, 10,
+           "PPO: largest distance from 1 of a token's ratio, for ppo_epochs > 1"),
     NUMBER(train.learning_rate, "1e-4", 0, 1, "of the policy"),
     NUMBER(train.value_learning_rate, "1e-3", 0, 1, "of the value network"),
     NUMBER(train.warm_up, "5", 0, STEPS, "steps of linear warm-up"),
@@ -193,13 +210,15 @@ static const void *field(const run_config *config, const setting *s) {
 }
 
 int64_t run_setting_integer(const run_config *config, const setting *s) {
+    unsigned word;
     switch (s->type) {
     case SETTING_INTEGER64:
         return *(const int64_t *)field(config, s);
     case SETTING_BOOLEAN:
         return *(const bool *)field(config, s);
     case SETTING_WORD:
-        return (int64_t) * (const run_precision *)field(config, s);
+        memcpy(&word, field(config, s), sizeof word);
+        return word;
     default:
         return *(const int32_t *)field(config, s);
     }

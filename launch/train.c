@@ -132,6 +132,7 @@ static status prepare(train *t) {
     t->reward_width = config->train.rewards.count + t->embedding_width;
     for (int i = 0; i < REWARDS_MAX; i++)
         t->reward_std[i] = 1.0;
+    t->alpha = config->train.alpha;
     TRY(train_rollout_create(t));
     TRY(train_reward_create(t));
     TRY(train_learner_create(t));

@@ -21,10 +21,12 @@ status train_load_base(train *t) {
     value_network *value = learner_value(t->learner.learner);
     TRY(model_load_policy(reference, base, NULL, &step));
     memcpy(policy_values(policy), policy_values(reference), sizeof(float) * t->parameters);
+    TRY(policy_pack(policy));
+    if (value == NULL)
+        return STATUS_OK;
     parameter_list_initialise(value_parameters(value), (uint64_t)t->config->seed, value_values(value));
     parameter_list_copy_shared(policy_parameters(policy), policy_values(policy), value_parameters(value),
                                value_values(value));
-    TRY(policy_pack(policy));
     return value_pack(value);
 }
 
@@ -60,19 +62,15 @@ status train_save(train *t) {
         char reference[DIGEST_HEX], embedding[DIGEST_HEX], name[64];
         reference_digest(t, reference);
         embedding_digest(t, embedding);
-        json_t *state =
-            json_pack("{s:I,s:i,s:I,s:s,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
-                      t->config->train.lag, "skipped_updates", (json_int_t)t->skipped_updates, "reference",
-                      reference, "embedding", embedding, "reward_mean", means, "reward_std", deviations);
+        json_t *state = json_pack("{s:I,s:i,s:f,s:I,s:s,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
+                                  t->config->train.lag, "alpha", t->alpha, "skipped_updates",
+                                  (json_int_t)t->skipped_updates, "reference", reference, "embedding",
+                                  embedding, "reward_mean", means, "reward_std", deviations);
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
         TRY_GOTO(result,
                  model_add_to_checkpoint(writer, "policy.safetensors", list, policy_values(learner_policy(l)),
                                          NULL, 0),
-                 done);
-        TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "value.safetensors", value_parameters(learner_value(l)),
-                                         value_values(learner_value(l)), NULL, 0),
                  done);
         for (int i = 0; i < t->config->train.lag; i++) {
             older_name(i, name, sizeof name);
@@ -84,8 +82,15 @@ status train_save(train *t) {
         TRY_GOTO(result,
                  run_save_optimizer(writer, "policy-optimizer.safetensors", learner_policy_optimizer(l)),
                  done);
-        TRY_GOTO(result,
-                 run_save_optimizer(writer, "value-optimizer.safetensors", learner_value_optimizer(l)), done);
+        if (learner_value(l) != NULL) {
+            TRY_GOTO(result,
+                     model_add_to_checkpoint(writer, "value.safetensors", value_parameters(learner_value(l)),
+                                             value_values(learner_value(l)), NULL, 0),
+                     done);
+            TRY_GOTO(result,
+                     run_save_optimizer(writer, "value-optimizer.safetensors", learner_value_optimizer(l)),
+                     done);
+        }
         checkpoint_writer *finished = writer;
         writer = NULL;
         TRY_GOTO(result, checkpoint_commit(finished, state), done);
@@ -120,11 +125,13 @@ static status resume_learner(train *t, const checkpoint *from) {
             checkpoint_path(from), t->config->data.base);
     TRY(read_policy(from, "policy.safetensors", policy_parameters(learner_policy(l)),
                     policy_values(learner_policy(l))));
+    TRY(run_load_optimizer(from, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
+    TRY(policy_pack(learner_policy(l)));
+    if (learner_value(l) == NULL)
+        return STATUS_OK;
     TRY(read_policy(from, "value.safetensors", value_parameters(learner_value(l)),
                     value_values(learner_value(l))));
-    TRY(run_load_optimizer(from, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
     TRY(run_load_optimizer(from, "value-optimizer.safetensors", learner_value_optimizer(l)));
-    TRY(policy_pack(learner_policy(l)));
     return value_pack(learner_value(l));
 }
 
@@ -148,6 +155,7 @@ status train_resume(train *t, const checkpoint *from) {
             "'folder'",
             checkpoint_path(from), t->config->data.embedding);
     t->step = (int64_t)checkpoint_describe(from)->step;
+    t->alpha = json_number_value(json_object_get(state, "alpha"));
     t->skipped_updates = json_integer_value(json_object_get(state, "skipped_updates"));
     for (int i = 0; i < t->config->train.rewards.count; i++) {
         t->reward_mean[i] = json_number_value(json_array_get(means, (size_t)i));

@@ -57,12 +57,19 @@ status train_write_metrics(train *t, const batch_rewards *rewards, const step_re
     metrics_add(m, "entropy", r->entropy / tokens);
     metrics_add(m, "advantage_mean", r->advantage_mean);
     metrics_add(m, "advantage_std", r->advantage_std);
-    metrics_add(m, "value_loss", r->value_loss);
-    metrics_add(m, "explained_variance", r->explained_variance);
+    metrics_add(m, "alpha", r->alpha);
+    if (config->train.baseline == RUN_BASELINE_VALUE) {
+        metrics_add(m, "value_loss", r->value_loss);
+        metrics_add(m, "explained_variance", r->explained_variance);
+        metrics_add(m, "value_grad_norm", r->value_gradient_norm);
+    } else {
+        metrics_add(m, "groups_without_signal", r->groups_without_signal);
+    }
     metrics_add(m, "policy_loss", r->policy_loss);
     metrics_add(m, "importance", r->importance);
+    if (config->train.ppo_epochs > 1)
+        metrics_add(m, "clip_fraction", r->clip_fraction);
     metrics_add(m, "grad_norm", r->gradient_norm);
-    metrics_add(m, "value_grad_norm", r->value_gradient_norm);
     metrics_add(m, "learning_rate", config->train.learning_rate * (double)rate_factor);
     metrics_add(m, "logprob_gap_max", r->gap);
     metrics_add(m, "staleness", (double)(t->step - 1 - train_version_of(t, t->step - 1)));

@@ -68,6 +68,7 @@ typedef struct learner_role {
     float *scores;                                // [S, rewards + embedding]
     float *returns;                               // [S]
     float *values;                                // [S, frames]
+    double *group_advantages;                     // [batch] without a value network, else NULL
     learner_value_statistics *value_statistics;   // [samples of a slot]
     learner_policy_statistics *policy_statistics; // [samples of a slot]
     double *rows; // [batch, row_width] statistics of every sample, shared among learners
@@ -98,6 +99,7 @@ typedef struct train {
     run_folder run;
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
+    double alpha;                                             // of the next update, on learner ranks
     int64_t skipped_updates;
     plan plan;           // of this rank's memory
     double save_seconds; // that the last checkpoint took
@@ -123,13 +125,18 @@ enum sample_statistic {
     STATISTIC_KL_K1,
     STATISTIC_ENTROPY,
     STATISTIC_POLICY_LOSS,
-    STATISTIC_IMPORTANCE,
+    STATISTIC_IMPORTANCE, // of all epochs
+    STATISTIC_CLIPPED,    // of all epochs
     STATISTIC_GAP,
     STATISTIC_DIGEST,          // of its tokens and log-probabilities as sampled
     STATISTIC_ROLLOUT_SECONDS, // of the member that made it
     STATISTIC_REWARD_SECONDS,
     STATISTIC_REWARDS, // [rewards + embedding] follow
 };
+
+static inline double *train_row(const train *t, uint32_t sample) {
+    return t->learner.rows + (size_t)sample * t->learner.row_width;
+}
 
 // Refuses a rollout batch that is not the one that is due.
 status train_check_batch(const train *t, const sampling_round *round, const rollout_batch *batch,
@@ -150,13 +157,21 @@ status train_learner_create(train *t);
 void train_learner_destroy(train *t);
 // Receives a round's samples and scores and shares their statistics: rows holds those of the whole batch.
 status train_learner_collect(train *t, const sampling_round *round);
+// Every learner fills the rows of its own samples and leaves the others 0; then all hold all rows: the sum
+// with zeros is exact, so that all learners add the same numbers in the same order.
+status train_share_rows(train *t);
+
+// Of the policy that the step began with; what is said of updates is the mean over its epochs.
 typedef struct step_result {
     double kl, kl_k1, entropy, policy_loss, value_loss, explained_variance, advantage_mean, advantage_std;
-    double gap, importance, gradient_norm, value_gradient_norm;
+    double gap, importance, clip_fraction, gradient_norm, value_gradient_norm;
+    double alpha; // that the step was learnt with
+    int groups_without_signal;
     double rollout_digest; // of all samples: a whole number below 2^53
     bool skipped;
 } step_result;
-// One update of policy and value from the collected samples. rate_factor: of both learning rates.
+// Learns from the collected samples: train.ppo_epochs updates of the policy, and of the value network if
+// there is one. rate_factor: of both learning rates.
 status train_learner_update(train *t, float rate_factor, step_result *result);
 
 // Mean pairwise distance 1 - cos of the music embeddings of the first `count` samples of rows.
