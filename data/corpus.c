@@ -1,10 +1,10 @@
 #include "data/digest.h"
+#include "data/shard_chain.h"
 #include "data/shard_internal.h"
 #include "data/shard_read.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -17,63 +17,6 @@ struct corpus {
     shard **shard; // [shards]
     size_t *first; // [shards + 1] index in the corpus of a shard's first clip
 };
-
-typedef struct shard_name {
-    char prefix[SHARD_PREFIX_MAX];
-    uint32_t index;
-} shard_name;
-
-static int compare_names(const void *a, const void *b) {
-    const shard_name *x = a, *y = b;
-    int order = strcmp(x->prefix, y->prefix);
-    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
-}
-
-// Shards of a folder by prefix and index. An HDF5 file of another name is refused rather than passed over.
-static status list_folder(const char *folder, shard_name **out, size_t *count) {
-    *out = NULL;
-    *count = 0;
-    DIR *stream = opendir(folder);
-    if (stream == NULL)
-        return FAIL("cannot open corpus folder %s: %s", folder, strerror(errno));
-    size_t capacity = 0;
-    status result = STATUS_OK;
-    for (struct dirent *entry; result == STATUS_OK && (entry = readdir(stream)) != NULL;) {
-        shard_name name;
-        size_t length = strlen(entry->d_name);
-        if (length < 3 || strcmp(entry->d_name + length - 3, ".h5") != 0)
-            continue;
-        if (!shard_name_parse(entry->d_name, name.prefix, &name.index)) {
-            result = FAIL("%s/%s is not named as a shard (PREFIX-00000.h5); move it out of the corpus folder",
-                          folder, entry->d_name);
-            break;
-        }
-        if (*count == capacity) {
-            shard_name *larger;
-            capacity = capacity * 2 + 64;
-            TRY_GOTO(result, memory_allocate((void **)&larger, capacity * sizeof *larger, "shard names"),
-                     done);
-            if (*count > 0)
-                memcpy(larger, *out, *count * sizeof *larger);
-            memory_free(*out);
-            *out = larger;
-        }
-        (*out)[(*count)++] = name;
-    }
-    if (result == STATUS_OK && *count == 0)
-        result =
-            FAIL("no shards (*.h5) in %s; make some with 'musicrl corpus make' or 'musicrl corpus import'",
-                 folder);
-    if (result == STATUS_OK)
-        qsort(*out, *count, sizeof **out, compare_names);
-done:
-    closedir(stream);
-    if (result != STATUS_OK) {
-        memory_free(*out);
-        *out = NULL;
-    }
-    return result;
-}
 
 static status reserve(corpus *c, size_t shards) {
     TRY(memory_allocate((void **)&c->shard, shards * sizeof(shard *), "corpus"));
@@ -92,49 +35,23 @@ static status take_shard(corpus *c, const char *path) {
                                 shard_get_format(next), path);
 }
 
-// Every prefix must run from 0 to its last shard without a gap or a stranger.
-static status check_chain(const corpus *c, const char *folder, const shard_name *name) {
-    for (size_t i = 0; i < c->shards; i++) {
-        const shard_link *link = shard_get_link(c->shard[i]);
-        int begins = i == 0 || strcmp(name[i].prefix, name[i - 1].prefix) != 0;
-        int ends = i + 1 == c->shards || strcmp(name[i].prefix, name[i + 1].prefix) != 0;
-        uint32_t wanted = begins ? 0 : name[i - 1].index + 1;
-        if (name[i].index != wanted)
-            return FAIL("%s: shard %s-%05u.h5 is missing; copy it there or make the corpus again", folder,
-                        name[i].prefix, wanted);
-        if (link->index != name[i].index)
-            return FAIL("%s was written as number %u; give it back its name", shard_get_path(c->shard[i]),
-                        link->index);
-        const char *previous = begins ? "" : shard_get_link(c->shard[i - 1])->digest;
-        if (strcmp(link->previous, previous) != 0)
-            return FAIL("%s does not follow %s-%05u.h5: they are of different runs; make the corpus again",
-                        shard_get_path(c->shard[i]), name[i].prefix, wanted - 1);
-        if (ends && !link->last)
-            return FAIL("%s: shard %s-%05u.h5 is missing; copy it there or make the corpus again", folder,
-                        name[i].prefix, wanted + 1);
-        if (!ends && link->last)
-            return FAIL(
-                "%s is the last of its run, but %s-%05u.h5 follows; remove what is left of another run",
-                shard_get_path(c->shard[i]), name[i].prefix, wanted + 1);
-    }
-    return STATUS_OK;
-}
-
 static status open_folder(corpus *c, const char *folder) {
-    shard_name *name = NULL;
-    size_t count = 0;
+    shard_name *name;
+    size_t count;
+    TRY(shard_chain_list(folder, &shard_clip_schema, &name, &count));
     status result;
-    TRY_GOTO(result, list_folder(folder, &name, &count), done);
     TRY_GOTO(result, reserve(c, count), done);
     for (size_t i = 0; i < count; i++) {
         char path[PATH_MAX];
-        if (snprintf(path, sizeof path, "%s/%s-%05u.h5", folder, name[i].prefix, name[i].index) >= PATH_MAX) {
-            result = FAIL("path is too long: %.60s...", folder);
-            goto done;
-        }
+        TRY_GOTO(result, shard_chain_path(folder, &name[i], path), done);
         TRY_GOTO(result, take_shard(c, path), done);
     }
-    result = check_chain(c, folder, name);
+    for (size_t i = 0; i < count; i++)
+        TRY_GOTO(result,
+                 shard_chain_check(folder, &shard_clip_schema, name, count, i,
+                                   i == 0 ? NULL : shard_get_link(c->shard[i - 1]),
+                                   shard_get_link(c->shard[i])),
+                 done);
 done:
     memory_free(name);
     return result;

@@ -1,17 +1,12 @@
-// What the shard writer and reader share: the user block, the names inside a shard, the checks of a clip.
+// What the writer and the reader of clips share: the names inside a shard, the checks of a clip.
 #pragma once
 
-#include "data/digest.h"
 #include "data/shard.h"
+#include "data/shard_block.h"
 
-#define SHARD_SCHEMA "musicrl clips"
-enum {
-    SHARD_SCHEMA_VERSION = 1,
-    SHARD_BLOCK_BYTES = 512, // HDF5 looks for its signature at 0, 512, 1024, ...
-    SHARD_PREFIX_MAX = 64,
-    SHARD_INDEX_END = 100000, // five digits in a name
-    SHARD_TEXTS = 4,
-};
+extern const shard_schema shard_clip_schema;
+
+enum { SHARD_TEXTS = 4 };
 
 // The strings of a clip, in the order of shard_text_names.
 extern const char *const shard_text_names[SHARD_TEXTS];     // names of datasets
@@ -23,15 +18,6 @@ static inline void shard_clip_texts(const shard_clip *clip, const char *out[SHAR
     out[2] = clip->id;
     out[3] = clip->source;
 }
-
-// Fills the user block for `body` [body_bytes]; returns the digest of the whole file.
-digest shard_block_make(uint8_t block[SHARD_BLOCK_BYTES], const void *body, size_t body_bytes);
-
-// Checks the user block at the head of `file` [file_bytes]; `path` is for the message. Hands out the digest.
-status shard_block_verify(const uint8_t *file, size_t file_bytes, const char *path, digest *out);
-
-// Splits "PREFIX-00007.h5" (no folder) into prefix and index; 0 if it is not such a name.
-int shard_name_parse(const char *name, char prefix[SHARD_PREFIX_MAX], uint32_t *index);
 
 // `where` starts the message ("corpus/a-00000.h5"). Fields that do not belong to the kind are set to zero.
 status shard_format_check(shard_format *format, const char *where);
