@@ -79,6 +79,7 @@ typedef struct run_config {
         char quality[RUN_CONFIG_PATH_MAX];
         char preference[RUN_CONFIG_PATH_MAX];
         char listeners[RUN_CONFIG_PATH_MAX];
+        char ratings[RUN_CONFIG_PATH_MAX];
     } data;
     struct {
         run_config_transformer temporal, depth;
@@ -140,6 +141,11 @@ typedef struct run_config {
         double least_kappa, agreement;
         int64_t label_seed, evaluation_seed;
     } listeners;
+    struct {
+        int32_t captions, held_out_captions, clips, raters;
+        int32_t corpus_clips, degraded_clips, generated_clips, scores;
+        int32_t second_votes;
+    } ratings;
     struct {
         int32_t count, iterations;
     } samples;

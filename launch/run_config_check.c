@@ -84,5 +84,9 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
         return FAIL("%s: train.batch is 1, but train.whiten_advantage needs a deviation over the batch; use "
                     "a batch of 2 or more, or train.whiten_advantage: false",
                     WHERE("train.batch"));
+    if (c->ratings.scores > c->ratings.raters)
+        return FAIL("%s: ratings.scores is %d, but there are ratings.raters = %d listeners and each scores a "
+                    "clip once; use at most %d",
+                    WHERE("ratings.scores"), c->ratings.scores, c->ratings.raters, c->ratings.raters);
     return STATUS_OK;
 }

@@ -61,6 +61,7 @@ const setting run_settings[] = {
     TEXT(data.quality, "", "folder of the quality model"),
     TEXT(data.preference, "", "folder of the preference model"),
     TEXT(data.listeners, "", "file of the simulated listeners"),
+    TEXT(data.ratings, "", "folder of the ratings: rated clips, votes and scores"),
 
     NUMBER(model.temporal.layers, "4", 1, 1024, "blocks of the temporal transformer (over frames)"),
     NUMBER(model.temporal.width, "128", 2, WIDTH, "its model width"),
@@ -192,6 +193,19 @@ const setting run_settings[] = {
            "share of pairs of clips on which two listeners agree; sets the scale of utilities"),
     NUMBER(listeners.label_seed, "1", 0, 9007199254740991.0, "of the panel that labels training data"),
     NUMBER(listeners.evaluation_seed, "2", 0, 9007199254740991.0, "of the panel that judges models"),
+
+    NUMBER(ratings.captions, "540", 1, 10000000,
+           "training captions whose clips by the base model are compared in pairs"),
+    NUMBER(ratings.held_out_captions, "60", 0, 10000000, "held-out captions of which the same is done"),
+    NUMBER(ratings.clips, "8", 2, 64, "clips of each; n clips give n (n - 1) / 2 pairs"),
+    NUMBER(ratings.raters, "64", 2, 65536, "listeners in the panel that votes"),
+    NUMBER(ratings.corpus_clips, "400", 0, 10000000, "clips of the corpus that are scored for their quality"),
+    NUMBER(ratings.degraded_clips, "400", 0, 10000000,
+           "clips of the corpus that are scored after their sound was damaged"),
+    NUMBER(ratings.generated_clips, "400", 0, 10000000, "clips of the base model that are scored"),
+    NUMBER(ratings.scores, "3", 1, 1024, "listeners who score each clip; at most ratings.raters"),
+    NUMBER(ratings.second_votes, "2000", 0, 100000000,
+           "pairs that a second listener votes on, to measure how often two agree; not stored"),
 
     NUMBER(samples.count, "8", 0, 1024, "held-out captions to make clips of for listening"),
     NUMBER(samples.iterations, "32", 1, 10000, "phase reconstruction of these clips"),
