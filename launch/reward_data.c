@@ -1,0 +1,316 @@
+#include "launch/reward_data.h"
+
+#include "kernels/memory.h"
+#include "launch/model_setup.h"
+#include "launch/reward_file.h"
+#include "launch/stage.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { CACHE_ENTRIES = 8192, CONDITIONER_BATCH = 64, ROWS = 4096, FOLDS = 5 };
+
+reward_side reward_caption_side(const char *caption) {
+    if (!caption_is_held_out(caption))
+        return REWARD_SIDE_TRAINING;
+    return digest_text(caption) / 10 % 2 == 0 ? REWARD_SIDE_SELECTION : REWARD_SIDE_TEST;
+}
+
+status reward_plan_make(reward_plan *out, const run_config *config, const char *kind) {
+    const bool quality = strcmp(kind, "quality") == 0;
+    *out = (reward_plan){.quality = quality,
+                         .start = config->reward.start,
+                         .features = config->reward.features,
+                         .text = !quality && config->reward.text,
+                         .fit = config->reward.fit_examples > 0,
+                         .crop = config->reward.crop,
+                         .members = config->reward.ensemble};
+    if (!out->text && out->features == RUN_REWARD_FEATURES_MUSIC_TEXT)
+        out->features = RUN_REWARD_FEATURES_MUSIC;
+    const char *key = quality ? "data.quality" : "data.preference";
+    TRY(run_config_require(config, key));
+    snprintf(out->folder, sizeof out->folder, "%s", quality ? config->data.quality : config->data.preference);
+    return STATUS_OK;
+}
+
+const char *reward_plan_kind(const reward_plan *plan) {
+    return plan->quality ? "quality" : "preference";
+}
+
+static status make_shape(reward_data *d, const shard_format *format) {
+    policy_config policy;
+    TRY(model_policy_config(&policy, d->config, format));
+    const int limit = d->config->train.frames < d->frames ? d->config->train.frames : d->frames;
+    d->shape = (reward_model_config){.temporal = policy.temporal,
+                                     .features = (reward_features)d->plan.features,
+                                     .embedding = (int)d->embedding};
+    d->shape.temporal.frames = d->plan.crop > 0 ? d->plan.crop : limit;
+    if (!d->plan.text)
+        d->shape.temporal.prefix = 0;
+    if (d->shape.temporal.frames > d->frames)
+        return FAIL("reward.crop is %d, the rated clips in %s have %d frames; lower the setting",
+                    d->shape.temporal.frames, d->config->data.ratings, d->frames);
+    return STATUS_OK;
+}
+
+static status open_parts(reward_data *d) {
+    const run_config *config = d->config;
+    TRY(run_config_require(config, "data.ratings"));
+    TRY(run_config_require(config, "data.embedding"));
+    TRY(ratings_open(&d->ratings, config->data.ratings));
+    d->clips = ratings_clips(d->ratings);
+    const shard_format *format = corpus_get_format(d->clips);
+    d->rows = d->plan.quality ? ratings_score_count(d->ratings) : ratings_pair_count(d->ratings);
+    if (d->rows == 0)
+        return FAIL("%s holds no %s; collect or import some", config->data.ratings,
+                    d->plan.quality ? "scores of clips" : "votes on pairs");
+    d->frames = (int)format->frames;
+    TRY(conditioner_load(&d->conditioner, d->device, config->data.embedding, CONDITIONER_BATCH));
+    TRY(conditioner_check_format(d->conditioner, format));
+    TRY(reward_embedding_identity(config->data.embedding, d->embedding_identity));
+    d->embedding = (size_t)embedding_get_config(d->conditioner->embedding)->output;
+    TRY(make_shape(d, format));
+    d->levels = d->shape.temporal.levels;
+    if (d->shape.temporal.prefix > 0 && (d->conditioner->prefix != config->model.prefix ||
+                                         d->conditioner->prefix_codebook != config->model.prefix_codebook))
+        return FAIL("the embedding in %s has a prefix of %d x %d, the run file wants %d x %d; train it again "
+                    "or change model.prefix",
+                    config->data.embedding, d->conditioner->prefix, d->conditioner->prefix_codebook,
+                    config->model.prefix, config->model.prefix_codebook);
+    TRY(memory_allocate((void **)&d->cached, sizeof(uint32_t) * CACHE_ENTRIES, "cached clips"));
+    TRY(memory_allocate((void **)&d->text, sizeof(float) * CACHE_ENTRIES * d->embedding, "caption vectors"));
+    TRY(memory_allocate((void **)&d->music, sizeof(float) * CACHE_ENTRIES * d->embedding, "music vectors"));
+    return memory_allocate((void **)&d->scratch, sizeof(uint16_t) * (size_t)format->frames * format->levels,
+                           "clip");
+}
+
+status reward_data_open(reward_data *out, device *device, const run_config *config, const reward_plan *plan) {
+    *out = (reward_data){.config = config, .plan = *plan, .device = device};
+    const status result = open_parts(out);
+    if (result != STATUS_OK)
+        reward_data_close(out);
+    return result;
+}
+
+void reward_data_close(reward_data *d) {
+    conditioner_destroy(d->conditioner);
+    ratings_close(d->ratings);
+    memory_free(d->cached);
+    memory_free(d->text);
+    memory_free(d->music);
+    memory_free(d->scratch);
+    *d = (reward_data){0};
+}
+
+static void digest_rows(digest_stream *stream, const rating_pair *pairs, const rating_score *scores,
+                        size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t row[4] = {pairs != NULL ? pairs[i].clip_a : scores[i].clip,
+                                 pairs != NULL ? pairs[i].clip_b : 0,
+                                 pairs != NULL ? (uint32_t)pairs[i].vote : (uint32_t)scores[i].score,
+                                 pairs != NULL ? pairs[i].rater : scores[i].rater};
+        digest_stream_update(stream, row, sizeof row);
+    }
+}
+
+status reward_data_digest(reward_data *d, char out[DIGEST_HEX]) {
+    const run_config *c = d->config;
+    const run_config_reward_training *training = d->plan.quality ? &c->reward.quality : &c->reward.preference;
+    char text[2048];
+    snprintf(text, sizeof text,
+             "%s start %d features %d text %d fit %d crop %d members %d seed %lld examples %d ridge %.17g "
+             "steps %d batch %d clips %d rate %.17g warm_up %d every %d patience %d decay %.17g betas %.17g "
+             "%.17g epsilon %.17g clip %.17g slots %d limit %d codec %s embedding %s frames %d levels %d",
+             reward_plan_kind(&d->plan), (int)d->plan.start, (int)d->plan.features, d->plan.text, d->plan.fit,
+             d->plan.crop, d->plan.members, (long long)c->seed, c->reward.fit_examples, c->reward.fit_ridge,
+             training->steps, training->batch, training->slot_clips, training->learning_rate,
+             training->warm_up, training->evaluate_every, training->patience, c->reward.weight_decay,
+             c->reward.beta1, c->reward.beta2, c->reward.epsilon, c->reward.gradient_clip,
+             c->reward.gradient_slots, c->reward.evaluate_limit, corpus_get_format(d->clips)->codec,
+             d->embedding_identity, d->shape.temporal.frames, d->levels);
+    digest_stream *stream;
+    TRY(digest_stream_create(&stream));
+    digest_stream_update(stream, text, strlen(text));
+    status result = STATUS_OK;
+    rating_pair *pairs = NULL;
+    rating_score *scores = NULL;
+    result = d->plan.quality ? memory_allocate((void **)&scores, sizeof *scores * ROWS, "scores")
+                             : memory_allocate((void **)&pairs, sizeof *pairs * ROWS, "pairs");
+    for (size_t first = 0; first < d->rows && result == STATUS_OK; first += ROWS) {
+        const size_t count = d->rows - first < ROWS ? d->rows - first : ROWS;
+        result = d->plan.quality ? ratings_read_scores(d->ratings, first, count, scores)
+                                 : ratings_read_pairs(d->ratings, first, count, pairs);
+        if (result == STATUS_OK)
+            digest_rows(stream, pairs, scores, count);
+    }
+    const digest found = digest_stream_read(stream);
+    digest_to_hex(&found, out);
+    digest_stream_destroy(stream);
+    memory_free(pairs);
+    memory_free(scores);
+    return result;
+}
+
+status reward_inputs_create(reward_inputs *out, const reward_data *d, size_t capacity) {
+    *out = (reward_inputs){0};
+    const size_t features = (size_t)reward_model_feature_count(&d->shape);
+    status result;
+    TRY_GOTO(result,
+             memory_allocate((void **)&out->prefix,
+                             sizeof(uint16_t) * (capacity * (size_t)d->shape.temporal.prefix + 1),
+                             "prefixes"),
+             failed);
+    TRY_GOTO(result,
+             memory_allocate((void **)&out->tokens,
+                             sizeof(uint16_t) * capacity * (size_t)d->frames * (size_t)d->levels,
+                             "rated clips"),
+             failed);
+    TRY_GOTO(result,
+             memory_allocate((void **)&out->features, sizeof(float) * (capacity * features + 1),
+                             "reward features"),
+             failed);
+    TRY_GOTO(result,
+             memory_allocate((void **)&out->text, sizeof(float) * capacity * d->embedding, "caption vectors"),
+             failed);
+    TRY_GOTO(result,
+             memory_allocate((void **)&out->music, sizeof(float) * capacity * d->embedding, "music vectors"),
+             failed);
+    return STATUS_OK;
+failed:
+    reward_inputs_destroy(out);
+    return result;
+}
+
+void reward_inputs_destroy(reward_inputs *inputs) {
+    memory_free(inputs->prefix);
+    memory_free(inputs->tokens);
+    memory_free(inputs->features);
+    memory_free(inputs->text);
+    memory_free(inputs->music);
+    *inputs = (reward_inputs){0};
+}
+
+// Vectors come from the joint embedding's towers, or from a table of fixed size where the clip was met
+// before: every clip has one place in it, and which clips it holds changes no number.
+status reward_data_load(reward_data *d, const uint32_t *clips, size_t count, reward_inputs *inputs) {
+    const size_t width = d->embedding, clip = (size_t)d->frames * (size_t)d->levels,
+                 prefix = (size_t)d->shape.temporal.prefix;
+    for (size_t i = 0; i < count; i++) {
+        TRY(stage_read_tokens(d->clips, clips[i], 0, d->frames, d->levels, d->scratch,
+                              inputs->tokens + i * clip));
+        const size_t entry = clips[i] % CACHE_ENTRIES;
+        if (d->cached[entry] != clips[i] + 1) {
+            shard_clip strings;
+            TRY(corpus_read_strings(d->clips, clips[i], &strings));
+            d->cached[entry] = 0;
+            TRY(conditioner_text(d->conditioner, &strings.caption, 1, d->text + entry * width));
+            TRY(conditioner_music(d->conditioner, inputs->tokens + i * clip, 1, d->frames, d->levels,
+                                  d->music + entry * width));
+            d->cached[entry] = clips[i] + 1;
+        }
+        memcpy(inputs->text + i * width, d->text + entry * width, sizeof(float) * width);
+        memcpy(inputs->music + i * width, d->music + entry * width, sizeof(float) * width);
+        if (prefix > 0)
+            conditioner_prefix(d->conditioner, inputs->text + i * width, inputs->prefix + i * prefix);
+    }
+    reward_model_make_features(&d->shape, count, inputs->text, inputs->music, inputs->features);
+    return STATUS_OK;
+}
+
+status reward_data_side(const reward_data *d, uint32_t clip, reward_side *side) {
+    *side = REWARD_SIDE_TRAINING;
+    if (!ratings_clip_is_held_out(d->ratings, clip))
+        return STATUS_OK;
+    shard_clip strings;
+    TRY(corpus_read_strings(d->clips, clip, &strings));
+    *side = reward_caption_side(strings.caption);
+    return STATUS_OK;
+}
+
+status reward_set_create(reward_set *out, size_t capacity) {
+    *out = (reward_set){.capacity = capacity, .slot_count = 8};
+    while (out->slot_count < 4 * capacity)
+        out->slot_count *= 2;
+    status result;
+    TRY_GOTO(result,
+             memory_allocate((void **)&out->examples, sizeof(reward_example) * capacity, "rated examples"),
+             failed);
+    TRY_GOTO(result, memory_allocate((void **)&out->clips, sizeof(uint32_t) * 2 * capacity, "rated clips"),
+             failed);
+    TRY_GOTO(result, memory_allocate((void **)&out->slots, sizeof(uint32_t) * out->slot_count, "rated clips"),
+             failed);
+    return STATUS_OK;
+failed:
+    reward_set_destroy(out);
+    return result;
+}
+
+void reward_set_destroy(reward_set *set) {
+    memory_free(set->examples);
+    memory_free(set->clips);
+    memory_free(set->slots);
+    *set = (reward_set){0};
+}
+
+void reward_set_clear(reward_set *set) {
+    set->count = set->clip_count = 0;
+    memset(set->slots, 0, sizeof(uint32_t) * set->slot_count);
+}
+
+// The clip's index in the list, where it is appended if it is new.
+static int place(reward_set *set, uint32_t clip) {
+    size_t slot = (size_t)(clip * UINT32_C(2654435761)) & (set->slot_count - 1);
+    while (set->slots[slot] != 0) {
+        if (set->clips[set->slots[slot] - 1] == clip)
+            return (int)set->slots[slot] - 1;
+        slot = (slot + 1) & (set->slot_count - 1);
+    }
+    set->clips[set->clip_count] = clip;
+    set->slots[slot] = (uint32_t)++set->clip_count;
+    return (int)set->clip_count - 1;
+}
+
+static status is_wanted(const reward_data *d, uint32_t clip, reward_side side, int member, bool *wanted) {
+    reward_side found;
+    TRY(reward_data_side(d, clip, &found));
+    *wanted = found == side;
+    if (*wanted && member >= 0 && side == REWARD_SIDE_TRAINING) {
+        shard_clip strings;
+        TRY(corpus_read_strings(d->clips, clip, &strings));
+        *wanted = digest_text(strings.caption) / 10 % FOLDS != (uint64_t)(member % FOLDS);
+    }
+    return STATUS_OK;
+}
+
+status reward_set_add_rows(reward_set *set, reward_data *d, size_t first, size_t count, reward_side side,
+                           int member) {
+    for (size_t i = 0; i < count && set->count < set->capacity; i++) {
+        rating_pair pair;
+        rating_score score;
+        if (d->plan.quality)
+            TRY(ratings_read_scores(d->ratings, first + i, 1, &score));
+        else
+            TRY(ratings_read_pairs(d->ratings, first + i, 1, &pair));
+        bool wanted;
+        TRY(is_wanted(d, d->plan.quality ? score.clip : pair.clip_a, side, member, &wanted));
+        if (!wanted)
+            continue;
+        reward_example *example = &set->examples[set->count++];
+        if (d->plan.quality) {
+            const int clip = place(set, score.clip);
+            *example = (reward_example){.a = clip, .b = clip, .target = ((float)score.score - 1.0f) / 4.0f};
+        } else {
+            *example = (reward_example){.vote = (preference_vote)pair.vote};
+            example->a = place(set, pair.clip_a);
+            example->b = place(set, pair.clip_b);
+        }
+    }
+    return STATUS_OK;
+}
+
+status reward_set_fill(reward_set *set, reward_data *d, reward_side side) {
+    reward_set_clear(set);
+    for (size_t first = 0; first < d->rows && set->count < set->capacity; first += ROWS)
+        TRY(reward_set_add_rows(set, d, first, d->rows - first < ROWS ? d->rows - first : ROWS, side, -1));
+    return STATUS_OK;
+}
