@@ -190,3 +190,13 @@ status learner_policy_slot(learner *l, const learner_slot *slot, float advantage
     memset(gradients, 0, sizeof(float) * policy_parameters(l->policy)->size);
     return policy_backward(l->policy, l->policy_pass, samples, gradients);
 }
+
+status learner_measure_slot(learner *l, const learner_slot *slot, learner_policy_statistics *statistics) {
+    const int samples = l->config.slot_samples;
+    TRY(policy_forward(l->reference, l->reference_pass, samples, slot->prefix, slot->tokens));
+    TRY(policy_forward(l->policy, l->policy_pass, samples, slot->prefix, slot->tokens));
+    memset(statistics, 0, sizeof *statistics * (size_t)samples);
+    for (int level = 0; level < l->config.policy.temporal.levels; level++)
+        score_level(l, slot, level, 0.0f, statistics);
+    return STATUS_OK;
+}

@@ -74,3 +74,7 @@ status learner_value_slot(learner *learner, const learner_slot *slot, float *gra
 // Overwrites gradients [policy parameters]; advantage_scale: 1 / sigma.
 status learner_policy_slot(learner *learner, const learner_slot *slot, float advantage_scale,
                            float *gradients, learner_policy_statistics *statistics);
+// The statistics of the samples under the present policy, without gradients; values and returns do not
+// matter.
+status learner_measure_slot(learner *learner, const learner_slot *slot,
+                            learner_policy_statistics *statistics);

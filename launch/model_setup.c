@@ -2,9 +2,12 @@
 
 #include "kernels/memory.h"
 
+#include <errno.h>
+#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static transformer_config transformer_of(const run_config_transformer *c) {
     return (transformer_config){
@@ -91,6 +94,35 @@ status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, cons
     return result;
 }
 
+// The checkpoint that selected.json of a run folder names; *out stays NULL where there is none.
+static status open_selected(checkpoint **out, const char *run_folder, checkpoint_listener listener) {
+    char path[PATH_MAX], line[2 * PATH_MAX];
+    snprintf(path, sizeof path, "%s/selected.json", run_folder);
+    struct stat info;
+    if (stat(path, &info) != 0 && errno == ENOENT)
+        return STATUS_OK;
+    json_error_t error;
+    json_t *selected = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    const json_t *step = json_object_get(selected, "step");
+    if (selected == NULL || !json_is_integer(step) || json_integer_value(step) < 0) {
+        json_decref(selected);
+        return selected == NULL
+                   ? FAIL("%s:%d: %s; remove it to use the newest checkpoint", path, error.line, error.text)
+                   : FAIL("%s does not say a 'step'; remove it to use the newest checkpoint", path);
+    }
+    const long long number = json_integer_value(step);
+    json_decref(selected);
+    snprintf(line, sizeof line, "%s/checkpoints/step-%06lld", run_folder, number);
+    status result = checkpoint_open(out, line);
+    if (result != STATUS_OK)
+        return status_prefix(result, "%s selects step %lld (remove it to use the newest checkpoint): ", path,
+                             number);
+    snprintf(line, sizeof line, "%s: step %lld is used, as selected.json says", run_folder, number);
+    if (listener != NULL)
+        listener(NULL, line);
+    return STATUS_OK;
+}
+
 status model_load_policy(policy *policy, const char *run_folder, checkpoint_listener listener,
                          uint64_t *step) {
     char folder[PATH_MAX];
@@ -98,7 +130,9 @@ status model_load_policy(policy *policy, const char *run_folder, checkpoint_list
     checkpoint *checkpoint = NULL;
     safetensors *file = NULL;
     status result;
-    TRY_GOTO(result, checkpoint_find_newest(&checkpoint, folder, listener, NULL), done);
+    TRY_GOTO(result, open_selected(&checkpoint, run_folder, listener), done);
+    if (checkpoint == NULL)
+        TRY_GOTO(result, checkpoint_find_newest(&checkpoint, folder, listener, NULL), done);
     if (checkpoint == NULL) {
         result = FAIL("%s holds no checkpoint; run the stage that makes it first", folder);
         goto done;

@@ -29,6 +29,12 @@ typedef enum run_reward_features {
     RUN_REWARD_FEATURES_MUSIC_TEXT,
 } run_reward_features;
 
+// What happens to a score that is not a finite number.
+typedef enum run_bad_scores {
+    RUN_BAD_SCORES_FAIL,
+    RUN_BAD_SCORES_SKIP,
+} run_bad_scores;
+
 // The training of one reward model.
 typedef struct run_config_reward_training {
     int32_t steps, batch, slot_clips;
@@ -124,6 +130,16 @@ typedef struct run_config {
         run_precision rollout_precision;
         int32_t save_rollouts_every;
         run_config_rewards rewards;
+        run_bad_scores bad_scores;
+        int32_t alarm_clips;
+        struct {
+            double diversity, text_adherence; // shares of the base's
+        } select;
+        struct {
+            double kl;         // nats a sequence; 0: no limit
+            int32_t diversity; // evaluations in a row; 0: no limit
+            double alarms, disagreement;
+        } stop;
     } train;
     struct {
         run_reward_start start;

@@ -88,5 +88,11 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
         return FAIL("%s: ratings.scores is %d, but there are ratings.raters = %d listeners and each scores a "
                     "clip once; use at most %d",
                     WHERE("ratings.scores"), c->ratings.scores, c->ratings.raters, c->ratings.raters);
+    bool learns = false;
+    for (int i = 0; i < c->train.rewards.count; i++)
+        learns = learns || c->train.rewards.entries[i].weight != 0.0;
+    if (!learns)
+        return FAIL("%s: every weight of train.rewards is 0: nothing would be learnt; set one of them",
+                    WHERE("train.rewards"));
     return STATUS_OK;
 }

@@ -6,6 +6,7 @@
 
 static const char *const precisions[] = {"f32", "bf16", NULL};
 static const char *const reward_names[] = {"text_adherence", "quality", "preference", NULL};
+static const char *const bad_scores[] = {"fail", "skip", NULL};
 static const char *const reward_starts[] = {"policy", "scratch", NULL};
 static const char *const reward_features[] = {"none", "music", "music_text", NULL};
 static const char *const baselines[] = {"value", "leave_one_out", "group", NULL};
@@ -24,6 +25,7 @@ static const char *const kl_controls[] = {"fixed", "adaptive", NULL};
         run_reward_features: SETTING_WORD,                                                                         \
         run_baseline: SETTING_WORD,                                                                          \
         run_kl_control: SETTING_WORD,                                                                        \
+        run_bad_scores: SETTING_WORD, \
         run_config_rewards: SETTING_REWARDS)
 #define ROW(member, initial, minimum, maximum, words, help)                                                  \
     {                                                                                                        \
@@ -155,7 +157,22 @@ const setting run_settings[] = {
     WORDS(train.rollout_precision, "f32", precisions, "of the weights while sampling"),
     NUMBER(train.save_rollouts_every, "0", 0, STEPS, "steps between saved rollout batches; 0: never"),
     WORDS(train.rewards, "[{name: text_adherence, weight: 1}]", reward_names,
-          "what is maximised: the weighted sum"),
+          "what is maximised: the weighted sum; a reward of weight 0 is scored and logged only"),
+    WORDS(train.bad_scores, "fail", bad_scores,
+          "a score that is not a number ends the run, or is counted and left out of the sum"),
+    NUMBER(train.alarm_clips, "2", 0, BATCH,
+           "rollouts of a batch that are decoded to listen for silence and clipping; 0: none"),
+    NUMBER(train.select.diversity, "0.9", 0, 10,
+           "the selected step keeps this share of the base's diversity on held-out captions"),
+    NUMBER(train.select.text_adherence, "0.8", 0, 10, "and this share of its text adherence"),
+    NUMBER(train.stop.kl, "0", 0, 1e9,
+           "end the run when KL to the base, nats a sequence, exceeds this at an evaluation; 0: never"),
+    NUMBER(train.stop.diversity, "0", 0, STEPS,
+           "or after so many evaluations in a row below the floor of diversity; 0: never"),
+    NUMBER(train.stop.alarms, "0", 0, 1,
+           "or when a music alarm's share exceeds the base's by more than this; 0: never"),
+    NUMBER(train.stop.disagreement, "0", 0, 1e9,
+           "or when an ensemble disagrees more than so many times as on the base; 0: never"),
 
     WORDS(reward.start, "policy", reward_starts,
           "weights that a reward model starts from: data.base, or none"),

@@ -129,7 +129,7 @@ static status prepare(train *t) {
             config->train.batch / config->train.gradient_slots, config->train.frames, (long long)rows,
             INT32_MAX);
     t->embedding_width = embedding->output;
-    t->reward_width = config->train.rewards.count + t->embedding_width;
+    t->reward_width = train_embedding_column(t) + t->embedding_width;
     for (int i = 0; i < REWARDS_MAX; i++)
         t->reward_std[i] = 1.0;
     t->alpha = config->train.alpha;
@@ -196,9 +196,15 @@ static bool due(int64_t step, int every, bool last) {
     return last || (every > 0 && step % every == 0);
 }
 
+// Why the loop ends before its last step.
+typedef struct run_end {
+    bool stopped, early; // a signal asked for it; a rule of train.stop did, on every rank
+    char reason[256];    // of the latter, on learner ranks
+} run_end;
+
 // One step of every role. Sampling of step + lag comes first, so that it runs beside the learning of step
 // where ranks do one of the two.
-static status take_step(train *t, bool *stopped, char *detail, size_t detail_size) {
+static status take_step(train *t, run_end *end, char *detail, size_t detail_size) {
     const run_config *config = t->config;
     const int lag = config->train.lag;
     const double start = stage_seconds();
@@ -208,27 +214,33 @@ static status take_step(train *t, bool *stopped, char *detail, size_t detail_siz
     const float rate_factor = schedule_factor(t->step, config->train.warm_up, 0, 1.0f);
     step_result result = {0};
     step_times times = {0};
-    batch_rewards rewards = {0};
-    evaluation held_out = {0};
+    evaluation batch = {0};
+    batch_times made = {0};
     if (t->rollout.active && ahead.step < config->train.steps)
         TRY(train_rollout_round(t, &ahead));
     if (t->reward.active)
         TRY(train_reward_round(t, &due_round));
     if (t->learner.active) {
         TRY(train_learner_collect(t, &due_round));
-        rewards = train_summarise_batch(t);
+        train_measure_batch(t, (size_t)config->train.batch, &batch);
+        made = train_batch_times(t);
+        t->bad_scores += train_count_bad_scores(t);
         TRY(learn(t, &result, rate_factor, &times));
     }
     t->step++;
     times.total = stage_seconds() - start;
     const bool last = t->step == config->train.steps;
-    if (due(t->step, config->train.evaluate_every, last))
-        TRY(train_evaluate(t, &held_out));
-    TRY(train_write_metrics(t, &rewards, &result, rate_factor, &times, &held_out));
-    TRY(world_any(t->world, run_stop_requested(), stopped));
-    if (due(t->step, config->train.save_every, last) || *stopped)
+    const bool evaluates = due(t->step, config->train.evaluate_every, last);
+    if (evaluates)
+        TRY(train_evaluate(t));
+    if (t->run.writes)
+        TRY(train_write_metrics(t, &batch, &made, &result, rate_factor, &times, train_evaluation_of_step(t)));
+    TRY(world_any(t->world, run_stop_requested(), &end->stopped));
+    if (evaluates)
+        TRY(world_any(t->world, train_ends_early(t, end->reason, sizeof end->reason), &end->early));
+    if (evaluates || due(t->step, config->train.save_every, last) || end->stopped)
         TRY(train_save(t));
-    snprintf(detail, detail_size, "reward %.3f, KL %.2f nats", rewards.mean, result.kl);
+    snprintf(detail, detail_size, "reward %.3f, KL %.2f nats", batch.reward, result.kl);
     return STATUS_OK;
 }
 
@@ -247,13 +259,29 @@ static status drain_pipeline(train *t) {
     return STATUS_OK;
 }
 
+static void print_end(const train *t, const run_end *end) {
+    const evaluation *base = t->evaluations, *selected = &t->evaluations[train_select(t)];
+    if (end->early)
+        printf("train: ended early at step %lld: %s\n", (long long)t->step, end->reason);
+    if (selected == base)
+        printf("train: no evaluated step that keeps the floors beats the base: step 0, the base itself, is "
+               "selected\n");
+    else
+        printf(
+            "train: step %lld is selected: value %+.4f (base %+.4f), text adherence %.4f (%.4f), diversity "
+            "%.4f (%.4f), KL %.2f nats\n",
+            (long long)selected->step, selected->value, base->value, selected->text_adherence,
+            base->text_adherence, selected->diversity, base->diversity, selected->kl);
+}
+
 static status train_loop(train *t) {
     progress progress;
     char detail[96] = "";
-    bool stopped = false;
+    run_end end = {0};
+    TRY(world_any(t->world, train_ends_early(t, end.reason, sizeof end.reason), &end.early));
     progress_start(&progress, t->run.writes ? stdout : NULL, "train", t->step, t->config->train.steps);
-    while (t->step < t->config->train.steps && !stopped) {
-        TRY(take_step(t, &stopped, detail, sizeof detail));
+    while (t->step < t->config->train.steps && !end.stopped && !end.early) {
+        TRY(take_step(t, &end, detail, sizeof detail));
         progress_show(&progress, t->step, detail);
     }
     progress_finish(&progress, t->step, detail);
@@ -268,9 +296,12 @@ static status train_loop(train *t) {
     TRY(weights_wait(t->channel));
     for (int i = 0; i < 2; i++)
         TRY(mailbox_flush(t->mailboxes[i]));
-    if (stopped && t->step < t->config->train.steps)
+    if (end.stopped && !end.early && t->step < t->config->train.steps)
         return status_set(STATUS_STOPPED, "stopped on request at step %lld; run again to continue",
                           (long long)t->step);
+    TRY(world_agree(t->world, train_publish_summary(t, end.reason)));
+    if (t->run.writes)
+        print_end(t, &end);
     return STATUS_OK;
 }
 
@@ -302,8 +333,13 @@ static status compare_builds(train *t) {
 }
 
 static status work(train *t, const checkpoint *resume) {
-    if (resume == NULL)
+    if (resume == NULL) {
+        TRY(world_agree(t->world, train_selection_begin(t, NULL)));
         TRY(train_first_evaluation(t));
+        TRY(train_save(t));
+    } else {
+        TRY(world_agree(t->world, train_publish_selection(t)));
+    }
     TRY(fill_pipeline(t, resume));
     return train_loop(t);
 }
@@ -352,6 +388,7 @@ status train_run(const run_config *config) {
     mailbox_destroy(t.mailboxes[0]);
     mailbox_destroy(t.mailboxes[1]);
     conditioner_destroy(t.conditioner);
+    memory_free(t.evaluations);
     memory_free(t.older);
     memory_free(t.routes);
     device_destroy(t.device);

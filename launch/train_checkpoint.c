@@ -21,6 +21,8 @@ status train_load_base(train *t) {
     value_network *value = learner_value(t->learner.learner);
     TRY(model_load_policy(reference, base, NULL, &step));
     memcpy(policy_values(policy), policy_values(reference), sizeof(float) * t->parameters);
+    for (int i = 0; i < t->config->train.lag && t->run.writes; i++)
+        memcpy(t->older + (size_t)i * t->parameters, policy_values(reference), sizeof(float) * t->parameters);
     TRY(policy_pack(policy));
     if (value == NULL)
         return STATUS_OK;
@@ -62,10 +64,11 @@ status train_save(train *t) {
         char reference[DIGEST_HEX], embedding[DIGEST_HEX], name[64];
         reference_digest(t, reference);
         embedding_digest(t, embedding);
-        json_t *state = json_pack("{s:I,s:i,s:f,s:I,s:s,s:s,s:o,s:o}", "step", (json_int_t)t->step, "lag",
-                                  t->config->train.lag, "alpha", t->alpha, "skipped_updates",
-                                  (json_int_t)t->skipped_updates, "reference", reference, "embedding",
-                                  embedding, "reward_mean", means, "reward_std", deviations);
+        json_t *state = json_pack("{s:I,s:i,s:f,s:I,s:I,s:s,s:s,s:o,s:o,s:o}", "step", (json_int_t)t->step,
+                                  "lag", t->config->train.lag, "alpha", t->alpha, "skipped_updates",
+                                  (json_int_t)t->skipped_updates, "bad_scores", (json_int_t)t->bad_scores,
+                                  "reference", reference, "embedding", embedding, "reward_mean", means,
+                                  "reward_std", deviations, "evaluations", train_evaluations_to_json(t));
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
         TRY_GOTO(result,
@@ -94,7 +97,12 @@ status train_save(train *t) {
         checkpoint_writer *finished = writer;
         writer = NULL;
         TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        const checkpoint_keep keep = {.last = (size_t)t->config->train.keep, .every = 0, .best = -1};
+        // In this order, so that selected.json always names a checkpoint that is there. No other step than 0,
+        // the base as this run started from it, is a multiple of UINT64_MAX.
+        TRY_GOTO(result, train_publish_selection(t), done);
+        const checkpoint_keep keep = {.last = (size_t)t->config->train.keep,
+                                      .every = UINT64_MAX,
+                                      .best = t->evaluations[train_select(t)].step};
         TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
     done:
         checkpoint_abort(writer);
@@ -154,8 +162,14 @@ status train_resume(train *t, const checkpoint *from) {
             "%s was trained with another embedding than the one in %s; restore that one or choose another "
             "'folder'",
             checkpoint_path(from), t->config->data.embedding);
+    if (json_array_size(json_object_get(state, "evaluations")) == 0)
+        return FAIL("%s does not hold the evaluations of its run: another version of the program wrote it; "
+                    "choose another 'folder'",
+                    checkpoint_path(from));
     t->step = (int64_t)checkpoint_describe(from)->step;
     t->alpha = json_number_value(json_object_get(state, "alpha"));
+    t->bad_scores = json_integer_value(json_object_get(state, "bad_scores"));
+    TRY(train_selection_begin(t, state));
     t->skipped_updates = json_integer_value(json_object_get(state, "skipped_updates"));
     for (int i = 0; i < t->config->train.rewards.count; i++) {
         t->reward_mean[i] = json_number_value(json_array_get(means, (size_t)i));

@@ -1,11 +1,21 @@
 // The learner role: what it holds, and how it collects rollouts and scores.
 #include "launch/train_parts.h"
 
+#include "core/sound_check.h"
 #include "core/statistics.h"
 #include "data/digest.h"
 #include "kernels/memory.h"
 
+#include <math.h>
 #include <string.h>
+
+// Codes of all levels.
+static size_t codes_of(const train *t) {
+    size_t codes = 0;
+    for (int level = 0; level < t->shape.temporal.levels; level++)
+        codes += (size_t)t->shape.temporal.codebook[level];
+    return codes;
+}
 
 status train_learner_create(train *t) {
     learner_role *l = &t->learner;
@@ -63,6 +73,7 @@ status train_learner_create(train *t) {
                         sizeof *l->value_statistics * (size_t)shape.slot_samples, "statistics"));
     TRY(memory_allocate((void **)&l->policy_statistics,
                         sizeof *l->policy_statistics * (size_t)shape.slot_samples, "statistics"));
+    TRY(memory_allocate((void **)&l->histogram, sizeof(double) * codes_of(t), "histogram of codes"));
     return memory_allocate((void **)&l->rows, sizeof(double) * (size_t)config->train.batch * l->row_width,
                            "statistics of the batch");
 }
@@ -84,6 +95,7 @@ void train_learner_destroy(train *t) {
     memory_free(l->values);
     memory_free(l->value_statistics);
     memory_free(l->policy_statistics);
+    memory_free(l->histogram);
     memory_free(l->rows);
 }
 
@@ -156,31 +168,55 @@ static status receive_scores(train *t, const sampling_round *round) {
     return STATUS_OK;
 }
 
+// Weighted sums of a sample's scores into its row. A score that is not a number is left out of them.
+static void sum_scores(train *t, uint32_t i) {
+    learner_role *l = &t->learner;
+    const run_config_rewards *rewards = &t->config->train.rewards;
+    const float *score = l->scores + (size_t)i * (size_t)t->reward_width;
+    double *row = train_row(t, l->samples.first + i), target = 0.0;
+    for (int j = 0; j < t->reward_width; j++)
+        row[STATISTIC_REWARDS + j] = (double)score[j];
+    for (int j = 0; j < rewards->count; j++) {
+        const double weight = rewards->entries[j].weight;
+        if (weight == 0.0 || !isfinite(score[j]))
+            continue;
+        row[STATISTIC_REWARD] += weight * (double)score[j];
+        target += weight * ((double)score[j] - t->reward_mean[j]) / t->reward_std[j];
+    }
+    row[STATISTIC_RETURN] = target;
+    l->returns[i] = (float)target;
+}
+
+// How evenly the batch uses the codes of each level. Counts are whole numbers, whose sums are exact.
+static status measure_codes(train *t) {
+    learner_role *l = &t->learner;
+    const int levels = t->shape.temporal.levels;
+    const size_t rows = (size_t)l->samples.count * (size_t)t->config->train.frames;
+    memset(l->histogram, 0, sizeof(double) * codes_of(t));
+    double *counts = l->histogram;
+    for (int level = 0; level < levels; counts += t->shape.temporal.codebook[level], level++)
+        for (size_t row = 0; row < rows; row++)
+            counts[l->tokens[row * (size_t)levels + (size_t)level]] += 1.0;
+    TRY(group_all_reduce_tree_double(l->group, l->histogram, codes_of(t)));
+    counts = l->histogram;
+    for (int level = 0; level < levels; counts += t->shape.temporal.codebook[level], level++)
+        l->perplexity[level] = sound_check_perplexity(counts, (size_t)t->shape.temporal.codebook[level]);
+    return STATUS_OK;
+}
+
 status train_learner_collect(train *t, const sampling_round *round) {
     learner_role *l = &t->learner;
-    const run_config *config = t->config;
-    const int rewards = config->train.rewards.count;
-    memset(l->rows, 0, sizeof(double) * (size_t)config->train.batch * l->row_width);
+    memset(l->rows, 0, sizeof(double) * (size_t)t->config->train.batch * l->row_width);
     TRY(receive_rollouts(t, round));
     TRY(receive_scores(t, round));
-    for (uint32_t i = 0; i < l->samples.count; i++) {
-        const float *score = l->scores + (size_t)i * (size_t)t->reward_width;
-        double *row = train_row(t, l->samples.first + i), target = 0.0;
-        for (int j = 0; j < t->reward_width; j++)
-            row[STATISTIC_REWARDS + j] = (double)score[j];
-        for (int j = 0; j < rewards; j++) {
-            const double weight = config->train.rewards.entries[j].weight;
-            row[STATISTIC_REWARD] += weight * (double)score[j];
-            target += weight * ((double)score[j] - t->reward_mean[j]) / t->reward_std[j];
-        }
-        row[STATISTIC_RETURN] = target;
-        l->returns[i] = (float)target;
-    }
+    for (uint32_t i = 0; i < l->samples.count; i++)
+        sum_scores(t, i);
+    TRY(measure_codes(t));
     return train_share_rows(t);
 }
 
 double train_diversity(const train *t, size_t count) {
-    const size_t at = (size_t)STATISTIC_REWARDS + (size_t)t->config->train.rewards.count;
+    const size_t at = (size_t)STATISTIC_REWARDS + (size_t)train_embedding_column(t);
     return statistics_diversity(t->learner.rows + at, t->learner.row_width, count,
                                 (size_t)t->embedding_width);
 }

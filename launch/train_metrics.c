@@ -3,7 +3,6 @@
 
 #include "kernels/memory.h"
 
-#include <math.h>
 #include <stdio.h>
 
 static double column_maximum(const train *t, int column) {
@@ -15,42 +14,70 @@ static double column_maximum(const train *t, int column) {
     return largest;
 }
 
-batch_rewards train_summarise_batch(const train *t) {
-    const int batch = t->config->train.batch;
-    batch_rewards out = {.diversity = train_diversity(t, (size_t)batch),
-                         .rollout_seconds = column_maximum(t, STATISTIC_ROLLOUT_SECONDS),
-                         .reward_seconds = column_maximum(t, STATISTIC_REWARD_SECONDS)};
-    double squares = 0.0;
-    for (int i = 0; i < batch; i++) {
-        const double *row = t->learner.rows + (size_t)i * t->learner.row_width;
-        out.mean += row[STATISTIC_REWARD] / batch;
-        for (int j = 0; j < t->config->train.rewards.count; j++)
-            out.each[j] += row[STATISTIC_REWARDS + j] / batch;
-    }
-    for (int i = 0; i < batch; i++) {
-        const double difference =
-            t->learner.rows[(size_t)i * t->learner.row_width + STATISTIC_REWARD] - out.mean;
-        squares += difference * difference / batch;
-    }
-    out.deviation = sqrt(squares);
-    return out;
+batch_times train_batch_times(const train *t) {
+    return (batch_times){.rollout = column_maximum(t, STATISTIC_ROLLOUT_SECONDS),
+                         .reward = column_maximum(t, STATISTIC_REWARD_SECONDS)};
 }
 
-status train_write_metrics(train *t, const batch_rewards *rewards, const step_result *r, float rate_factor,
-                           const step_times *times, const evaluation *held_out) {
+// Every reward, disagreement and alarm of a set of samples, each name behind `prefix`.
+static void add_measured(train *t, const char *prefix, const evaluation *measured) {
+    static const char *const alarms[ALARMS] = {"silence", "loop", "codebook_collapse", "clipped"};
+    metrics *m = t->run.metrics;
+    char name[RUN_CONFIG_NAME_MAX + 32];
+    const run_config_rewards *rewards = &t->config->train.rewards;
+    for (int j = 0; j < rewards->count; j++) {
+        snprintf(name, sizeof name, "%sreward/%s", prefix, rewards->entries[j].name);
+        metrics_add(m, name, measured->each[j]);
+        if (t->evaluations[0].disagreement[j] > 0.0) { // an ensemble
+            snprintf(name, sizeof name, "%sreward_disagreement/%s", prefix, rewards->entries[j].name);
+            metrics_add(m, name, measured->disagreement[j]);
+        }
+    }
+    snprintf(name, sizeof name, "%stext_adherence", prefix);
+    metrics_add(m, name, measured->text_adherence);
+    for (int a = 0; a < ALARMS; a++) {
+        const bool heard = a == ALARM_SILENCE || a == ALARM_CLIPPED;
+        if (heard && t->config->train.alarm_clips == 0)
+            continue;
+        snprintf(name, sizeof name, "%salarm/%s", prefix, alarms[a]);
+        metrics_add(m, name, measured->alarms[a]);
+    }
+    const double disagreement = train_disagreement(t, measured->disagreement);
+    if (disagreement > 0.0) {
+        snprintf(name, sizeof name, "%salarm/disagreement", prefix);
+        metrics_add(m, name, disagreement);
+    }
+}
+
+static void add_evaluation(train *t, const evaluation *held_out) {
+    metrics *m = t->run.metrics;
+    metrics_add(m, "eval/reward", held_out->reward);
+    metrics_add(m, "eval/value", held_out->value);
+    metrics_add(m, "eval/diversity", held_out->diversity);
+    metrics_add(m, "eval/kl_ref", held_out->kl);
+    add_measured(t, "eval/", held_out);
+}
+
+status train_write_base_metrics(train *t) {
+    if (!t->run.writes)
+        return STATUS_OK;
+    metrics_begin(t->run.metrics, 0);
+    metrics_add(t->run.metrics, "kl_ref", 0.0);
+    add_evaluation(t, &t->evaluations[0]);
+    return metrics_end(t->run.metrics);
+}
+
+status train_write_metrics(train *t, const evaluation *batch, const batch_times *made, const step_result *r,
+                           float rate_factor, const step_times *times, const evaluation *held_out) {
     if (!t->run.writes)
         return STATUS_OK;
     metrics *m = t->run.metrics;
     const run_config *config = t->config;
-    char name[RUN_CONFIG_NAME_MAX + 16];
     const double tokens = (double)config->train.frames * t->shape.temporal.levels;
     metrics_begin(m, t->step);
-    metrics_add(m, "reward", rewards->mean);
-    for (int j = 0; j < config->train.rewards.count; j++) {
-        snprintf(name, sizeof name, "reward/%s", config->train.rewards.entries[j].name);
-        metrics_add(m, name, rewards->each[j]);
-    }
-    metrics_add(m, "reward_std", rewards->deviation);
+    metrics_add(m, "reward", batch->reward);
+    metrics_add(m, "reward_std", batch->deviation);
+    add_measured(t, "", batch);
     metrics_add(m, "kl_ref", r->kl);
     metrics_add(m, "kl_ref_token", r->kl / tokens);
     metrics_add(m, "kl_k1", r->kl_k1);
@@ -74,10 +101,10 @@ status train_write_metrics(train *t, const batch_rewards *rewards, const step_re
     metrics_add(m, "logprob_gap_max", r->gap);
     metrics_add(m, "staleness", (double)(t->step - 1 - train_version_of(t, t->step - 1)));
     metrics_add(m, "rollout_digest", r->rollout_digest);
-    metrics_add(m, "diversity", rewards->diversity);
+    metrics_add(m, "diversity", batch->diversity);
     metrics_add(m, "frames_per_s", (double)config->train.batch * config->train.frames / times->total);
-    metrics_add(m, "seconds/rollout", rewards->rollout_seconds);
-    metrics_add(m, "seconds/reward", rewards->reward_seconds);
+    metrics_add(m, "seconds/rollout", made->rollout);
+    metrics_add(m, "seconds/reward", made->reward);
     metrics_add(m, "seconds/learn", times->learn);
     metrics_add(m, "seconds/sync", times->sync);
     metrics_add(m, "seconds/save", t->save_seconds);
@@ -87,9 +114,8 @@ status train_write_metrics(train *t, const batch_rewards *rewards, const step_re
     metrics_add(m, "resident_before_bytes", (double)t->plan.resident_before);
     metrics_add(m, "allocations", (double)memory_read_counters().allocations);
     metrics_add(m, "skipped_updates", (double)t->skipped_updates);
-    if (held_out->done) {
-        metrics_add(m, "eval/reward", held_out->reward);
-        metrics_add(m, "eval/diversity", held_out->diversity);
-    }
+    metrics_add(m, "bad_scores", (double)t->bad_scores);
+    if (held_out != NULL)
+        add_evaluation(t, held_out);
     return metrics_end(m);
 }

@@ -6,12 +6,16 @@
 #include "comm/mailbox.h"
 #include "comm/tree.h"
 #include "comm/weights.h"
+#include "core/codec.h"
 #include "core/learner.h"
 #include "launch/conditioner.h"
 #include "launch/plan.h"
 #include "launch/roles.h"
 #include "launch/run_folder.h"
+#include "launch/scorer.h"
 #include "launch/stage.h"
+
+#include <jansson.h>
 
 enum { REWARDS_MAX = RUN_CONFIG_REWARDS_MAX };
 
@@ -50,10 +54,29 @@ typedef struct rollout_role {
 typedef struct reward_role {
     bool active;
     sample_range samples;
-    float *scores; // [S, rewards + embedding]
-    float *text, *music;
-    const char **captions; // [S]
+    scorer *scorers[REWARDS_MAX]; // [rewards]
+    float *scores;                // [S, score width]
+    float *text, *music;          // [S, embedding]
+    float *column, *spread;       // [S] of one reward: scores, disagreement
+    const char **captions;        // [S]
+    codec *codec;                 // to listen to some of the samples; NULL: none
+    size_t listened;              // at most so many samples of this rank
+    uint16_t *full_tokens;        // [listened, frames, codec levels]
+    float *audio;                 // [listened, samples]
+    char *decoder_scratch;        // [listened, decoder_bytes]
+    size_t decoder_bytes;
 } reward_role;
+
+// What the reward role sends of a sample: [rewards] scores, [rewards] disagreement of the ensembles, these,
+// then the music embedding [embedding].
+enum score_column {
+    SCORE_ADHERENCE, // text adherence, also where it is no reward of the run
+    SCORE_LOOP,      // 1: the tokens are stuck in a loop
+    SCORE_LISTENED,  // 1: it was decoded
+    SCORE_SILENT,    // 1: it was, and is silent
+    SCORE_CLIPPED,
+    SCORE_COLUMNS,
+};
 
 // A learner rank: the samples of its gradient slots and everything that learns.
 typedef struct learner_role {
@@ -65,7 +88,7 @@ typedef struct learner_role {
     float *policy_gradients, *value_gradients;
     uint16_t *prefix, *tokens; // [S, ...] as in rollout_role
     float *log_probabilities;
-    float *scores;                                // [S, rewards + embedding]
+    float *scores;                                // [S, score width]
     float *returns;                               // [S]
     float *values;                                // [S, frames]
     double *group_advantages;                     // [batch] without a value network, else NULL
@@ -73,7 +96,27 @@ typedef struct learner_role {
     learner_policy_statistics *policy_statistics; // [samples of a slot]
     double *rows; // [batch, row_width] statistics of every sample, shared among learners
     size_t row_width;
+    double *histogram;                   // [sum of codebooks] how often the batch has each code of each level
+    double perplexity[CODEC_LEVELS_MAX]; // [levels] of the batch's codes
 } learner_role;
+
+// What shows in tokens and audio that optimisation went astray, as shares of a set of samples; collapse: the
+// largest loss of a level's perplexity against the base's.
+enum alarm { ALARM_SILENCE, ALARM_LOOP, ALARM_COLLAPSE, ALARM_CLIPPED, ALARMS };
+
+// A set of samples, measured.
+typedef struct evaluation {
+    int64_t step;
+    bool kept;                                           // its checkpoint is there, or is about to be
+    double reward;                                       // weighted sum of raw rewards
+    double value;                                        // weighted sum of whitened rewards: what is learnt
+    double each[REWARDS_MAX], disagreement[REWARDS_MAX]; // [rewards]
+    double deviation;                                    // of `reward`
+    double diversity, text_adherence;
+    double kl; // to the base, nats a sequence
+    double alarms[ALARMS];
+    double perplexity[CODEC_LEVELS_MAX]; // [levels] of a batch
+} evaluation;
 
 static inline bool round_trains(const sampling_round *round) {
     return round->kind == ROUND_TRAIN;
@@ -90,7 +133,7 @@ typedef struct train {
     policy_config shape;
     shard_format format;
     conditioner *conditioner;          // on rollout and reward ranks
-    int embedding_width, reward_width; // scores a sample in a message: rewards, then the music embedding
+    int embedding_width, reward_width; // reward_width: numbers a sample that the reward role sends
     size_t parameters;                 // floats of the policy
     float *older; // [lag, parameters] weights of versions step - lag .. step - 1, on the writing rank
     rollout_role rollout;
@@ -100,7 +143,9 @@ typedef struct train {
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
     double alpha;                                             // of the next update, on learner ranks
-    int64_t skipped_updates;
+    int64_t skipped_updates, bad_scores;
+    evaluation *evaluations; // [evaluation_capacity] of this run so far, on learner ranks; the base's first
+    int evaluation_count, evaluation_capacity;
     plan plan;           // of this rank's memory
     double save_seconds; // that the last checkpoint took
 } train;
@@ -131,11 +176,19 @@ enum sample_statistic {
     STATISTIC_DIGEST,          // of its tokens and log-probabilities as sampled
     STATISTIC_ROLLOUT_SECONDS, // of the member that made it
     STATISTIC_REWARD_SECONDS,
-    STATISTIC_REWARDS, // [rewards + embedding] follow
+    STATISTIC_REWARDS, // [score width] follow
 };
 
 static inline double *train_row(const train *t, uint32_t sample) {
     return t->learner.rows + (size_t)sample * t->learner.row_width;
+}
+
+// Where in a row of scores a column stands, and the music embedding.
+static inline int train_score_column(const train *t, enum score_column column) {
+    return 2 * t->config->train.rewards.count + (int)column;
+}
+static inline int train_embedding_column(const train *t) {
+    return train_score_column(t, SCORE_COLUMNS);
 }
 
 // Refuses a rollout batch that is not the one that is due.
@@ -160,6 +213,9 @@ status train_learner_collect(train *t, const sampling_round *round);
 // Every learner fills the rows of its own samples and leaves the others 0; then all hold all rows: the sum
 // with zeros is exact, so that all learners add the same numbers in the same order.
 status train_share_rows(train *t);
+
+// KL of every collected sample into its row, without learning from it.
+status train_learner_measure_kl(train *t);
 
 // Of the policy that the step began with; what is said of updates is the mean over its epochs.
 typedef struct step_result {
@@ -188,24 +244,43 @@ status train_resume_older(train *t, const checkpoint *from, int i, int64_t versi
 // Weights of version t->step to the rollout ranks.
 status train_resume_rollout(train *t, const checkpoint *from);
 
-typedef struct evaluation {
-    bool done;
-    double reward, diversity;
-} evaluation;
-// Reward and diversity on held-out captions; the draws are the same at every evaluation.
-status train_evaluate(train *t, evaluation *out);
-// Before the first step: mean and deviation of each reward on samples of the base, and its evaluation.
+// The training captions' rewards before the first step, for whitening, and the base's evaluation.
 status train_first_evaluation(train *t);
+// Rewards, diversity, KL and alarms on held-out captions; the draws are the same at every evaluation.
+// Appended to t->evaluations on learner ranks.
+status train_evaluate(train *t);
+// The last evaluation if it is of this step, else NULL.
+const evaluation *train_evaluation_of_step(const train *t);
+
+// Room for all evaluations that are to come; takes over those of a checkpoint's state, NULL for none.
+status train_selection_begin(train *t, const json_t *state);
+// The evaluations as they stand in a checkpoint's state.
+json_t *train_evaluations_to_json(const train *t);
+// Index of the selected evaluation by the rule in train_selection.c.
+int train_select(const train *t);
+// Writes FOLDER/selected.json (writing rank).
+status train_publish_selection(const train *t);
+// Whether the rules of train.stop end the run at the last evaluation; `reason` [size] says why.
+bool train_ends_early(const train *t, char *reason, size_t size);
+// Writes FOLDER/summary.json (writing rank). reason: of an early end, or "".
+status train_publish_summary(const train *t, const char *reason);
 
 typedef struct step_times {
     double total, learn, sync;
 } step_times;
-typedef struct batch_rewards {
-    double mean, deviation, each[REWARDS_MAX], diversity, rollout_seconds, reward_seconds;
-} batch_rewards;
-// Of the collected training batch; to be called before the rows are used for another round.
-batch_rewards train_summarise_batch(const train *t);
+// The collected batch; to be called before the rows are used for another round. `count` first samples.
+void train_measure_batch(const train *t, size_t count, evaluation *out);
+int64_t train_count_bad_scores(const train *t); // of the batch: scores that are no numbers
+// Codebook collapse and the largest disagreement of a learnt reward, against the base.
+double train_collapse(const train *t, const double *perplexity);
+double train_disagreement(const train *t, const double *disagreement);
+typedef struct batch_times {
+    double rollout, reward;
+} batch_times;
+batch_times train_batch_times(const train *t);
+// The base's evaluation, as step 0.
+status train_write_base_metrics(train *t);
 // Written before the checkpoint of the step, so that no checkpoint is ahead of the metrics; hence the time of
-// saving is that of the checkpoint before.
-status train_write_metrics(train *t, const batch_rewards *rewards, const step_result *r, float rate_factor,
-                           const step_times *times, const evaluation *held_out);
+// saving is that of the checkpoint before. held_out: NULL if the step was not evaluated.
+status train_write_metrics(train *t, const evaluation *batch, const batch_times *made, const step_result *r,
+                           float rate_factor, const step_times *times, const evaluation *held_out);

@@ -78,6 +78,18 @@ static status policy_pass_over_slots(train *t, int epoch, float advantage_scale)
                                  policy_parameters(learner_policy(l->learner))->size);
 }
 
+status train_learner_measure_kl(train *t) {
+    learner_role *l = &t->learner;
+    for (uint32_t slot = l->slots.first; slot < l->slots.first + l->slots.count; slot++) {
+        const learner_slot view = slot_of(t, slot);
+        const sample_range samples = roles_slot_samples(&t->layout, slot);
+        TRY(learner_measure_slot(l->learner, &view, l->policy_statistics));
+        for (uint32_t i = 0; i < samples.count; i++)
+            train_row(t, samples.first + i)[STATISTIC_KL] = l->policy_statistics[i].kl;
+    }
+    return share_own_rows(t);
+}
+
 static double column_mean(const train *t, int column) {
     const int batch = t->config->train.batch;
     double sum = 0.0;
