@@ -13,6 +13,7 @@ static const command_entry commands[] = {
     {"codec", cmd_codec, "audio <-> tokens"},
     {"embed", cmd_embed, "joint embedding of captions and music"},
     {"pretrain", cmd_pretrain, "the base model"},
+    {"reward", cmd_reward, "ratings of clips, and reward models learned from them"},
     {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
     {"generate", cmd_generate, "caption -> WAV"},
     {"evaluate", cmd_evaluate, "base against finetuned model, side by side"},

@@ -152,7 +152,7 @@ status reward_data_digest(reward_data *d, char out[DIGEST_HEX]) {
 }
 
 status reward_inputs_create(reward_inputs *out, const reward_data *d, size_t capacity) {
-    *out = (reward_inputs){0};
+    *out = (reward_inputs){.capacity = capacity};
     const size_t features = (size_t)reward_model_feature_count(&d->shape);
     status result;
     TRY_GOTO(result,

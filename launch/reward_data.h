@@ -58,6 +58,7 @@ status reward_data_digest(reward_data *data, char out[DIGEST_HEX]);
 
 // Inputs of a number of clips.
 typedef struct reward_inputs {
+    size_t capacity;
     uint16_t *prefix;    // [capacity, prefix]
     uint16_t *tokens;    // [capacity, frames, levels]
     float *features;     // [capacity, feature count]

@@ -94,12 +94,12 @@ static status parse(reward_description *out, const char *path, const safetensors
                 : FAIL("%s does not describe a reward model; make it with 'musicrl reward train'", path);
 }
 
-status reward_file_describe(reward_description *out, const char *folder, const char *kind) {
+status reward_file_describe(reward_description *out, const char *folder, int member, const char *kind) {
     char path[PATH_MAX];
-    member_path(path, folder, 0);
+    member_path(path, folder, member);
     if (access(path, F_OK) != 0)
-        return FAIL("%s holds no %s model (reward-0.safetensors); make it with 'musicrl reward train %s'",
-                    folder, kind, kind);
+        return FAIL("%s holds no %s model (reward-%d.safetensors); make it with 'musicrl reward train %s'",
+                    folder, kind, member, kind);
     safetensors *file;
     TRY(safetensors_open(&file, path));
     status result = parse(out, path, file);

@@ -21,8 +21,8 @@ status reward_embedding_identity(const char *folder, char out[DIGEST_HEX]);
 // Publishes one member in `folder`, which exists.
 status reward_file_save(const char *folder, int member, const reward_description *description,
                         reward_model *model);
-// Reads the description of member 0. Fails, naming `musicrl reward train KIND`, if there is none.
-status reward_file_describe(reward_description *out, const char *folder, const char *kind);
+// Reads the description of a member. Fails, naming `musicrl reward train KIND`, if there is none.
+status reward_file_describe(reward_description *out, const char *folder, int member, const char *kind);
 // A model of `description` with the weights of one member, packed, without a backward pass.
 status reward_file_load(reward_model **out, device *device, const char *folder, int member,
                         const reward_description *description);

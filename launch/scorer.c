@@ -55,7 +55,7 @@ static status load(scorer *s, device *device, const run_config *config, const co
     TRY(run_config_require(config, quality ? "data.quality" : "data.preference"));
     const char *folder = quality ? config->data.quality : config->data.preference;
     reward_description description;
-    TRY(reward_file_describe(&description, folder, s->name));
+    TRY(reward_file_describe(&description, folder, 0, s->name));
     TRY(check(&description, folder, config, conditioner, s->frames));
     if (description.members > MEMBERS_MAX)
         return FAIL("%s holds an ensemble of %d models, at most %d are possible", folder, description.members,

@@ -1,0 +1,507 @@
+#include "launch/reward_train.h"
+
+#include "core/policy.h"
+#include "data/json_file.h"
+#include "kernels/memory.h"
+#include "kernels/philox.h"
+#include "launch/progress.h"
+#include "launch/reward_file.h"
+#include "launch/reward_train_parts.h"
+#include "launch/stage.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PURPOSE_WINDOW = 0x57494e44, MEMBER_SEEDS = 1000003 };
+
+status reward_add_run(reward_trainer *t, reward_set *set, uint64_t position) {
+    const size_t runs = (t->data.rows + t->slot_rows - 1) / t->slot_rows;
+    const size_t run = ratings_order((size_t)(position % runs), runs, t->seed, position / runs);
+    const size_t first = run * t->slot_rows, left = t->data.rows - first;
+    return reward_set_add_rows(set, &t->data, first, left < t->slot_rows ? left : t->slot_rows,
+                               REWARD_SIDE_TRAINING, t->data.plan.members > 1 ? t->member : -1);
+}
+
+// Losses of the slot's examples from the scores of its clips; their gradients go to d_scores, those of the
+// thresholds straight to the gradient buffer.
+static void measure_slot(reward_trainer *t, double *sums) {
+    const bool quality = t->data.plan.quality;
+    const reward_head head = reward_model_head(t->model);
+    float *d_threshold = t->gradients + (head.threshold - reward_model_values(t->model));
+    memset(t->d_scores, 0, sizeof(float) * t->slot.clip_count);
+    for (size_t i = 0; i < t->slot.count; i++) {
+        const reward_example *e = &t->slot.examples[i];
+        const double a = (double)t->scores[e->a], b = (double)t->scores[e->b];
+        sums[REWARD_SUM_COUNT] += 1.0;
+        if (quality) {
+            const double error = a - (double)e->target;
+            sums[REWARD_SUM_LOSS] += error * error;
+            t->d_scores[e->a] += (float)(2.0 * error);
+            continue;
+        }
+        double gradient[4];
+        sums[REWARD_SUM_LOSS] += preference_loss(e->vote, a, b, head.threshold, gradient);
+        t->d_scores[e->a] += (float)gradient[0];
+        t->d_scores[e->b] += (float)gradient[1];
+        d_threshold[0] += (float)gradient[2];
+        d_threshold[1] += (float)gradient[3];
+        if (e->vote == PREFERENCE_A || e->vote == PREFERENCE_B) {
+            sums[REWARD_SUM_DECISIVE] += 1.0;
+            sums[REWARD_SUM_RIGHT] += a == b ? 0.5 : (a > b) == (e->vote == PREFERENCE_A);
+        }
+    }
+}
+
+static status forward_part(reward_trainer *t, size_t first, size_t count, const float **scores) {
+    const reward_data *d = &t->data;
+    const size_t features = (size_t)reward_model_feature_count(&d->shape);
+    return reward_forward(t->model, t->pass, (int)count,
+                          t->inputs.prefix + first * (size_t)d->shape.temporal.prefix,
+                          t->inputs.tokens + first * (size_t)d->frames * (size_t)d->levels, d->frames,
+                          t->starts + first, t->inputs.features + first * features, scores);
+}
+
+// One slot: neighbouring rows speak of the same clips, and every clip is read once. Where all of them fit
+// into a pass, its activations serve the backward pass; otherwise they are computed again, part by part.
+static status run_slot(reward_trainer *t, uint64_t position, double *sums) {
+    const size_t part = (size_t)t->settings->slot_clips;
+    const uint32_t slack = (uint32_t)(t->data.frames - t->data.shape.temporal.frames + 1);
+    reward_set_clear(&t->slot);
+    TRY(reward_add_run(t, &t->slot, position));
+    TRY(reward_data_load(&t->data, t->slot.clips, t->slot.clip_count, &t->inputs));
+    memset(t->gradients, 0, sizeof(float) * reward_model_parameters(t->model)->size);
+    const size_t clips = t->slot.clip_count;
+    for (size_t i = 0; i < clips; i++) {
+        philox_stream window = {
+            .key = t->seed, .purpose = PURPOSE_WINDOW, .position = position * 2 * t->slot_rows + i};
+        t->starts[i] = (int)philox_next_below(&window, slack);
+    }
+    const float *scores;
+    for (size_t first = 0; first < clips; first += part) {
+        const size_t count = clips - first < part ? clips - first : part;
+        TRY(forward_part(t, first, count, &scores));
+        memcpy(t->scores + first, scores, sizeof(float) * count);
+    }
+    measure_slot(t, sums);
+    for (size_t first = 0; first < clips; first += part) {
+        const size_t count = clips - first < part ? clips - first : part;
+        if (clips > part)
+            TRY(forward_part(t, first, count, &scores));
+        TRY(reward_backward(t->model, t->pass, (int)count, t->d_scores + first, t->gradients));
+    }
+    return STATUS_OK;
+}
+
+typedef struct step_outcome {
+    reward_outcome training;
+    double gradient_norm, seconds;
+    float rate;
+    bool skipped;
+} step_outcome;
+
+static status train_step(reward_trainer *t, step_outcome *out) {
+    const double start = stage_seconds();
+    const parameter_list *list = reward_model_parameters(t->model);
+    const int slots = t->config->reward.gradient_slots;
+    memset(t->sums, 0, sizeof(double) * (size_t)slots * REWARD_SUMS);
+    for (int slot = t->first_slot; slot < t->first_slot + t->slots; slot++) {
+        TRY(run_slot(t, (uint64_t)t->step * (uint64_t)slots + (uint64_t)slot, t->sums + slot * REWARD_SUMS));
+        tree_accumulator_add(t->tree, t->gradients);
+    }
+    TRY(group_all_reduce_tree(t->group, t->gradients, list->size));
+    TRY(group_all_reduce_tree_double(t->group, t->sums, (size_t)slots * REWARD_SUMS));
+    double total[REWARD_SUMS] = {0.0};
+    for (int slot = 0; slot < slots; slot++)
+        for (int i = 0; i < REWARD_SUMS; i++)
+            total[i] += t->sums[slot * REWARD_SUMS + i];
+    const double count = total[REWARD_SUM_COUNT];
+    *out = (step_outcome){.training = {.loss = count > 0.0 ? total[REWARD_SUM_LOSS] / count : NAN,
+                                       .accuracy = total[REWARD_SUM_RIGHT] / total[REWARD_SUM_DECISIVE],
+                                       .count = (size_t)count,
+                                       .decisive = (size_t)total[REWARD_SUM_DECISIVE]},
+                          .skipped = true};
+    out->rate = (float)t->settings->learning_rate *
+                schedule_factor(t->step, t->settings->warm_up, t->settings->steps, 0.1f);
+    if (count > 0.0) { // a step whose rows are all held out changes nothing
+        const float share = 1.0f / (float)count;
+        for (size_t i = 0; i < list->size; i++)
+            t->gradients[i] *= share;
+        const optimizer_result update =
+            optimizer_update(t->optimizer, out->rate, t->gradients, reward_model_values(t->model));
+        out->gradient_norm = update.gradient_norm;
+        out->skipped = update.skipped;
+        TRY(reward_model_pack(t->model));
+    }
+    t->step++;
+    out->seconds = stage_seconds() - start;
+    t->seconds += out->seconds;
+    t->seen += (size_t)count;
+    return STATUS_OK;
+}
+
+static status evaluate(reward_trainer *t, reward_outcome *out) {
+    TRY(reward_score_set(&t->data, t->model, t->pass, &t->inputs, t->group, &t->selection, t->selection_score,
+                         NULL));
+    *out = reward_measure(&t->selection, t->data.plan.quality, t->selection_score,
+                          reward_model_head(t->model).threshold);
+    if (out->loss < t->best_loss) {
+        t->best_loss = out->loss;
+        t->best_step = t->step;
+        t->waits = 0;
+        memcpy(t->best, reward_model_values(t->model),
+               sizeof(float) * reward_model_parameters(t->model)->size);
+    } else {
+        t->waits++;
+    }
+    return STATUS_OK;
+}
+
+static status save(reward_trainer *t) {
+    status result = STATUS_OK;
+    if (t->run.writes) {
+        const parameter_list *list = reward_model_parameters(t->model);
+        checkpoint_writer *writer = NULL;
+        json_t *state = json_pack("{s:I,s:I,s:I,s:f,s:s}", "step", (json_int_t)t->step, "best_step",
+                                  (json_int_t)t->best_step, "waits", (json_int_t)t->waits, "best_loss",
+                                  t->best_loss, "training", t->digest);
+        TRY_GOTO(result, metrics_sync(t->run.metrics), done);
+        TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "reward"), done);
+        TRY_GOTO(result,
+                 model_add_to_checkpoint(writer, "reward.safetensors", list, reward_model_values(t->model),
+                                         NULL, 0),
+                 done);
+        TRY_GOTO(result, model_add_to_checkpoint(writer, "best.safetensors", list, t->best, NULL, 0), done);
+        TRY_GOTO(result, run_save_optimizer(writer, "optimizer.safetensors", t->optimizer), done);
+        checkpoint_writer *finished = writer;
+        writer = NULL;
+        TRY_GOTO(result, checkpoint_commit(finished, state), done);
+        const checkpoint_keep keep = {.last = 2, .every = 0, .best = -1};
+        TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
+    done:
+        checkpoint_abort(writer);
+        json_decref(state);
+    }
+    return world_agree(t->world, result);
+}
+
+static status read_values(const checkpoint *from, const char *name, const parameter_list *list,
+                          float *values) {
+    safetensors *file;
+    TRY(checkpoint_open_tensors(from, name, &file));
+    const status result = model_read(file, list, values);
+    safetensors_close(file);
+    return result;
+}
+
+static status resume_from(reward_trainer *t, const checkpoint *from) {
+    const parameter_list *list = reward_model_parameters(t->model);
+    json_int_t step, best_step, waits;
+    const char *training;
+    if (json_unpack((json_t *)checkpoint_state(from), "{s:I,s:I,s:I,s:F,s:s}", "step", &step, "best_step",
+                    &best_step, "waits", &waits, "best_loss", &t->best_loss, "training", &training) != 0)
+        return FAIL("%s is no checkpoint of a reward model; remove the folder to train again",
+                    checkpoint_path(from));
+    if (strcmp(training, t->digest) != 0)
+        return FAIL("%s was trained with other settings or on other ratings; remove %s to train again",
+                    checkpoint_path(from), t->run.path);
+    t->step = step;
+    t->best_step = best_step;
+    t->waits = waits;
+    TRY(read_values(from, "reward.safetensors", list, reward_model_values(t->model)));
+    TRY(read_values(from, "best.safetensors", list, t->best));
+    TRY(run_load_optimizer(from, "optimizer.safetensors", t->optimizer));
+    return reward_model_pack(t->model);
+}
+
+static status start_from_policy(reward_trainer *t) {
+    policy_config shape;
+    TRY(run_config_require(t->config, "data.base"));
+    TRY(model_policy_config(&shape, t->config, corpus_get_format(t->data.clips)));
+    policy *policy;
+    TRY(policy_create(&policy, t->device, &shape, false, WEIGHT_F32));
+    const status result = model_load_policy(policy, t->config->data.base, NULL, NULL);
+    if (result == STATUS_OK)
+        parameter_list_copy_shared(policy_parameters(policy), policy_values(policy),
+                                   reward_model_parameters(t->model), reward_model_values(t->model));
+    policy_destroy(policy);
+    return result;
+}
+
+static status start_model(reward_trainer *t) {
+    parameter_list_initialise(reward_model_parameters(t->model), t->seed, reward_model_values(t->model));
+    if (t->data.plan.start == RUN_REWARD_START_POLICY)
+        TRY(start_from_policy(t));
+    return reward_model_pack(t->model);
+}
+
+static status prepare(reward_trainer *t, const reward_plan *plan) {
+    const run_config *c = t->config;
+    TRY(device_create(&t->device, world_threads(t->world)));
+    const int slots = c->reward.gradient_slots, ranks = world_size(t->world);
+    if (ranks > slots || slots % ranks != 0 || (ranks & (ranks - 1)) != 0)
+        return FAIL_USAGE(
+            "%d ranks cannot share reward.gradient_slots = %d; use a power of two of ranks that divides it",
+            ranks, slots);
+    t->slots = slots / ranks;
+    t->first_slot = t->slots * world_rank(t->world);
+    t->slot_rows = (size_t)(t->settings->batch / slots);
+    TRY(reward_data_open(&t->data, t->device, c, plan));
+    TRY(reward_data_digest(&t->data, t->digest));
+    plan_begin(&t->plan);
+    TRY(reward_model_create(&t->model, t->device, &t->data.shape, true));
+    TRY(reward_pass_create(&t->pass, t->model, t->settings->slot_clips, true));
+    const parameter_list *list = reward_model_parameters(t->model);
+    const optimizer_config adamw = {.beta1 = (float)c->reward.beta1,
+                                    .beta2 = (float)c->reward.beta2,
+                                    .epsilon = (float)c->reward.epsilon,
+                                    .weight_decay = (float)c->reward.weight_decay,
+                                    .gradient_clip = (float)c->reward.gradient_clip};
+    TRY(optimizer_create(&t->optimizer, t->device, list, &adamw));
+    TRY(tree_accumulator_create(&t->tree, TREE_FLOAT, list->size, (uint32_t)t->slots));
+    TRY(reward_set_create(&t->slot, t->slot_rows));
+    TRY(reward_set_create(&t->selection, (size_t)c->reward.evaluate_limit));
+    const size_t clips = 2 * t->slot_rows;
+    TRY(reward_inputs_create(&t->inputs, &t->data, clips));
+    TRY(memory_allocate((void **)&t->starts, sizeof(int) * clips, "windows"));
+    TRY(memory_allocate((void **)&t->scores, sizeof(float) * clips, "scores"));
+    TRY(memory_allocate((void **)&t->d_scores, sizeof(float) * clips, "score gradients"));
+    TRY(memory_allocate((void **)&t->selection_score, sizeof(float) * 2 * (size_t)c->reward.evaluate_limit,
+                        "selection scores"));
+    TRY(memory_allocate((void **)&t->gradients, sizeof(float) * list->size, "gradients"));
+    TRY(memory_allocate((void **)&t->best, sizeof(float) * list->size, "selected model"));
+    TRY(memory_allocate((void **)&t->sums, sizeof(double) * (size_t)slots * REWARD_SUMS, "statistics"));
+    TRY(reward_set_fill(&t->selection, &t->data, REWARD_SIDE_SELECTION));
+    if (t->selection.count == 0)
+        return FAIL("%s holds no %s of the captions that select a model (one caption in twenty is); collect "
+                    "ratings of more captions",
+                    c->data.ratings, plan->quality ? "scores" : "votes");
+    return STATUS_OK;
+}
+
+static status write_step(reward_trainer *t, const step_outcome *s, const reward_outcome *held_out) {
+    if (!t->run.writes)
+        return STATUS_OK;
+    metrics *m = t->run.metrics;
+    metrics_begin(m, t->step);
+    if (s != NULL) {
+        metrics_add(m, "loss", s->training.loss);
+        if (s->training.decisive > 0)
+            metrics_add(m, "accuracy", s->training.accuracy);
+        metrics_add(m, "grad_norm", s->gradient_norm);
+        metrics_add(m, "learning_rate", (double)s->rate);
+        metrics_add(m, "skipped_updates", s->skipped ? 1.0 : 0.0);
+        metrics_add(m, t->data.plan.quality ? "scores_per_s" : "pairs_per_s",
+                    (double)s->training.count / s->seconds);
+        metrics_add(m, "seconds/learn", s->seconds);
+    }
+    if (held_out != NULL) {
+        metrics_add(m, "eval/loss", held_out->loss);
+        if (held_out->decisive > 0)
+            metrics_add(m, "eval/accuracy", held_out->accuracy);
+    }
+    return metrics_end(m);
+}
+
+static void detail_of(char *out, size_t size, const reward_outcome *o) {
+    if (o->decisive > 0)
+        snprintf(out, size, "held-out loss %.4f, accuracy %.3f", o->loss, o->accuracy);
+    else
+        snprintf(out, size, "held-out loss %.4f", o->loss);
+}
+
+static bool is_finished(const reward_trainer *t) {
+    return t->step >= t->settings->steps || t->waits >= t->settings->patience;
+}
+
+static status train_member(reward_trainer *t, bool resumed) {
+    char title[48], detail[96] = "";
+    snprintf(title, sizeof title, "reward %s", reward_plan_kind(&t->data.plan));
+    if (t->data.plan.members > 1)
+        snprintf(title, sizeof title, "reward %s %d", reward_plan_kind(&t->data.plan), t->member);
+    progress progress;
+    progress_start(&progress, t->run.writes ? stdout : NULL, title, t->step, t->settings->steps);
+    reward_outcome held_out;
+    if (!resumed) {
+        TRY(evaluate(t, &held_out));
+        TRY(write_step(t, NULL, &held_out));
+        detail_of(detail, sizeof detail, &held_out);
+    }
+    bool stop = false;
+    while (!is_finished(t) && !stop) {
+        step_outcome step;
+        TRY(train_step(t, &step));
+        const bool evaluates = t->step % t->settings->evaluate_every == 0 || t->step == t->settings->steps;
+        if (evaluates) {
+            TRY(evaluate(t, &held_out));
+            detail_of(detail, sizeof detail, &held_out);
+        }
+        TRY(write_step(t, &step, evaluates ? &held_out : NULL));
+        TRY(world_any(t->world, run_stop_requested(), &stop));
+        if (evaluates || stop)
+            TRY(save(t));
+        progress_show(&progress, t->step, detail);
+    }
+    progress_finish(&progress, t->step, detail);
+    if (stop && !is_finished(t))
+        return status_set(STATUS_STOPPED, "stopped on request at step %lld; run again to continue",
+                          (long long)t->step);
+    return STATUS_OK;
+}
+
+static status fit_and_train(reward_trainer *t, bool resumed) {
+    if (!resumed) {
+        TRY(reward_fit_head(t));
+        TRY(reward_model_pack(t->model));
+    }
+    return train_member(t, resumed);
+}
+
+static status publish(reward_trainer *t, const char *folder) {
+    if (!t->run.writes)
+        return STATUS_OK;
+    memcpy(reward_model_values(t->model), t->best, sizeof(float) * reward_model_parameters(t->model)->size);
+    reward_description d = {.model = t->data.shape, .members = t->data.plan.members};
+    snprintf(d.kind, sizeof d.kind, "%s", reward_plan_kind(&t->data.plan));
+    snprintf(d.codec, sizeof d.codec, "%s", corpus_get_format(t->data.clips)->codec);
+    snprintf(d.embedding, sizeof d.embedding, "%s", t->data.embedding_identity);
+    snprintf(d.training, sizeof d.training, "%s", t->digest);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/summary.json", t->run.path);
+    TRY(json_file_publish(path, json_pack("{s:s,s:i,s:I,s:I,s:f,s:I,s:I,s:f,s:f}", "kind", d.kind, "member",
+                                          t->member, "steps", (json_int_t)t->step, "selected_step",
+                                          (json_int_t)t->best_step, "selection_loss", t->best_loss,
+                                          "selection_examples", (json_int_t)t->selection.count, "rows",
+                                          (json_int_t)t->data.rows, "seconds", t->seconds, "examples_per_s",
+                                          t->seconds > 0.0 ? (double)t->seen / t->seconds : 0.0)));
+    printf("reward %s: selected step %lld of %lld, %.0f %s/s\n", d.kind, (long long)t->best_step,
+           (long long)t->step, t->seconds > 0.0 ? (double)t->seen / t->seconds : 0.0,
+           t->data.plan.quality ? "scores" : "pairs");
+    return reward_file_save(folder, t->member, &d, t->model);
+}
+
+static status run_member(reward_trainer *t, const reward_plan *plan) {
+    checkpoint *resume = NULL;
+    int *ranks = NULL;
+    char path[PATH_MAX], title[48];
+    status result;
+    TRY_GOTO(result, world_agree(t->world, prepare(t, plan)), done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&ranks, sizeof(int) * (size_t)world_size(t->world), "rank list"), done);
+    for (int i = 0; i < world_size(t->world); i++)
+        ranks[i] = i;
+    TRY_GOTO(result, world_agree(t->world, group_create(&t->group, t->world, ranks, world_size(t->world))),
+             done);
+    snprintf(title, sizeof title, "reward %s", reward_plan_kind(plan));
+    TRY_GOTO(result, plan_check(&t->plan, t->world, 0, title), done);
+    if (t->member == 0)
+        snprintf(path, sizeof path, "%s", plan->folder);
+    else
+        snprintf(path, sizeof path, "%s/member-%d", plan->folder, t->member);
+    TRY_GOTO(result, run_folder_open(&t->run, t->world, path, 0, &resume), done);
+    TRY_GOTO(result, world_agree(t->world, resume != NULL ? resume_from(t, resume) : start_model(t)), done);
+    TRY_GOTO(result,
+             world_agree(t->world, run_folder_start(&t->run, t->config, resume != NULL ? t->step + 1 : 0)),
+             done);
+    result = fit_and_train(t, resume != NULL);
+    if (result == STATUS_FAILED && world_size(t->world) > 1)
+        world_abort(t->world, status_message()); // the other ranks may be waiting in a collective
+    TRY_GOTO(result, result, done);
+    TRY_GOTO(result, world_agree(t->world, publish(t, plan->folder)), done);
+done:
+    checkpoint_close(resume);
+    memory_free(ranks);
+    return result;
+}
+
+static status train_one(world *world, const run_config *config, const reward_plan *plan, int member) {
+    reward_trainer t = {.config = config,
+                        .settings = plan->quality ? &config->reward.quality : &config->reward.preference,
+                        .world = world,
+                        .member = member,
+                        .seed = (uint64_t)config->seed + (uint64_t)member * MEMBER_SEEDS,
+                        .best_loss = INFINITY};
+    const status result = run_member(&t, plan);
+    run_folder_close(&t.run);
+    tree_accumulator_destroy(t.tree);
+    optimizer_destroy(t.optimizer);
+    reward_pass_destroy(t.pass);
+    reward_model_destroy(t.model);
+    group_destroy(t.group);
+    reward_set_destroy(&t.slot);
+    reward_set_destroy(&t.selection);
+    reward_inputs_destroy(&t.inputs);
+    memory_free(t.starts);
+    memory_free(t.scores);
+    memory_free(t.d_scores);
+    memory_free(t.selection_score);
+    memory_free(t.gradients);
+    memory_free(t.best);
+    memory_free(t.sums);
+    reward_data_close(&t.data);
+    device_destroy(t.device);
+    return result;
+}
+
+// Whether the published member, if there is one, is what this training would make.
+static status is_published(const run_config *config, const reward_plan *plan, int threads, int member,
+                           bool *out) {
+    char path[PATH_MAX], training[DIGEST_HEX];
+    *out = false;
+    snprintf(path, sizeof path, "%s/reward-%d.safetensors", plan->folder, member);
+    if (access(path, F_OK) != 0)
+        return STATUS_OK;
+    device *device = NULL;
+    reward_data data = {0};
+    reward_description found;
+    status result;
+    TRY_GOTO(result, reward_file_describe(&found, plan->folder, member, reward_plan_kind(plan)), done);
+    TRY_GOTO(result, device_create(&device, threads), done);
+    TRY_GOTO(result, reward_data_open(&data, device, config, plan), done);
+    TRY_GOTO(result, reward_data_digest(&data, training), done);
+    if (strcmp(found.training, training) != 0)
+        result = FAIL("%s was trained with other settings or on other ratings; remove %s to train again",
+                      path, plan->folder);
+    *out = result == STATUS_OK;
+done:
+    reward_data_close(&data);
+    device_destroy(device);
+    return result;
+}
+
+status reward_train(world *world, const run_config *config, const reward_plan *plan) {
+    for (int member = plan->members - 1; member >= 0; member--) {
+        bool done;
+        TRY(world_agree(world, is_published(config, plan, world_threads(world), member, &done)));
+        if (!done)
+            TRY(train_one(world, config, plan, member));
+        else if (world_rank(world) == 0)
+            printf("reward %s: %s/reward-%d.safetensors is current\n", reward_plan_kind(plan), plan->folder,
+                   member);
+    }
+    return STATUS_OK;
+}
+
+static status train_kind(const run_config *config, const char *kind) {
+    world *world;
+    reward_plan plan;
+    run_catch_signals();
+    TRY(reward_plan_make(&plan, config, kind));
+    const world_options options = {.threads = config->threads};
+    TRY(world_create(&world, &options));
+    const status result = reward_train(world, config, &plan);
+    run_speak_once(world, result);
+    world_destroy(world);
+    return result;
+}
+
+status reward_train_quality(const run_config *config) {
+    return train_kind(config, "quality");
+}
+
+status reward_train_preference(const run_config *config) {
+    return train_kind(config, "preference");
+}

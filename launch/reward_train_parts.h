@@ -1,0 +1,49 @@
+// What the files of reward training share.
+#pragma once
+
+#include "comm/group.h"
+#include "core/optimizer.h"
+#include "launch/plan.h"
+#include "launch/reward_measure.h"
+#include "launch/run_folder.h"
+
+// The training of one member.
+typedef struct reward_trainer {
+    const run_config *config;
+    const run_config_reward_training *settings;
+    world *world;
+    group *group;
+    device *device;
+    reward_data data;
+    char digest[DIGEST_HEX]; // reward_data_digest
+    int member;              // of the ensemble; -1 in arguments: a single model, which leaves nothing out
+    uint64_t seed;           // of the member
+    reward_model *model;
+    reward_pass *pass; // of slot_clips
+    optimizer *optimizer;
+    tree_accumulator *tree;
+    int first_slot, slots; // of this rank
+    size_t slot_rows;      // rows of a gradient slot
+    reward_set slot, selection;
+    reward_inputs inputs;    // of a slot's clips
+    int *starts;             // [2 * slot_rows] first frames of windows
+    float *scores;           // [2 * slot_rows]
+    float *d_scores;         // [2 * slot_rows]
+    float *selection_score;  // [clips of the selection]
+    float *gradients, *best; // [parameters]
+    double *sums;            // [gradient slots, REWARD_SUMS]
+    run_folder run;
+    int64_t step, best_step, waits; // evaluations since the best
+    double best_loss;
+    double seconds; // of training steps in this process
+    size_t seen;    // examples of them
+    plan plan;
+} reward_trainer;
+
+enum { REWARD_SUM_LOSS, REWARD_SUM_COUNT, REWARD_SUM_RIGHT, REWARD_SUM_DECISIVE, REWARD_SUMS };
+
+// Adds the rows of the training run (slot_rows neighbouring rows) at `position` of the shuffled order.
+status reward_add_run(reward_trainer *trainer, reward_set *set, uint64_t position);
+// Gives the head a start: a linear model on the pooled vectors of the untrained stage and the features, with
+// the penalty that is best on the selection; and the thresholds of the likelihood of votes.
+status reward_fit_head(reward_trainer *trainer);
