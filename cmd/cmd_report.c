@@ -39,8 +39,9 @@ int cmd_report(int argc, char **argv) {
         .options = option_table,
         .parser = parse,
         .args_doc = "RUN_DIR",
-        .doc = "Writes one self-contained HTML page about a run: curves, tables and clips to hear. What the "
-               "folder does not hold is left out.",
+        .doc = "Writes one self-contained HTML page about a run, or about a folder of runs and what was "
+               "measured of them: side-by-side bars, curves, tables and clips to hear. What the folder does "
+               "not hold is left out.",
     };
     options o = {0};
     argp_parse(&parser, argc, argv, 0, NULL, &o);

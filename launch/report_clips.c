@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WAVE_PARTS = 110 };
+enum { WAVE_PARTS = 110, SHOWN_FIRST = 3 };
 static const size_t clip_bytes_max = (size_t)64 << 20;
 
 // What is seen and said of a clip; `readable` only for 16-bit PCM.
@@ -75,45 +75,39 @@ static int read_outline(const unsigned char *bytes, size_t count, outline *o) {
     return 1;
 }
 
-// The numbers of a sample whose keys start with `prefix`, without it.
-static void put_scores(report_text *out, json_t *sample, const char *prefix) {
-    const char *key;
-    json_t *value;
-    const size_t length = strlen(prefix);
-    const char *separator = "";
-    json_object_foreach(sample, key, value) {
-        if (!json_is_number(value) || strncmp(key, prefix, length) != 0)
-            continue;
-        report_text_put(out, "%s", separator);
-        report_put_words(out, key + length);
-        report_text_put(out, " ");
-        report_text_put_number(out, json_number_value(value));
-        separator = ", ";
-    }
-}
-
 // Below full scale; at most 0.
 static double decibels(double amplitude) {
     return fmin(0, 20 * log10(fmax(amplitude, 1e-5)));
 }
 
-static status put_player(report_text *out, const report_input *input, json_t *sample, const char *key,
-                         const char *heading, int color) {
-    const json_t *name_value = json_object_get(sample, key);
-    const char *name = json_is_string(name_value) ? json_string_value(name_value) : NULL;
-    char prefix[16];
-    snprintf(prefix, sizeof prefix, "%s_", key);
-    report_text_put(out, "<div><h4>%s<span>", heading);
-    put_scores(out, sample, prefix);
+static void put_score(report_text *out, const json_t *clip, const char *key, const char *words, int decimals,
+                      int *count) {
+    const double value = report_json_number(clip, key);
+    if (isnan(value))
+        return;
+    report_text_put(out, "%s%s %s%.*f", (*count)++ > 0 ? ", " : "", words, value < 0 ? "&minus;" : "",
+                    decimals, fabs(value));
+}
+
+static status put_player(report_text *out, const report_input *in, const json_t *clip) {
+    const char *model = report_json_text(clip, "model"), *name = report_json_text(clip, "file");
+    int scores = 0;
+    if (model == NULL)
+        model = "?";
+    report_text_put(out, "<div><h4>");
+    report_text_put_escaped(out, report_model_name(model));
+    report_text_put(out, "<span>");
+    put_score(out, clip, "rating", "rated", 1, &scores);
+    put_score(out, clip, "text_adherence", "adherence", 2, &scores);
     report_text_put(out, "</span></h4>");
     unsigned char *bytes = NULL;
     size_t count = 0;
     if (name != NULL) {
         char path[PATH_MAX];
         if (strchr(name, '/') != NULL || name[0] == '\0' || name[0] == '.')
-            return FAIL("%s/samples/samples.json: '%.60s' is not the name of a file beside it", input->folder,
+            return FAIL("%s/samples/samples.json: '%.60s' is not the name of a file beside it", in->folder,
                         name);
-        snprintf(path, sizeof path, "%s/samples/%s", input->folder, name);
+        snprintf(path, sizeof path, "%s/samples/%s", in->folder, name);
         TRY(report_file_read(&bytes, &count, path, clip_bytes_max));
         outline o;
         if (bytes != NULL && !read_outline(bytes, count, &o)) {
@@ -121,7 +115,7 @@ static status put_player(report_text *out, const report_input *input, json_t *sa
             return FAIL("%s is not a WAV file; make the samples again", path);
         }
         if (bytes != NULL && o.readable)
-            report_svg_waveform(out, o.peaks, WAVE_PARTS, color);
+            report_svg_waveform(out, o.peaks, WAVE_PARTS, report_model_color(model));
         if (bytes != NULL) {
             report_text_put(out, "<audio controls preload=\"metadata\" src=\"data:audio/wav;base64,");
             report_text_put_base64(out, bytes, count);
@@ -138,26 +132,35 @@ static status put_player(report_text *out, const report_input *input, json_t *sa
     return STATUS_OK;
 }
 
-status report_put_clips(report_text *out, const report_input *input) {
+static status put_prompt(report_text *out, const report_input *in, const json_t *sample, size_t index) {
+    const char *prompt = report_json_text(sample, "prompt");
+    const json_t *clips = json_object_get(sample, "clips");
+    if (prompt == NULL)
+        return FAIL("%s/samples/samples.json: entry %zu has no text \"prompt\"", in->folder, index);
+    report_text_put(out, "<article class=\"clip\"><h3>");
+    report_text_put_escaped(out, prompt);
+    report_text_put(out, "</h3><div class=\"pair\">");
+    for (size_t i = 0; i < json_array_size(clips); i++)
+        TRY(put_player(out, in, json_array_get(clips, i)));
+    report_text_put(out, "</div></article>\n");
+    return STATUS_OK;
+}
+
+status report_put_clips(report_text *out, const report_input *in) {
     report_text_put(out, "<h2>Clips</h2>\n");
-    if (input->samples == NULL || json_array_size(input->samples) == 0) {
+    const size_t count = json_array_size(in->samples);
+    if (count == 0) {
         report_put_missing(out, "There are no clips to hear (samples/samples.json).");
         return STATUS_OK;
     }
-    report_text_put(out, "<p>The same held-out captions, played by the base model and by the finetuned "
-                         "one.</p>\n");
-    size_t index;
-    json_t *sample;
-    json_array_foreach(input->samples, index, sample) {
-        const json_t *prompt = json_object_get(sample, "prompt");
-        if (!json_is_string(prompt))
-            return FAIL("%s/samples/samples.json: entry %zu has no text \"prompt\"", input->folder, index);
-        report_text_put(out, "<article class=\"clip\"><h3>");
-        report_text_put_escaped(out, json_string_value(prompt));
-        report_text_put(out, "</h3><div class=\"pair\">");
-        TRY(put_player(out, input, sample, "base", "Base", 5));
-        TRY(put_player(out, input, sample, "rl", "RL", 0));
-        report_text_put(out, "</div></article>\n");
+    report_text_put(out, "<p>The same prompts, played by every model.</p>\n");
+    for (size_t i = 0; i < count; i++) {
+        if (i == SHOWN_FIRST)
+            report_text_put(out, "<details><summary>%zu more prompt%s</summary>\n", count - i,
+                            count - i == 1 ? "" : "s");
+        TRY(put_prompt(out, in, json_array_get(in->samples, i), i));
     }
+    if (count > SHOWN_FIRST)
+        report_text_put(out, "</details>\n");
     return STATUS_OK;
 }

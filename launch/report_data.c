@@ -167,3 +167,58 @@ const report_series *report_metrics_find(const report_metrics *m, const char *na
 double report_series_last(const report_series *s) {
     return s->count == 0 ? NAN : s->value[s->count - 1];
 }
+
+double report_series_at(const report_series *s, double step, double before) {
+    double value = before;
+    for (size_t i = 0; i < s->count && s->step[i] <= step; i++)
+        value = s->value[i];
+    return value;
+}
+
+double report_series_sum(const report_series *s) {
+    double sum = s->count > 0 ? 0 : NAN;
+    for (size_t i = 0; i < s->count; i++)
+        sum += s->value[i];
+    return sum;
+}
+
+double report_series_greatest(const report_series *s) {
+    double greatest = NAN;
+    for (size_t i = 0; i < s->count; i++)
+        greatest = fmax(greatest, s->value[i]);
+    return greatest;
+}
+
+double report_metrics_seconds(const report_metrics *m) {
+    double total = 0;
+    for (int i = 0; i < m->count; i++)
+        if (strncmp(m->series[i]->name, "seconds/", 8) == 0)
+            total += report_series_sum(m->series[i]);
+    return total;
+}
+
+size_t report_series_window(const report_series *s) {
+    return s->count / 12 * 2 + 1;
+}
+
+status report_series_smooth(const report_series *s, size_t window, double **out) {
+    TRY(memory_allocate((void **)out, (s->count + 1) * sizeof(double), "moving average"));
+    for (size_t i = 0; i < s->count; i++) {
+        const size_t first = i > window / 2 ? i - window / 2 : 0;
+        const size_t end = i + window / 2 + 1 < s->count ? i + window / 2 + 1 : s->count;
+        double sum = 0;
+        for (size_t j = first; j < end; j++)
+            sum += s->value[j];
+        (*out)[i] = sum / (double)(end - first);
+    }
+    return STATUS_OK;
+}
+
+double report_json_number(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+const char *report_json_text(const json_t *object, const char *key) {
+    return json_string_value(json_object_get(object, key));
+}

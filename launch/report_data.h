@@ -29,8 +29,23 @@ void report_metrics_free(report_metrics *metrics);
 // Never NULL: an empty series if there is none of that name.
 const report_series *report_metrics_find(const report_metrics *metrics, const char *name);
 
+// Seconds of all stages of all steps (seconds/NAME); 0 if none was recorded.
+double report_metrics_seconds(const report_metrics *metrics);
+
 // The last value; NaN of an empty series.
 double report_series_last(const report_series *series);
+
+// The value at `step`, or the last one before it; `before` if there is none.
+double report_series_at(const report_series *series, double step, double before);
+
+double report_series_sum(const report_series *series);      // NaN of an empty series
+double report_series_greatest(const report_series *series); // NaN of an empty series
+
+// The window of a moving average that suits the length of a series, in values; odd.
+size_t report_series_window(const report_series *series);
+
+// Mean over a window around each value, cut off at the ends; *out [count] is freed with memory_free.
+status report_series_smooth(const report_series *series, size_t window, double **out);
 
 // Reads a JSON file whose root must be an object, or an array if `array`. *out is NULL if the file is
 // missing. Free with json_decref.
@@ -38,3 +53,9 @@ status report_json_read(json_t **out, const char *path, int array);
 
 // A whole file of at most `most` bytes; *out is NULL if it is missing. Free with memory_free.
 status report_file_read(unsigned char **out, size_t *count, const char *path, size_t most);
+
+// Number at `key` of a JSON object; NaN if there is none. `object` may be NULL.
+double report_json_number(const json_t *object, const char *key);
+
+// Text at `key` of a JSON object; NULL if there is none. `object` may be NULL.
+const char *report_json_text(const json_t *object, const char *key);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 // Units of the view box. A phone shows it at about 3/4, which keeps the labels readable.
-enum { WIDTH = 480, HEIGHT = 276, TOP = 30, BOTTOM = 38, RIGHT = 14, DIGIT_WIDTH = 8 };
+enum { WIDTH = 480, HEIGHT = 286, TOP = 30, BOTTOM = 46, RIGHT = 14, DIGIT_WIDTH = 9 };
 enum { BINS = 240, MARKED_POINTS_MAX = 40 };
 
 typedef struct axes {
@@ -104,7 +104,7 @@ static void put_grid(report_text *out, const report_chart *chart, const axes *a)
         const double x = place_x(a, a->x.first + a->x.step * i);
         report_text_put(out,
                         "<path d=\"M%.1f %dv4\" class=\"axis\"/><text x=\"%.1f\" y=\"%d\" class=\"mid\">", x,
-                        HEIGHT - BOTTOM, x, HEIGHT - BOTTOM + 17);
+                        HEIGHT - BOTTOM, x, HEIGHT - BOTTOM + 19);
         put_tick(out, &a->x, i);
         report_text_put(out, "</text>");
     }
@@ -124,10 +124,30 @@ static void bin(const report_line *line, size_t from, size_t to, double *x, doub
     }
 }
 
+static int is_marks(report_stroke stroke) {
+    return stroke == REPORT_STROKE_POINTS || stroke == REPORT_STROKE_RINGS;
+}
+
+static const char *stroke_class(report_stroke stroke) {
+    switch (stroke) {
+    case REPORT_STROKE_FAINT:
+        return " faint";
+    case REPORT_STROKE_DASHED:
+        return " dashed";
+    case REPORT_STROKE_LEVEL:
+        return " level";
+    case REPORT_STROKE_RINGS:
+        return " ring";
+    default:
+        return "";
+    }
+}
+
 static void put_marks(report_text *out, const report_line *line, const axes *a) {
     for (size_t i = 0; i < line->count; i++) {
-        report_text_put(out, "<circle class=\"c%d\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"><title>", line->color,
-                        place_x(a, line->x[i]), place_y(a, line->y[i]));
+        const int ring = line->stroke == REPORT_STROKE_RINGS;
+        report_text_put(out, "<circle class=\"c%d%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>", line->color,
+                        ring ? " ring" : "", place_x(a, line->x[i]), place_y(a, line->y[i]), ring ? 8 : 3);
         report_text_put_number(out, line->x[i]);
         report_text_put(out, ": ");
         report_text_put_number(out, line->y[i]);
@@ -143,10 +163,9 @@ static void put_line(report_text *out, const report_line *line, const axes *a) {
                         place_y(a, line->y[0]), WIDTH - RIGHT);
         return;
     }
-    if (line->stroke != REPORT_STROKE_POINTS) {
+    if (!is_marks(line->stroke)) {
         const size_t bins = line->count > 2 * BINS ? BINS : line->count;
-        report_text_put(out, "<path class=\"c%d%s\" d=\"", line->color,
-                        line->stroke == REPORT_STROKE_FAINT ? " faint" : "");
+        report_text_put(out, "<path class=\"c%d%s\" d=\"", line->color, stroke_class(line->stroke));
         for (size_t i = 0; i < bins; i++) {
             double x, y;
             bin(line, i * line->count / bins, (i + 1) * line->count / bins, &x, &y);
@@ -154,30 +173,40 @@ static void put_line(report_text *out, const report_line *line, const axes *a) {
         }
         report_text_put(out, "\"/>");
     }
-    if (line->stroke == REPORT_STROKE_POINTS ||
-        (line->stroke == REPORT_STROKE_LINE && line->count <= MARKED_POINTS_MAX))
+    if (is_marks(line->stroke) || (line->stroke == REPORT_STROKE_LINE && line->count <= MARKED_POINTS_MAX))
         put_marks(out, line, a);
+}
+
+// Whether the legend names line `l`: it has points and a label that no earlier line has.
+static int is_listed(const report_chart *chart, int l) {
+    const report_line *line = &chart->lines[l];
+    if (line->count == 0 || line->label == NULL)
+        return 0;
+    for (int i = 0; i < l; i++)
+        if (chart->lines[i].count > 0 && chart->lines[i].label != NULL &&
+            strcmp(chart->lines[i].label, line->label) == 0)
+            return 0;
+    return 1;
 }
 
 static void put_legend(report_text *out, const report_chart *chart) {
     int entries = 0;
     for (int l = 0; l < chart->count; l++)
-        entries += chart->lines[l].count > 0 && chart->lines[l].label != NULL;
+        entries += is_listed(chart, l);
     if (entries < 2)
         return;
     report_text_put(out, "<ul class=\"legend\">");
     for (int l = 0; l < chart->count; l++) {
         const report_line *line = &chart->lines[l];
-        if (line->count == 0 || line->label == NULL)
+        if (!is_listed(chart, l))
             continue;
         report_text_put(out, "<li><svg viewBox=\"0 0 20 10\" aria-hidden=\"true\">");
-        if (line->stroke == REPORT_STROKE_POINTS)
-            report_text_put(out, "<circle class=\"c%d\" cx=\"10\" cy=\"5\" r=\"3\"/>", line->color);
+        if (is_marks(line->stroke))
+            report_text_put(out, "<circle class=\"c%d%s\" cx=\"10\" cy=\"5\" r=\"%d\"/>", line->color,
+                            stroke_class(line->stroke), line->stroke == REPORT_STROKE_RINGS ? 4 : 3);
         else
             report_text_put(out, "<path class=\"c%d%s\" d=\"M0 5H20\"/>", line->color,
-                            line->stroke == REPORT_STROKE_FAINT   ? " faint"
-                            : line->stroke == REPORT_STROKE_LEVEL ? " level"
-                                                                  : "");
+                            stroke_class(line->stroke));
         report_text_put(out, "</svg>");
         report_text_put_escaped(out, line->label);
         report_text_put(out, "</li>");

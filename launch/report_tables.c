@@ -1,4 +1,5 @@
 #include "launch/report_parts.h"
+#include "launch/report_svg.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,25 +20,49 @@ void report_put_words(report_text *out, const char *name) {
     report_text_put_escaped(out, words);
 }
 
-double report_json_number(const json_t *object, const char *key) {
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
+// Names and colours of the models of the demonstration; others are called as they are.
+static const struct {
+    const char *name, *shown;
+    int color;
+} known_models[] = {{"base", "Base", REPORT_COLOR_NEUTRAL},
+                    {"r", "R", 2},
+                    {"u", "U", 1},
+                    {"ru", "RU", 0},
+                    {"mulan", "MuLan", 4},
+                    {"quality", "Quality", 5},
+                    {"dpo", "DPO", 3}};
+enum { KNOWN_MODELS = sizeof known_models / sizeof known_models[0] };
+
+const char *report_model_name(const char *name) {
+    for (int i = 0; i < KNOWN_MODELS; i++)
+        if (strcmp(known_models[i].name, name) == 0)
+            return known_models[i].shown;
+    return name;
 }
 
-static void put_cell(report_text *out, double value) {
+int report_model_color(const char *name) {
+    for (int i = 0; i < KNOWN_MODELS; i++)
+        if (strcmp(known_models[i].name, name) == 0)
+            return known_models[i].color;
+    unsigned sum = 0;
+    for (const char *c = name; *c != '\0'; c++)
+        sum = sum * 31 + (unsigned char)*c;
+    return 6 + (int)(sum % 2);
+}
+
+void report_put_cell(report_text *out, double value) {
     report_text_put(out, "<td>");
     report_text_put_number(out, value);
     report_text_put(out, "</td>");
 }
 
-static void put_signed(report_text *out, double value) {
+void report_put_signed(report_text *out, double value) {
     if (value > 0)
         report_text_put(out, "+");
     report_text_put_number(out, value);
 }
 
-// Numbers of `object` that stand alone, as a list. Keys of `skip` (ends with NULL) are shown elsewhere.
-static void put_numbers(report_text *out, json_t *object, const char *const *skip) {
+void report_put_numbers(report_text *out, json_t *object, const char *const *skip) {
     int open = 0;
     const char *key;
     json_t *value;
@@ -61,88 +86,15 @@ static void put_numbers(report_text *out, json_t *object, const char *const *ski
         report_text_put(out, "</dl>\n");
 }
 
-static void put_verdict(report_text *out, const json_t *evaluation) {
-    const double difference = report_json_number(evaluation, "paired_difference");
-    const double error = report_json_number(evaluation, "standard_error");
-    const double captions = report_json_number(evaluation, "captions");
-    if (isnan(difference) || isnan(error))
+void report_put_fact(report_text *out, const char *name, const char *format, double value) {
+    if (isnan(value))
         return;
-    report_text_put(out, "<p>Paired difference of the reward, RL &minus; base: <b class=\"%s\">",
-                    difference > 0 ? "good" : "bad");
-    put_signed(out, difference);
-    report_text_put(out, "</b> &plusmn; ");
-    report_text_put_number(out, error);
-    report_text_put(out, " (standard error%s", isnan(captions) ? "" : " over ");
-    if (!isnan(captions))
-        report_text_put(out, "%.0f captions", captions);
-    report_text_put(out, ")");
-    if (error > 0) {
-        report_text_put(out, ", that is %s%.1f standard errors", difference < 0 ? "&minus;" : "",
-                        fabs(difference / error));
-    }
-    report_text_put(out, ".</p>\n");
-}
-
-void report_put_evaluation(report_text *out, const report_input *input) {
-    report_text_put(out, "<h2>Evaluation on held-out captions</h2>\n");
-    json_t *base = json_object_get(input->evaluation, "base"), *rl = json_object_get(input->evaluation, "rl");
-    if (!json_is_object(base) || !json_is_object(rl)) {
-        report_put_missing(out, "There is no side-by-side evaluation yet (evaluation.json).");
-        return;
-    }
-    put_verdict(out, input->evaluation);
-    report_text_put(out, "<div class=\"scroll\"><table><thead><tr><th>mean over captions</th><th>base</th>"
-                         "<th>RL</th><th>RL &minus; base</th></tr></thead><tbody>");
-    const char *key;
-    json_t *value;
-    json_object_foreach(rl, key, value) {
-        if (!json_is_number(value))
-            continue;
-        const double before = report_json_number(base, key), after = json_number_value(value);
-        report_text_put(out, "<tr><td>");
-        report_put_words(out, key);
-        report_text_put(out, "</td>");
-        put_cell(out, before);
-        put_cell(out, after);
-        report_text_put(out, "<td>");
-        put_signed(out, after - before);
-        report_text_put(out, "</td></tr>");
-    }
-    report_text_put(out, "</tbody></table></div>\n");
-    static const char *const shown[] = {"captions", "paired_difference", "standard_error", NULL};
-    put_numbers(out, input->evaluation, shown);
-}
-
-void report_put_base_losses(report_text *out, const report_input *input) {
-    const json_t *unigram = json_object_get(input->base_summary, "unigram_entropy");
-    char name[REPORT_METRIC_NAME_MAX];
-    int levels = 0;
-    for (;; levels++) {
-        snprintf(name, sizeof name, "eval/loss/level%d", levels);
-        if (report_metrics_find(&input->base_metrics, name)->count == 0)
-            break;
-    }
-    if (levels == 0) {
-        report_put_missing(out, "There are no held-out losses of the base model (base/metrics.jsonl).");
-        return;
-    }
-    report_text_put(out,
-                    "<div class=\"scroll\"><table><thead><tr><th>nats per token</th><th>held-out loss</th>"
-                    "<th>unigram entropy</th><th>below it by</th></tr></thead><tbody>");
-    for (int level = 0; level < levels; level++) {
-        snprintf(name, sizeof name, "eval/loss/level%d", level);
-        const double loss = report_series_last(report_metrics_find(&input->base_metrics, name));
-        const json_t *value = json_array_get(unigram, (size_t)level);
-        const double entropy = json_is_number(value) ? json_number_value(value) : NAN;
-        report_text_put(out, "<tr><td>level %d%s</td>", level, level == 0 ? ", semantic" : "");
-        put_cell(out, loss);
-        put_cell(out, entropy);
-        put_cell(out, entropy - loss);
-        report_text_put(out, "</tr>");
-    }
-    report_text_put(out, "</tbody></table></div>\n");
-    if (unigram == NULL)
-        report_put_missing(out, "The unigram entropies are not known (base/summary.json).");
+    report_text_put(out, "<div><dt>%s</dt><dd>", name);
+    if (format == NULL)
+        report_text_put_number(out, value);
+    else
+        report_text_put(out, format, value);
+    report_text_put(out, "</dd></div>");
 }
 
 // Every array of numbers in codec.json is a column.
@@ -177,11 +129,46 @@ void report_put_codec(report_text *out, const report_input *input) {
             report_text_put(out, "<tr><td>%zu</td>", row + 1);
             for (size_t c = 0; c < count; c++) {
                 const json_t *cell = json_array_get(columns[c], row);
-                put_cell(out, json_is_number(cell) ? json_number_value(cell) : NAN);
+                report_put_cell(out, json_is_number(cell) ? json_number_value(cell) : NAN);
             }
             report_text_put(out, "</tr>");
         }
         report_text_put(out, "</tbody></table></div>\n");
     }
-    put_numbers(out, input->codec, NULL);
+    report_put_numbers(out, input->codec, NULL);
+}
+
+void report_put_settings(report_text *out, const run_config *c) {
+    char text[256];
+    report_text_put(out, "<h2>Settings</h2>\n<dl>");
+    snprintf(text, sizeof text, "%d &times; %d, %d heads", c->model.temporal.layers, c->model.temporal.width,
+             c->model.temporal.heads);
+    report_text_put(out, "<div><dt>temporal transformer</dt><dd>%s</dd></div>", text);
+    snprintf(text, sizeof text, "%d &times; %d, %d heads", c->model.depth.layers, c->model.depth.width,
+             c->model.depth.heads);
+    report_text_put(out, "<div><dt>depth transformer</dt><dd>%s</dd></div>", text);
+    report_text_put(out, "<div><dt>tokens per frame</dt><dd>1 + %d</dd></div>", c->model.coarse_levels);
+    report_text_put(out, "<div><dt>rewards</dt><dd>");
+    for (int i = 0; i < c->train.rewards.count; i++) {
+        report_text_put(out, "%s", i > 0 ? ", " : "");
+        report_put_words(out, c->train.rewards.entries[i].name);
+        report_text_put(out, " &times; ");
+        report_text_put_number(out, c->train.rewards.entries[i].weight);
+    }
+    report_text_put(out, "</dd></div>");
+    report_put_fact(out, "seed", "%.0f", (double)c->seed);
+    report_put_fact(out, "batch, rollouts", NULL, c->train.batch);
+    report_put_fact(out, "frames of a rollout", NULL, c->train.frames);
+    report_put_fact(out, "temperature", NULL, c->train.temperature);
+    report_put_fact(out, "alpha, weight of the KL", NULL, c->train.alpha);
+    report_put_fact(out, "learning rate, policy", "%g", c->train.learning_rate);
+    report_put_fact(out, "learning rate, value", "%g", c->train.value_learning_rate);
+    report_put_fact(out, "lag, steps", NULL, c->train.lag);
+    report_text_put(out, "<div><dt>advantage divided by its deviation</dt><dd>%s</dd></div>",
+                    c->train.whiten_advantage ? "yes" : "no");
+    report_text_put(out, "<div><dt>reward whitened on base samples</dt><dd>%s</dd></div>",
+                    c->train.whiten_reward ? "yes" : "no");
+    report_text_put(out, "<div><dt>roles</dt><dd>");
+    report_text_put_escaped(out, c->roles);
+    report_text_put(out, "</dd></div></dl>\n");
 }

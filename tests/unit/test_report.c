@@ -1,39 +1,13 @@
 // The report: a page from a whole run folder, from parts of one, and what it refuses.
-#include "launch/report.h"
 #include "launch/report_data.h"
 #include "launch/report_svg.h"
 #include "launch/report_text.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include "tests/unit/scratch.h"
+#include "tests/unit/report_probe.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static void put(const char *name, const char *text) {
-    assert_int_equal(scratch_write(scratch_path(name), text, strlen(text)), 0);
-}
-
-// 0.1 s of a square wave, 16-bit mono at 16 kHz.
-static void put_wav(const char *name) {
-    enum { SAMPLES = 1600 };
-    uint8_t wav[44 + 2 * SAMPLES] = "RIFF....WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data";
-    const uint32_t data = 2 * SAMPLES, riff = 36 + data;
-    for (int i = 0; i < 4; i++) {
-        wav[4 + i] = (uint8_t)(riff >> 8 * i);
-        wav[40 + i] = (uint8_t)(data >> 8 * i);
-    }
-    for (int i = 0; i < SAMPLES; i++)
-        wav[44 + 2 * i + 1] = i / 20 % 2 == 0 ? 0x40 : 0xc0; // half of full scale: -6.0 dB
-    assert_int_equal(scratch_write(scratch_path(name), wav, sizeof wav), 0);
-}
 
 static int make_run(void **state) {
     if (scratch_setup(state) != 0)
@@ -51,39 +25,31 @@ static int make_run(void **state) {
                               "{\"step\": 9, \"loss/level0\": 2.25, \"eval/loss/level0\": 2.375}\n");
     put("base/summary.json", "{\"unigram_entropy\": [5.375]}");
     put("evaluation.json",
-        "{\"captions\": 256, \"base\": {\"reward\": 0.43, \"diversity\": 0.8}, \"rl\": {\"reward\": 0.50, "
-        "\"diversity\": 0.76}, \"paired_difference\": 0.07, \"standard_error\": 0.0125}");
+        "{\"prompts\": 101, \"raters\": 3, \"judges\": \"panel\", \"baseline\": \"base\", \"models\": ["
+        "{\"name\": \"base\", \"diversity\": 0.8, \"mean_opinion_score\": {\"mean\": 3.0}},"
+        "{\"name\": \"mine <i>\", \"step\": 2, \"diversity\": 0.76, \"text_adherence_gain\": {\"mean\": "
+        "0.07}}], "
+        "\"pairs\": [{\"a\": \"mine <i>\", \"b\": \"base\", \"win\": 0.5, \"tie\": 0.25, \"loss\": 0.25, "
+        "\"win_rate\": 0.667, \"low\": 0.6, \"high\": 0.7, \"wilcoxon_p\": 0.0123, \"paper\": null}]}");
     put("codec.json", "{\"perplexity\": [238, 228], \"sample_rate\": 16000, \"odd\": [\"x\"]}");
     put("samples/samples.json",
-        "[{\"prompt\": \"<script>alert('x')</script> & \\\"flute\\\"\", \"base\": \"base-00.wav\", \"rl\": "
-        "\"rl-00.wav\", \"rl_text_adherence\": 0.625}]");
+        "[{\"prompt\": \"<script>alert('x')</script> & \\\"flute\\\"\", \"clips\": [{\"model\": "
+        "\"base\", \"file\": \"base-00.wav\"}, {\"model\": \"mine <i>\", \"file\": \"mine-00.wav\", "
+        "\"text_adherence\": 0.625, \"rating\": 3.5}]}]");
     put_wav("samples/base-00.wav");
     put("notes.json", "[\"one & only\"]");
     return 0;
-}
-
-static char *page(void) {
-    if (report_write(scratch_folder, scratch_path("page.html")) != STATUS_OK)
-        fail_msg("%s", status_message());
-    size_t count;
-    char *text = scratch_read(scratch_path("page.html"), &count);
-    assert_non_null(text);
-    assert_int_equal(strlen(text), count);
-    return text;
-}
-
-static void assert_holds(const char *text, const char *part) {
-    if (strstr(text, part) == NULL)
-        fail_msg("the page does not hold: %s", part);
 }
 
 static void test_whole_run(void **state) {
     (void)state;
     char *text = page();
     assert_holds(text, "<h1>probe &lt;b&gt;</h1>");
-    assert_holds(text, "5.6 standard errors");
-    assert_holds(text, "+0.070");
-    assert_holds(text, "95 %");       // diversity kept
+    assert_holds(text, "<b>mine &lt;i&gt;</b> against Base");
+    assert_holds(text, "p = 0.012");
+    assert_holds(text, "<td>0.070</td>");
+    assert_holds(text, "Simulated listeners");
+    assert_holds(text, "98 %");       // diversity kept
     assert_holds(text, "1 min 54 s"); // time of all stages
     assert_holds(text, "Reward against KL");
     assert_holds(text, "unigram entropy");
@@ -91,8 +57,8 @@ static void test_whole_run(void **state) {
     assert_holds(text, "<td>238</td>");
     assert_holds(text, "data:audio/wav;base64,UklGR");
     assert_holds(text, "peak &minus;6.0 dB");
-    assert_holds(text, "text adherence 0.625");
-    assert_holds(text, "This clip is missing."); // rl-00.wav
+    assert_holds(text, "rated 3.5, adherence 0.62");
+    assert_holds(text, "This clip is missing."); // mine-00.wav
     assert_holds(text, "one &amp; only");
     assert_holds(text, "<dd>0.050</dd>"); // alpha, from config.yaml
     assert_holds(text, "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;flute&quot;");
@@ -124,26 +90,6 @@ static void test_empty_folder(void **state) {
     free(text);
 }
 
-// Replaces a file for one call; the page published before must stay as it is.
-static void refuse(const char *name, const char *damage, const char *wanted) {
-    size_t count, after;
-    char *kept = scratch_read(scratch_path(name), &count);
-    assert_non_null(kept);
-    char *before = page();
-    put(name, damage);
-    const status result = report_write(scratch_folder, scratch_path("page.html"));
-    assert_int_equal(scratch_write(scratch_path(name), kept, count), 0);
-    char *published = scratch_read(scratch_path("page.html"), &after);
-    assert_int_equal(result, STATUS_FAILED);
-    if (strstr(status_message(), wanted) == NULL)
-        fail_msg("'%s' is missing in: %s", wanted, status_message());
-    assert_null(strchr(status_message(), '\n'));
-    assert_string_equal(before, published);
-    free(kept);
-    free(before);
-    free(published);
-}
-
 static void test_damage(void **state) {
     (void)state;
     refuse("metrics.jsonl", "{\"step\": 0}\n{oops\n{\"step\": 2}\n", "metrics.jsonl:2:");
@@ -154,8 +100,9 @@ static void test_damage(void **state) {
     refuse("evaluation.json", "{\n\n\"captions\": }", "evaluation.json:3:");
     refuse("evaluation.json", "[]", "an object is wanted");
     refuse("samples/samples.json", "{}", "an array is wanted");
-    refuse("samples/samples.json", "[{\"base\": \"base-00.wav\"}]", "entry 0 has no text \"prompt\"");
-    refuse("samples/samples.json", "[{\"prompt\": \"x\", \"base\": \"../config.yaml\"}]", "'../config.yaml'");
+    refuse("samples/samples.json", "[{\"clips\": []}]", "entry 0 has no text \"prompt\"");
+    refuse("samples/samples.json", "[{\"prompt\": \"x\", \"clips\": [{\"file\": \"../config.yaml\"}]}]",
+           "'../config.yaml'");
     refuse("samples/base-00.wav", "no sound", "base-00.wav is not a WAV file");
     refuse("config.yaml", "nmae: x\n", "config.yaml:1: unknown setting 'nmae'");
     assert_int_equal(report_write("/nonexistent/run", scratch_path("x.html")), STATUS_FAILED);
