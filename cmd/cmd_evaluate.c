@@ -1,11 +1,111 @@
 #include "cmd/commands.h"
-#include "cmd/run_command.h"
+#include "cmd/option.h"
 #include "launch/evaluate.h"
 
+#include <string.h>
+
+enum {
+    KEY_CONFIG = 256,
+    KEY_PROMPTS,
+    KEY_RATINGS,
+    KEY_SKIP_BAD,
+    KEY_RATERS,
+    KEY_BEST_OF,
+    KEY_BEST_OF_REWARD,
+    SETTINGS_MAX = 256,
+};
+
+static const struct argp_option option_table[] = {
+    {"output", 'o', "FOLDER", 0, "Where evaluation.json and samples/ go (the last model's folder)", 0},
+    {"config", KEY_CONFIG, "RUN.yaml", 0, "Take settings from here, not from the last folder's config.yaml",
+     0},
+    {"set", 's', "KEY=VALUE", 0, "Override a setting (or lay OVERLAY.yaml over it); may be given again", 0},
+    {"ratings", KEY_RATINGS, "FILE", 0,
+     "Ratings by people instead of simulated listeners: JSON lines {\"prompt\": ID, \"model\": NAME, "
+     "\"rater\": NAME, \"score\": 1 to 5}",
+     0},
+    {"skip-bad-ratings", KEY_SKIP_BAD, NULL, 0,
+     "Count lines of that file that are malformed or contradict each other, and do without them", 0},
+    {"prompts", KEY_PROMPTS, "FILE", 0,
+     "Other prompts than the built-in 101: JSON lines {\"id\": ID, \"prompt\": TEXT, \"attributes\": "
+     "{\"lead\": \"flute\", ...}}",
+     0},
+    {"raters", KEY_RATERS, "N", 0, "Simulated listeners a comparison (3)", 0},
+    {"best-of", KEY_BEST_OF, "N", 0,
+     "Also evaluate the best of N draws of the baseline, which needs no training", 0},
+    {"best-of-reward", KEY_BEST_OF_REWARD, "NAME", 0,
+     "Choose it by text_adherence, quality or preference (preference if there is a model of it, otherwise "
+     "text_adherence)",
+     0},
+    {0},
+};
+
+typedef struct arguments {
+    evaluate_options options;
+    const char *models[EVALUATE_MODELS_MAX]; // [options.model_count]
+    char *settings[SETTINGS_MAX];            // [options.setting_count]
+} arguments;
+
+static error_t parse_option(int key, char *text, struct argp_state *state) {
+    arguments *a = state->input;
+    evaluate_options *o = &a->options;
+    switch (key) {
+    case 'o':
+        o->output = text;
+        return 0;
+    case KEY_CONFIG:
+        o->config = text;
+        return 0;
+    case 's':
+        if (o->setting_count == SETTINGS_MAX)
+            argp_error(state, "--set was given more than %d times; use --config RUN.yaml", SETTINGS_MAX);
+        a->settings[o->setting_count++] = text;
+        return 0;
+    case KEY_PROMPTS:
+        o->prompts = text;
+        return 0;
+    case KEY_RATINGS:
+        o->ratings = text;
+        return 0;
+    case KEY_SKIP_BAD:
+        o->skip_bad_ratings = true;
+        return 0;
+    case KEY_RATERS:
+        o->raters = (int)option_integer(state, "raters", text, 1, EVALUATE_RATERS_MAX);
+        return 0;
+    case KEY_BEST_OF:
+        o->best_of = (int)option_integer(state, "best-of", text, 2, 1000);
+        return 0;
+    case KEY_BEST_OF_REWARD:
+        if (strcmp(text, "text_adherence") != 0 && strcmp(text, "quality") != 0 &&
+            strcmp(text, "preference") != 0)
+            argp_error(state, "--best-of-reward is text_adherence, quality or preference, not '%s'", text);
+        o->best_of_reward = text;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (o->model_count == EVALUATE_MODELS_MAX)
+            argp_error(state, "more than %d models", EVALUATE_MODELS_MAX);
+        a->models[o->model_count++] = text;
+        return 0;
+    case ARGP_KEY_END:
+        if (o->model_count < 1 || (o->model_count == 1 && o->best_of == 0))
+            argp_error(state, "the folders of two models or more are wanted, the baseline first");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 int cmd_evaluate(int argc, char **argv) {
-    return run_command(
-        argc, argv,
-        "Compares the base policy with the finetuned one of the run folder on held-out captions, and "
-        "writes evaluation.json and samples/ (both models on the same captions) there.",
-        evaluate_run);
+    static const struct argp argp = {
+        .options = option_table,
+        .parser = parse_option,
+        .args_doc = "[NAME=]FOLDER [NAME=]FOLDER...",
+        .doc = "Compares models, the first of which is the baseline: automatic scores on held-out captions, "
+               "and clips of 101 fixed prompts rated side by side by simulated listeners or by people. All "
+               "models draw with the same random numbers. Writes evaluation.json and samples/."};
+    static arguments a;
+    a.options = (evaluate_options){.models = a.models, .settings = a.settings, .raters = 3};
+    argp_parse(&argp, argc, argv, 0, NULL, &a);
+    return command_finish(evaluate_run(&a.options));
 }

@@ -145,7 +145,8 @@ if ((ranks > 1)); then
 fi
 stage train "$(settings seed model embedding pretrain train)" train "$config" "${overrides[@]}"
 launcher=()
-stage evaluation "$(settings seed model embedding pretrain train samples)" evaluate "$config" "${overrides[@]}"
+stage evaluation "$(settings seed model embedding pretrain train samples)" evaluate "$run/base" "rl=$run" -o "$run" \
+    --config "$config" "${overrides[@]/#/--set=}"
 stage report '' report "$run"
 
 printf '\n'

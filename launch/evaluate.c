@@ -1,217 +1,234 @@
-#include "launch/evaluate.h"
+#include "launch/evaluate_parts.h"
 
-#include "core/statistics.h"
-#include "data/audio_file.h"
 #include "data/clip_order.h"
-#include "data/json_file.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
-#include "launch/generator.h"
+#include "launch/codec_file.h"
+#include "launch/model_setup.h"
 
-#include <jansson.h>
+#include <ctype.h>
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { BATCH = 64, MODELS = 2, EVALUATION_SEED = 0x65766132 };
-
-static const char *const model_names[MODELS] = {"base", "rl"};
-
-// One model's clips on the evaluation captions.
-typedef struct contestant {
-    uint16_t *tokens; // [captions, frames, levels]
-    float *adherence; // [captions]
-    float *music;     // [captions, embedding]
-    double mean, diversity;
-    int clipped, silent, stuck; // clips that fail a sound check
-    double lowest_rms;
-} contestant;
-
-typedef struct evaluation {
-    const run_config *config;
-    generator *generator;
-    corpus *corpus;
-    clip_order *held_out;
-    size_t captions;
-    char **caption; // [captions]
-    contestant models[MODELS];
-} evaluation;
-
-static status read_captions(evaluation *e) {
-    TRY(run_config_require(e->config, "data.tokens"));
-    TRY(corpus_open(&e->corpus, e->config->data.tokens, SHARD_TOKENS));
-    TRY(clip_order_create(&e->held_out, e->corpus, true, (uint64_t)e->config->seed, e->config->data.tokens));
-    const size_t available = clip_order_count(e->held_out),
-                 wanted = (size_t)e->config->train.evaluate_captions;
-    e->captions = available < wanted ? available : wanted;
-    TRY(memory_allocate((void **)&e->caption, sizeof(char *) * e->captions, "captions"));
-    for (size_t i = 0; i < e->captions; i++) {
-        shard_clip clip;
-        TRY(corpus_read_strings(e->corpus, clip_order_plain(e->held_out, i), &clip));
-        e->caption[i] = strdup(clip.caption);
-        if (e->caption[i] == NULL)
-            return FAIL("out of host memory: captions");
-    }
+// "NAME=FOLDER", or "FOLDER", whose last part is the name.
+static status name_contestant(evaluation *e, const char *word) {
+    contestant *m = &e->models[e->model_count];
+    const char *equals = strchr(word, '='), *folder = equals != NULL ? equals + 1 : word;
+    size_t length = strlen(folder);
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    if (length == 0 || length >= sizeof m->folder)
+        return FAIL_USAGE("'%.60s' names no folder of a run", word);
+    memcpy(m->folder, folder, length);
+    const char *slash = strrchr(m->folder, '/');
+    const char *name = equals != NULL ? word : slash != NULL ? slash + 1 : m->folder;
+    const size_t name_length = equals != NULL ? (size_t)(equals - word) : strlen(name);
+    for (size_t i = 0; i < name_length; i++)
+        if (!isalnum((unsigned char)name[i]) && (strchr("._-", name[i]) == NULL || i == 0))
+            return FAIL_USAGE("'%.*s' cannot be the name of a model and its clips; give one of letters, "
+                              "digits, '.', '_' and '-' as NAME=%s",
+                              (int)name_length, name, m->folder);
+    if (name_length == 0 || name_length >= sizeof m->name)
+        return FAIL_USAGE("the name of the model in '%.60s' has %zu bytes, 1 to %zu are wanted", word,
+                          name_length, sizeof m->name - 1);
+    memcpy(m->name, name, name_length);
+    for (int i = 0; i < e->model_count; i++)
+        if (strcmp(e->models[i].name, m->name) == 0)
+            return FAIL_USAGE("two models are named '%s'; give one of them another name with NAME=%s",
+                              m->name, m->folder);
+    m->candidates = 1;
+    e->model_count++;
     return STATUS_OK;
 }
 
-// Every clip is decoded with few iterations and heard by numbers.
-static status check_sound(evaluation *e, contestant *model) {
-    const generator *g = e->generator;
-    const size_t clip = (size_t)g->frames * (size_t)generator_levels(g), samples = generator_samples(g);
-    float *audio;
-    TRY(memory_allocate((void **)&audio, sizeof(float) * BATCH * samples, "decoded clips"));
-    status result = STATUS_OK;
-    model->lowest_rms = INFINITY;
-    for (size_t first = 0; first < e->captions && result == STATUS_OK; first += BATCH) {
-        const size_t size = e->captions - first < BATCH ? e->captions - first : BATCH;
-        result = generator_decode(g, model->tokens + first * clip, size, CODEC_ITERATIONS_MEASURE, audio);
-        for (size_t i = 0; i < size && result == STATUS_OK; i++) {
-            const sound_check check = sound_check_clip(
-                audio + i * samples, samples, codec_describe(g->codec)->sample_rate,
-                model->tokens + (first + i) * clip, (size_t)g->frames, (size_t)generator_levels(g));
-            model->clipped += check.clipped;
-            model->silent += check.silent;
-            model->stuck += check.stuck;
-            model->lowest_rms = check.rms < model->lowest_rms ? check.rms : model->lowest_rms;
-        }
+static status check_folders(const evaluation *e) {
+    for (int m = 0; m < e->model_count; m++)
+        if (access(e->models[m].folder, F_OK) != 0)
+            return FAIL("%s: there is no such run folder", e->models[m].folder);
+    return STATUS_OK;
+}
+
+static status read_config(evaluation *e) {
+    const evaluate_options *o = e->options;
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/config.yaml", e->models[e->model_count - 1].folder);
+    return run_config_load(&e->config, o->config != NULL ? o->config : path, o->settings, o->setting_count);
+}
+
+// A model of another codec's tokens would sound like noise: what its run file names must be the same codec.
+static status check_codec(const evaluation *e, const contestant *m) {
+    char path[PATH_MAX], identity[SHARD_CODEC_MAX];
+    snprintf(path, sizeof path, "%s/config.yaml", m->folder);
+    if (access(path, F_OK) != 0)
+        return STATUS_OK; // weights without a run file: only their shapes can be checked
+    run_config *config;
+    codec *codec = NULL;
+    TRY(memory_allocate((void **)&config, sizeof *config, "run configuration"));
+    status result;
+    TRY_GOTO(result, run_config_load(config, path, NULL, 0), done);
+    if (config->data.codec[0] == '\0' || strcmp(config->data.codec, e->config.data.codec) == 0)
+        goto done;
+    if (access(config->data.codec, F_OK) != 0) {
+        printf("evaluate: whether %s was trained with this codec is not known: its own, %s, is not there\n",
+               m->folder, config->data.codec);
+        goto done;
     }
-    memory_free(audio);
+    TRY_GOTO(result, codec_load(&codec, config->data.codec), done);
+    TRY_GOTO(result, codec_identify(codec, identity), done);
+    if (strcmp(identity, e->generator->codec_identity) != 0)
+        result =
+            FAIL("%s was trained on tokens of the codec %s (%.8s...), which is not %s (%.8s...); models "
+                 "of one codec can be compared",
+                 m->folder, config->data.codec, identity, e->config.data.codec, e->generator->codec_identity);
+done:
+    codec_destroy(codec);
+    memory_free(config);
     return result;
 }
 
-static status run_model(evaluation *e, contestant *model, const char *folder) {
-    generator *g = e->generator;
-    const size_t clip = (size_t)g->frames * (size_t)generator_levels(g), width = (size_t)g->embedding_width;
-    TRY(generator_load(g, folder));
-    TRY(memory_allocate((void **)&model->tokens, sizeof(uint16_t) * e->captions * clip, "token clips"));
-    TRY(memory_allocate((void **)&model->adherence, sizeof(float) * e->captions, "scores"));
-    TRY(memory_allocate((void **)&model->music, sizeof(float) * e->captions * width, "music embeddings"));
-    TRY(generator_sample(g, (const char *const *)e->caption, e->captions,
-                         (uint64_t)e->config->seed + EVALUATION_SEED, 0, (float)e->config->train.temperature,
-                         model->tokens, model->adherence, model->music));
-    for (size_t i = 0; i < e->captions; i++)
-        model->mean += (double)model->adherence[i] / (double)e->captions;
-    double *vectors;
-    TRY(memory_allocate((void **)&vectors, sizeof(double) * e->captions * width, "music embeddings"));
-    for (size_t i = 0; i < e->captions * width; i++)
-        vectors[i] = (double)model->music[i];
-    model->diversity = statistics_diversity(vectors, width, e->captions, width);
-    memory_free(vectors);
-    return check_sound(e, model);
-}
-
-static json_t *model_json(const contestant *model) {
-    return json_pack("{s:f,s:f,s:i,s:i,s:i,s:f}", "text_adherence", model->mean, "diversity",
-                     model->diversity, "clipped_clips", model->clipped, "silent_clips", model->silent,
-                     "stuck_clips", model->stuck, "lowest_rms", model->lowest_rms);
-}
-
-static status write_evaluation(const evaluation *e) {
-    const contestant *base = &e->models[0], *rl = &e->models[1];
-    double difference = 0.0, squares = 0.0;
-    size_t wins = 0;
-    for (size_t i = 0; i < e->captions; i++)
-        difference += ((double)rl->adherence[i] - (double)base->adherence[i]) / (double)e->captions;
-    for (size_t i = 0; i < e->captions; i++) {
-        const double d = (double)rl->adherence[i] - (double)base->adherence[i];
-        squares += (d - difference) * (d - difference);
-        wins += d > 0.0;
-    }
-    const double error =
-        e->captions > 1 ? sqrt(squares / (double)(e->captions - 1) / (double)e->captions) : 0.0;
-    printf("evaluate: %zu held-out captions, the same draws for both\n", e->captions);
-    for (int m = 0; m < MODELS; m++)
-        printf("evaluate: %-4s text adherence %.4f, diversity %.4f; clips clipped %d, silent %d, stuck %d\n",
-               model_names[m], e->models[m].mean, e->models[m].diversity, e->models[m].clipped,
-               e->models[m].silent, e->models[m].stuck);
-    printf("evaluate: paired difference %+.4f, standard error %.4f (%.1f of them); better on %.0f %% of "
-           "captions\n",
-           difference, error, error > 0.0 ? difference / error : 0.0,
-           100.0 * (double)wins / (double)e->captions);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/evaluation.json", e->config->folder);
-    return json_file_publish(
-        path, json_pack("{s:I,s:o,s:o,s:f,s:f,s:f,s:f,s:f}", "captions", (json_int_t)e->captions, "base",
-                        model_json(base), "rl", model_json(rl), "paired_difference", difference,
-                        "standard_error", error, "standard_errors", error > 0.0 ? difference / error : 0.0,
-                        "better_share", (double)wins / (double)e->captions, "diversity_ratio",
-                        base->diversity > 0.0 ? rl->diversity / base->diversity : 0.0));
-}
-
-static status write_samples(const evaluation *e) {
-    const generator *g = e->generator;
-    const size_t wanted = (size_t)e->config->samples.count, samples = generator_samples(g);
-    const size_t count = wanted < e->captions ? wanted : e->captions;
-    const uint32_t sample_rate = codec_describe(g->codec)->sample_rate;
-    char folder[PATH_MAX], path[PATH_MAX + 64], name[MODELS][32];
-    snprintf(folder, sizeof folder, "%s/samples", e->config->folder);
-    TRY(publish_make_folder(folder));
-    TRY(publish_sweep(folder));
-    float *audio;
-    TRY(memory_allocate((void **)&audio, sizeof(float) * MODELS * (count + 1) * samples, "decoded clips"));
-    status result = STATUS_OK;
-    for (int m = 0; m < MODELS && result == STATUS_OK; m++)
-        result = generator_decode(g, e->models[m].tokens, count, e->config->samples.iterations,
-                                  audio + (size_t)m * count * samples);
-    json_t *list = json_array();
-    for (size_t i = 0; i < count && result == STATUS_OK; i++) {
-        for (int m = 0; m < MODELS && result == STATUS_OK; m++) {
-            snprintf(name[m], sizeof name[m], "%s-%02zu.wav", model_names[m], i);
-            snprintf(path, sizeof path, "%s/%s", folder, name[m]);
-            result = audio_file_write(path, audio + ((size_t)m * count + i) * samples, samples, sample_rate);
-        }
-        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:f,s:f}", "prompt", e->caption[i], "base",
-                                              name[0], "rl", name[1], "base_text_adherence",
-                                              (double)e->models[0].adherence[i], "rl_text_adherence",
-                                              (double)e->models[1].adherence[i]));
-    }
-    memory_free(audio);
-    if (result != STATUS_OK) {
-        json_decref(list);
-        return result;
-    }
-    snprintf(path, sizeof path, "%s/samples.json", folder);
-    return json_file_publish(path, list);
-}
-
-static status write_notes(const evaluation *e) {
-    char path[PATH_MAX], note[256];
-    const int modelled = generator_levels(e->generator),
-              all = (int)codec_describe(e->generator->codec)->levels;
-    snprintf(note, sizeof note,
-             "The policy models %d of the codec's %d levels. The %d fine levels of the clips are filled in "
-             "by the mean "
-             "of their code vectors, not by a model.",
-             modelled, all, all - modelled);
-    snprintf(path, sizeof path, "%s/notes.json", e->config->folder);
-    return json_file_publish(path, json_pack("[s]", note));
-}
-
-status evaluate_run(const run_config *config) {
-    evaluation e = {.config = config};
+static status read_captions(evaluation *e) {
+    corpus *corpus = NULL;
+    clip_order *held_out = NULL;
     status result;
-    TRY_GOTO(result, run_config_require(config, "data.base"), done);
-    TRY_GOTO(result, generator_create(&e.generator, config, BATCH, config->train.frames), done);
-    TRY_GOTO(result, read_captions(&e), done);
-    TRY_GOTO(result, run_model(&e, &e.models[0], config->data.base), done);
-    TRY_GOTO(result, run_model(&e, &e.models[1], config->folder), done);
-    TRY_GOTO(result, write_samples(&e), done);
-    TRY_GOTO(result, write_notes(&e), done);
-    TRY_GOTO(result, write_evaluation(&e), done);
-done:
-    for (int m = 0; m < MODELS; m++) {
-        memory_free(e.models[m].tokens);
-        memory_free(e.models[m].adherence);
-        memory_free(e.models[m].music);
+    TRY(run_config_require(&e->config, "data.tokens"));
+    TRY(corpus_open(&corpus, e->config.data.tokens, SHARD_TOKENS));
+    TRY_GOTO(result,
+             clip_order_create(&held_out, corpus, true, (uint64_t)e->config.seed, e->config.data.tokens),
+             done);
+    const size_t available = clip_order_count(held_out), wanted = (size_t)e->config.train.evaluate_captions;
+    e->caption_count = available < wanted ? available : wanted;
+    TRY_GOTO(result, memory_allocate((void **)&e->captions, sizeof(char *) * e->caption_count, "captions"),
+             done);
+    for (size_t i = 0; i < e->caption_count; i++) {
+        shard_clip clip;
+        TRY_GOTO(result, corpus_read_strings(corpus, clip_order_plain(held_out, i), &clip), done);
+        e->captions[i] = strdup(clip.caption);
+        if (e->captions[i] == NULL)
+            TRY_GOTO(result, FAIL("out of host memory: captions"), done);
     }
-    for (size_t i = 0; e.caption != NULL && i < e.captions; i++)
-        free(e.caption[i]);
-    memory_free(e.caption);
-    clip_order_destroy(e.held_out);
-    corpus_close(e.corpus);
-    generator_destroy(e.generator);
+done:
+    clip_order_destroy(held_out);
+    corpus_close(corpus);
+    return result;
+}
+
+static status read_prompts(evaluation *e) {
+    TRY(prompts_read(&e->prompts, e->options->prompts));
+    TRY(memory_allocate((void **)&e->prompt_texts, sizeof(char *) * e->prompts.count, "prompts"));
+    for (size_t i = 0; i < e->prompts.count; i++)
+        e->prompt_texts[i] = e->prompts.items[i].text;
+    return STATUS_OK;
+}
+
+// The learned rewards that the run file names and that were trained.
+static status load_scorers(evaluation *e) {
+    e->scored[AUTOMATIC_TEXT_ADHERENCE] = true;
+    return STATUS_OK;
+}
+
+static status add_best_of(evaluation *e) {
+    const evaluate_options *o = e->options;
+    if (o->best_of < 2)
+        return STATUS_OK;
+    e->best_of_reward = e->scored[AUTOMATIC_PREFERENCE] ? AUTOMATIC_PREFERENCE : AUTOMATIC_TEXT_ADHERENCE;
+    for (int r = 0; o->best_of_reward != NULL && r < AUTOMATIC_REWARDS; r++)
+        if (strcmp(o->best_of_reward, automatic_reward_names[r]) == 0)
+            e->best_of_reward = (automatic_reward)r;
+    if (!e->scored[e->best_of_reward])
+        return FAIL("the best of %d cannot be chosen by %s: there is no such reward (data.%s); train it or "
+                    "name another one",
+                    o->best_of, automatic_reward_names[e->best_of_reward],
+                    automatic_reward_names[e->best_of_reward]);
+    char word[RUN_CONFIG_PATH_MAX + EVALUATE_NAME_MAX];
+    snprintf(word, sizeof word, "best-of-%d=%s", o->best_of, e->models[0].folder);
+    TRY(name_contestant(e, word));
+    e->models[e->model_count - 1].candidates = o->best_of;
+    return STATUS_OK;
+}
+
+// Every later model against every earlier one, the baseline first.
+static status pair_models(evaluation *e) {
+    e->comparison_count = e->model_count * (e->model_count - 1) / 2;
+    TRY(memory_allocate((void **)&e->comparisons, sizeof(comparison) * (size_t)e->comparison_count,
+                        "comparisons"));
+    comparison *next = e->comparisons;
+    for (int b = 0; b < e->model_count; b++)
+        for (int a = b + 1; a < e->model_count; a++)
+            *next++ = (comparison){.a = a, .b = b};
+    return STATUS_OK;
+}
+
+static status prepare(evaluation *e) {
+    const evaluate_options *o = e->options;
+    if (o->model_count < 2 && o->best_of < 2)
+        return FAIL_USAGE("one model has nothing to be compared with; name two folders or more");
+    for (int i = 0; i < o->model_count; i++)
+        TRY(name_contestant(e, o->models[i]));
+    TRY(check_folders(e));
+    TRY(read_config(e));
+    TRY(read_prompts(e));
+    TRY(generator_create(&e->generator, &e->config, EVALUATE_BATCH, e->config.train.frames));
+    for (int m = 0; m < e->model_count; m++)
+        TRY(check_codec(e, &e->models[m]));
+    TRY(read_captions(e));
+    TRY(load_scorers(e));
+    TRY(add_best_of(e));
+    TRY(pair_models(e));
+    if (o->ratings != NULL) // what is wrong with the file is said before the work
+        TRY(evaluate_read_ratings(e));
+    TRY(divergence_create(&e->divergence, e->generator->device, e->generator->policy, EVALUATE_BATCH,
+                          e->generator->frames));
+    return model_load_policy(divergence_reference(e->divergence), e->models[0].folder, NULL, NULL);
+}
+
+static status evaluate(evaluation *e) {
+    TRY(prepare(e));
+    TRY(publish_make_folder(e->options->output));
+    printf("evaluate: %d models, %zu held-out captions, %zu prompts, the same random numbers for all\n",
+           e->model_count, e->caption_count, e->prompts.count);
+    for (int m = 0; m < e->model_count; m++) {
+        const status result = evaluate_model(e, &e->models[m]);
+        if (result != STATUS_OK)
+            return status_prefix(result, "model %s: ", e->models[m].name);
+    }
+    TRY(evaluate_judge(e));
+    TRY(evaluate_write_samples(e));
+    TRY(evaluate_write_results(e));
+    evaluate_print(e);
+    return STATUS_OK;
+}
+
+static void release(evaluation *e) {
+    for (int m = 0; m < e->model_count; m++)
+        evaluate_model_release(&e->models[m]);
+    for (int c = 0; e->comparisons != NULL && c < e->comparison_count; c++)
+        memory_free(e->comparisons[c].ratings);
+    memory_free(e->comparisons);
+    for (size_t i = 0; e->captions != NULL && i < e->caption_count; i++)
+        free(e->captions[i]);
+    memory_free(e->captions);
+    memory_free(e->prompt_texts);
+    prompts_free(&e->prompts);
+    divergence_destroy(e->divergence);
+    generator_destroy(e->generator);
+}
+
+status evaluate_run(const evaluate_options *options) {
+    evaluate_options resolved = *options;
+    evaluation *e;
+    if (options->model_count < 1 || options->model_count > EVALUATE_MODELS_MAX)
+        return FAIL_USAGE("%d models; 2 to %d can be evaluated", options->model_count, EVALUATE_MODELS_MAX);
+    TRY(memory_allocate((void **)&e, sizeof *e, "evaluation"));
+    e->options = &resolved;
+    if (resolved.output == NULL) {
+        const char *last = options->models[options->model_count - 1], *equals = strchr(last, '=');
+        resolved.output = equals != NULL ? equals + 1 : last;
+    }
+    const status result = evaluate(e);
+    release(e);
+    memory_free(e);
     return result;
 }

@@ -15,7 +15,7 @@ cat >"$scratch/tree/build/musicrl" <<'STAND_IN'
 # Writes the outputs of a stage; FAIL_AT=STAGE:STATUS stops in the middle of one.
 folder=
 for word in "$@"; do
-    case $word in folder=*) folder=${word#folder=} ;; esac
+    case $word in folder=* | --set=folder=*) folder=${word#*folder=} ;; esac
 done
 name=$1
 case "$1 $2" in
