@@ -1,9 +1,11 @@
 #include "cmd/commands.h"
 
+static const command_entry entries[] = {
+    {"import", cmd_reward_import, "people's votes and scores, as JSON lines or CSV -> ratings"},
+    {"train", cmd_reward_train, "train the quality or the preference model; also under mpirun"},
+};
+
 int cmd_reward(int argc, char **argv) {
-    static const command_entry entries[] = {
-        {"train", cmd_reward_train, "train the quality or the preference model; also under mpirun"},
-    };
-    return command_dispatch("musicrl reward", "Ratings of clips, and reward models learned from them.",
-                            entries, sizeof entries / sizeof entries[0], argc, argv);
+    return command_dispatch(argv[0], "Ratings of clips, and reward models learned from them.", entries,
+                            (int)(sizeof entries / sizeof entries[0]), argc, argv);
 }

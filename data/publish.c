@@ -65,7 +65,11 @@ static status sync_folder_of(const char *path) {
 }
 
 static status temporary_name(const char *path, char *temporary) {
-    if (snprintf(temporary, PATH_MAX, "%.*s.tmp", PATH_MAX - 8, path) != (int)strlen(path) + 4)
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') // FOLDER/ is built as FOLDER.tmp, not in FOLDER
+        length--;
+    if (length > PATH_MAX - 8 ||
+        snprintf(temporary, PATH_MAX, "%.*s.tmp", (int)length, path) != (int)length + 4)
         return FAIL("path is too long: %.60s...", path);
     return STATUS_OK;
 }

@@ -19,6 +19,7 @@ build tool:pkg-config        pkg-config              pkg-config
 build tool:mpicc             libopenmpi-dev          an MPI 3 library with headers (Open MPI)
 build tool:mpirun            openmpi-bin             mpirun
 build header:dnnl.h          libdnnl-dev             oneDNN
+build header:csv.h           libcsv-dev              libcsv
 build library:hdf5-serial    libhdf5-dev             HDF5 (serial)
 build library:sndfile        libsndfile1-dev         libsndfile
 build library:samplerate     libsamplerate0-dev      libsamplerate

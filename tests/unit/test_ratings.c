@@ -3,64 +3,16 @@
 #include "data/digest.h"
 #include "data/ratings.h"
 #include "kernels/memory.h"
-#include "tests/unit/scratch.h"
+#include "tests/unit/rated_clips.h"
 
 #include <hdf5.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-enum { CAPTIONS = 12, CLIPS_EACH = 4, CLIPS = CAPTIONS * CLIPS_EACH, FRAMES = 3, LEVELS = 2 };
-
-static void must(status result) {
-    if (result != STATUS_OK)
-        fail_msg("%s", status_message());
-}
-
-static void must_fail(status result, const char *part) {
-    assert_int_not_equal(result, STATUS_OK);
-    if (strstr(status_message(), part) == NULL)
-        fail_msg("message '%s' does not say '%s'", status_message(), part);
-    assert_null(strchr(status_message(), '\n'));
-}
-
-// FOLDER/clips: clip c is of caption c / CLIPS_EACH.
-static void write_clips(const char *folder, const char *id_prefix) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/clips", folder);
-    const shard_format format = {.kind = SHARD_TOKENS,
-                                 .sample_rate = 16000,
-                                 .clip_samples = 1920,
-                                 .frames = FRAMES,
-                                 .frame_rate = 25,
-                                 .levels = LEVELS,
-                                 .codebook_size = {16, 16},
-                                 .codec = "abc"};
-    shard_writer *writer;
-    must(shard_writer_create(&writer, path, "clips", &format, 20, 0));
-    for (int c = 0; c < CLIPS; c++) {
-        char id[64], caption[64];
-        uint16_t tokens[FRAMES * LEVELS];
-        for (int i = 0; i < FRAMES * LEVELS; i++)
-            tokens[i] = (uint16_t)((c + i) % 16);
-        snprintf(id, sizeof id, "%s-%d", id_prefix, c);
-        snprintf(caption, sizeof caption, "a tune, number %d", c / CLIPS_EACH);
-        must(shard_writer_add(
-            writer,
-            &(shard_clip){.id = id, .caption = caption, .attributes = "{}", .source = "", .tokens = tokens}));
-    }
-    must(shard_writer_finish(writer));
-}
-
 static rating_pair pair_at(size_t i, uint32_t raters) {
-    const uint32_t caption = (uint32_t)(i % CAPTIONS), a = (uint32_t)(i / 7 % CLIPS_EACH);
-    return (rating_pair){.clip_a = caption * CLIPS_EACH + a,
-                         .clip_b = caption * CLIPS_EACH + (a + 1 + (uint32_t)(i % 3)) % CLIPS_EACH,
+    const uint32_t caption = (uint32_t)(i % RATED_CAPTIONS), a = (uint32_t)(i / 7 % RATED_EACH);
+    return (rating_pair){.clip_a = caption * RATED_EACH + a,
+                         .clip_b = caption * RATED_EACH + (a + 1 + (uint32_t)(i % 3)) % RATED_EACH,
                          .rater = (uint32_t)(i % raters),
                          .model_version = (uint32_t)(i % 2),
                          .time = (int64_t)i * 1000003 - 5000,
@@ -68,7 +20,7 @@ static rating_pair pair_at(size_t i, uint32_t raters) {
 }
 
 static rating_score score_at(size_t i, uint32_t raters) {
-    return (rating_score){.clip = (uint32_t)(i * 5 % CLIPS),
+    return (rating_score){.clip = (uint32_t)(i * 5 % RATED_CLIPS),
                           .rater = (uint32_t)(i % raters),
                           .model_version = 1,
                           .time = 1700000000 + (int64_t)i,
@@ -80,8 +32,8 @@ static void write_ratings(const char *folder, size_t pairs, size_t scores, size_
     enum { RATERS = 5 };
     corpus *clips;
     char path[PATH_MAX];
-    write_clips(folder, "clip");
     snprintf(path, sizeof path, "%s/clips", folder);
+    rated_clips_write(path, "clip");
     must(corpus_open(&clips, path, SHARD_TOKENS));
     ratings_writer *writer;
     must(ratings_writer_create(&writer, folder, clips, RATINGS_SIMULATED, rows_per_shard));
@@ -117,7 +69,7 @@ static void test_round_trip(void **state) {
     assert_int_equal(ratings_pair_count(r), 43);
     assert_int_equal(ratings_score_count(r), 17);
     assert_int_equal(ratings_get_origin(r), RATINGS_SIMULATED);
-    assert_int_equal(corpus_clip_count(ratings_clips(r)), CLIPS);
+    assert_int_equal(corpus_clip_count(ratings_clips(r)), RATED_CLIPS);
     assert_int_equal(ratings_rater_count(r), 5);
     assert_string_equal(ratings_rater_name(r, 3), "rater 3");
     assert_int_equal(ratings_model_version_count(r), 2);
@@ -146,7 +98,7 @@ static void test_round_trip(void **state) {
         assert_int_equal(scores[i].rater, wanted.rater);
         assert_true(scores[i].time == wanted.time);
     }
-    for (uint32_t clip = 0; clip < CLIPS; clip++) {
+    for (uint32_t clip = 0; clip < RATED_CLIPS; clip++) {
         shard_clip strings;
         must(corpus_read_strings(ratings_clips(r), clip, &strings));
         assert_int_equal(ratings_clip_is_held_out(r, clip), caption_is_held_out(strings.caption));
@@ -196,7 +148,7 @@ static void test_same_votes_same_bytes(void **state) {
 static void test_writer_refuses(void **state) {
     (void)state;
     const char *folder = scratch_path("refuse");
-    write_clips(folder, "clip");
+    rated_clips_write(scratch_path("refuse/clips"), "clip");
     corpus *clips;
     must(corpus_open(&clips, scratch_path("refuse/clips"), SHARD_TOKENS));
     ratings_writer *w;
@@ -213,11 +165,11 @@ static void test_writer_refuses(void **state) {
     must_fail(ratings_writer_add_pair(w, &good), "model_version of row 0 is 0");
     must(ratings_writer_model_version(w, "", &row));
     rating_pair bad = good;
-    bad.clip_b = CLIPS;
+    bad.clip_b = RATED_CLIPS;
     must_fail(ratings_writer_add_pair(w, &bad), "clip_b of row 0 is 48, wanted 0 to 47");
     bad.clip_b = 0;
     must_fail(ratings_writer_add_pair(w, &bad), "with itself");
-    bad.clip_b = CLIPS_EACH;
+    bad.clip_b = RATED_EACH;
     must_fail(ratings_writer_add_pair(w, &bad), "of two captions");
     bad = good;
     bad.vote = RATING_VOTES;
@@ -291,7 +243,7 @@ static void test_damage(void **state) {
     // Other clips than those that were rated.
     rename(scratch_path("damage/clips"), scratch_path("damage/kept"));
     refuse_open(folder, "no folder 'clips'");
-    write_clips(folder, "stranger");
+    rated_clips_write(scratch_path("damage/clips"), "stranger");
     refuse_open(folder, "put back the clips that were rated");
     refuse_open("/nonexistent", "no ratings folder");
 }
