@@ -1,6 +1,7 @@
 #include "launch/pretrain.h"
 
 #include "comm/group.h"
+#include "data/digest.h"
 #include "data/json_file.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
@@ -8,6 +9,7 @@
 #include "launch/plan.h"
 #include "launch/progress.h"
 #include "launch/run_folder.h"
+#include "launch/settings_record.h"
 #include "launch/stage.h"
 
 #include <jansson.h>
@@ -213,11 +215,30 @@ static status evaluate(pretrain *p, double *loss) {
     return STATUS_OK;
 }
 
+// What the weights depend on: settings, tokens and embedding.
+static status record_settings(const pretrain *p, json_t **out) {
+    static const char *const keys[] = {"seed", "model", "pretrain", NULL};
+    static const char *const except[] = {"pretrain.steps", "pretrain.save_every", "pretrain.evaluate_every",
+                                         NULL};
+    const settings_scope scope = {keys, except};
+    TRY(settings_record_create(out, p->config, &scope));
+    json_object_set_new(*out, "codec of data.tokens", json_string(corpus_get_format(p->corpus)->codec));
+    const digest prefixes = digest_bytes(p->prefixes, sizeof(uint16_t) * corpus_clip_count(p->corpus) *
+                                                          (size_t)p->config->model.prefix);
+    char text[DIGEST_HEX];
+    digest_to_hex(&prefixes, text);
+    json_object_set_new(*out, "prefixes that data.embedding gives the clips of data.tokens",
+                        json_string(text));
+    return STATUS_OK;
+}
+
 static status save(pretrain *p) {
     status result = STATUS_OK;
     if (p->run.writes) {
         checkpoint_writer *writer = NULL;
-        json_t *state = json_pack("{s:I}", "step", (json_int_t)p->step);
+        json_t *state = NULL, *settings;
+        TRY_GOTO(result, record_settings(p, &settings), done);
+        state = json_pack("{s:I,s:o}", "step", (json_int_t)p->step, "settings", settings);
         TRY_GOTO(result, metrics_sync(p->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, p->run.checkpoints, (uint64_t)p->step, "base"), done);
         TRY_GOTO(result,
@@ -239,8 +260,14 @@ static status save(pretrain *p) {
 
 static status resume_from(pretrain *p, const checkpoint *from) {
     safetensors *file;
+    json_t *settings;
+    TRY(record_settings(p, &settings));
+    status result = settings_record_compare(json_object_get(checkpoint_state(from), "settings"), settings,
+                                            checkpoint_path(from), "choose another 'data.base'");
+    json_decref(settings);
+    TRY(result);
     TRY(checkpoint_open_tensors(from, "policy.safetensors", &file));
-    status result = model_read(file, policy_parameters(p->policy), policy_values(p->policy));
+    result = model_read(file, policy_parameters(p->policy), policy_values(p->policy));
     safetensors_close(file);
     TRY(result);
     TRY(run_load_optimizer(from, "optimizer.safetensors", p->optimizer));

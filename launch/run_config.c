@@ -283,11 +283,16 @@ static bool is_run_file(const char *word) {
            (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
 }
 
-status run_config_load(run_config *out, const char *path, char *const *words, int count) {
-    _Static_assert(SETTINGS_MAX >= 128, "room for every line of the table");
+status run_config_set_defaults(run_config *out) {
     memset(out, 0, sizeof *out);
     for (int i = 0; i < run_setting_count; i++)
         TRY(set_default(out, &run_settings[i]));
+    return STATUS_OK;
+}
+
+status run_config_load(run_config *out, const char *path, char *const *words, int count) {
+    _Static_assert(SETTINGS_MAX >= 128, "room for every line of the table");
+    TRY(run_config_set_defaults(out));
     yaml_tree *tree;
     TRY(yaml_tree_read(&tree, path));
     loader l = {.config = out, .path = path};

@@ -36,6 +36,9 @@ int64_t run_setting_integer(const run_config *config, const setting *setting); /
 double run_setting_real(const run_config *config, const setting *setting);
 const char *run_setting_text(const run_config *config, const setting *setting);
 
+// The value as it is written in a run file, into `buffer` [capacity].
+status run_setting_format(const run_config *config, const setting *setting, char *buffer, size_t capacity);
+
 // What a value of the setting must be, e.g. "a whole number from 1 to 64", into `buffer` [capacity].
 const char *run_setting_wanted(const setting *setting, char *buffer, size_t capacity);
 

@@ -10,17 +10,17 @@ enum { TEXT_BYTES_MAX = 1 << 18 };
 
 // Text under construction. Too much of it is remembered, not written.
 typedef struct page {
-    char *text; // [TEXT_BYTES_MAX]
-    size_t used;
+    char *text; // [capacity]
+    size_t capacity, used;
     bool overflow;
 } page;
 
 __attribute__((format(printf, 2, 3))) static void put(page *p, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    const int written = vsnprintf(p->text + p->used, TEXT_BYTES_MAX - p->used, format, arguments);
+    const int written = vsnprintf(p->text + p->used, p->capacity - p->used, format, arguments);
     va_end(arguments);
-    if (written < 0 || p->used + (size_t)written >= TEXT_BYTES_MAX)
+    if (written < 0 || p->used + (size_t)written >= p->capacity)
         p->overflow = true;
     else
         p->used += (size_t)written;
@@ -76,6 +76,12 @@ static void put_value(page *p, const run_config *config, const setting *s) {
     }
 }
 
+status run_setting_format(const run_config *config, const setting *s, char *buffer, size_t capacity) {
+    page p = {.text = buffer, .capacity = capacity};
+    put_value(&p, config, s);
+    return p.overflow ? FAIL("the value of %s is longer than %zu bytes", s->key, capacity - 1) : STATUS_OK;
+}
+
 // Writes the headings ("model:", "  temporal:") that `key` needs and `previous` did not open; returns the
 // depth of the key and its last part in *name. Settings of a section stand together in the table.
 static int put_sections(page *p, const char *previous, const char *key, const char **name) {
@@ -93,7 +99,7 @@ static int put_sections(page *p, const char *previous, const char *key, const ch
 }
 
 status run_config_write(const run_config *config, const char *path) {
-    page p = {0};
+    page p = {.capacity = TEXT_BYTES_MAX};
     TRY(memory_allocate((void **)&p.text, TEXT_BYTES_MAX, "resolved run file"));
     put(&p, "# every setting of the run as resolved\n");
     const char *previous = "";

@@ -3,6 +3,7 @@
 
 #include "data/digest.h"
 #include "kernels/memory.h"
+#include "launch/settings_record.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -49,6 +50,20 @@ static void older_name(int i, char *name, size_t size) {
     snprintf(name, size, "policy-older-%d.safetensors", i);
 }
 
+// What the weights depend on beside the base.
+static status record_settings(const train *t, json_t **out) {
+    static const char *const keys[] = {"seed", "model", "train", NULL};
+    static const char *const except[] = {"train.steps", "train.evaluate_every",      "train.save_every",
+                                         "train.keep",  "train.save_rollouts_every", NULL};
+    const settings_scope scope = {keys, except};
+    char text[DIGEST_HEX];
+    TRY(settings_record_create(out, t->config, &scope));
+    embedding_digest(t, text);
+    json_object_set_new(*out, "codec of data.tokens", json_string(t->format.codec));
+    json_object_set_new(*out, "weights in data.embedding", json_string(text));
+    return STATUS_OK;
+}
+
 status train_save(train *t) {
     const double start = stage_seconds();
     status result = STATUS_OK;
@@ -61,14 +76,15 @@ status train_save(train *t) {
             json_array_append_new(means, json_real(t->reward_mean[i]));
             json_array_append_new(deviations, json_real(t->reward_std[i]));
         }
-        char reference[DIGEST_HEX], embedding[DIGEST_HEX], name[64];
+        char reference[DIGEST_HEX], name[64];
+        json_t *state = NULL, *settings;
+        TRY_GOTO(result, record_settings(t, &settings), done);
         reference_digest(t, reference);
-        embedding_digest(t, embedding);
-        json_t *state = json_pack("{s:I,s:i,s:f,s:I,s:I,s:s,s:s,s:o,s:o,s:o}", "step", (json_int_t)t->step,
-                                  "lag", t->config->train.lag, "alpha", t->alpha, "skipped_updates",
-                                  (json_int_t)t->skipped_updates, "bad_scores", (json_int_t)t->bad_scores,
-                                  "reference", reference, "embedding", embedding, "reward_mean", means,
-                                  "reward_std", deviations, "evaluations", train_evaluations_to_json(t));
+        state =
+            json_pack("{s:I,s:f,s:I,s:I,s:s,s:O,s:O,s:o,s:o}", "step", (json_int_t)t->step, "alpha", t->alpha,
+                      "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
+                      (json_int_t)t->bad_scores, "reference", reference, "reward_mean", means, "reward_std",
+                      deviations, "evaluations", train_evaluations_to_json(t), "settings", settings);
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
         TRY_GOTO(result,
@@ -107,6 +123,8 @@ status train_save(train *t) {
     done:
         checkpoint_abort(writer);
         json_decref(state);
+        json_decref(means);
+        json_decref(deviations);
     }
     t->save_seconds = stage_seconds() - start;
     return world_agree(t->world, result);
@@ -147,21 +165,12 @@ status train_resume(train *t, const checkpoint *from) {
     const json_t *state = checkpoint_state(from);
     const json_t *means = json_object_get(state, "reward_mean"),
                  *deviations = json_object_get(state, "reward_std");
-    const int64_t lag = json_integer_value(json_object_get(state, "lag"));
-    if (lag != t->config->train.lag || json_array_size(means) != (size_t)t->config->train.rewards.count)
-        return FAIL(
-            "%s is of a run with lag %lld and %zu rewards, the run file wants lag %d and %d; restore the "
-            "settings or choose another folder",
-            checkpoint_path(from), (long long)lag, json_array_size(means), t->config->train.lag,
-            t->config->train.rewards.count);
-    char digest[DIGEST_HEX];
-    embedding_digest(t, digest);
-    const char *recorded = json_string_value(json_object_get(state, "embedding"));
-    if (recorded == NULL || strcmp(recorded, digest) != 0)
-        return FAIL(
-            "%s was trained with another embedding than the one in %s; restore that one or choose another "
-            "'folder'",
-            checkpoint_path(from), t->config->data.embedding);
+    json_t *settings;
+    TRY(record_settings(t, &settings));
+    status result = settings_record_compare(json_object_get(state, "settings"), settings,
+                                            checkpoint_path(from), "choose another 'folder'");
+    json_decref(settings);
+    TRY(result);
     if (json_array_size(json_object_get(state, "evaluations")) == 0)
         return FAIL("%s does not hold the evaluations of its run: another version of the program wrote it; "
                     "choose another 'folder'",

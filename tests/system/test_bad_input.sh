@@ -98,7 +98,22 @@ cp -r base base-2
 "$musicrl" pretrain run.yaml data.base=base-2 pretrain.steps=15 >base-2.log 2>&1
 refused 1 "finished/checkpoints/step-000004 was trained against another base than the one in base-2" "base changed" \
     train run.yaml folder=finished data.base=base-2 train.steps=8
-refused 1 "is of a run with lag 0" "lag changed" train run.yaml folder=finished train.lag=1 train.steps=8
+refused 1 "finished/checkpoints/step-000004 was made with train.lag: 0, wanted is 1; restore that or choose another 'folder'" \
+    "lag changed" train run.yaml folder=finished train.lag=1 train.steps=8
+refused 1 "was made with train.rewards: [{name: text_adherence, weight: 1}], wanted is [{name: text_adherence, weight: 2}]" \
+    "weight of a reward changed" train run.yaml folder=finished 'train.rewards=[{name: text_adherence, weight: 2}]' \
+    train.steps=8
+refused 1 "was made with seed: 1, wanted is 2" "seed changed" train run.yaml folder=finished seed=2
+refused 1 "base/checkpoints/step-000012 was made with pretrain.batch: 8, wanted is 4; restore that or choose another 'data.base'" \
+    "batch of pretrain changed" pretrain run.yaml pretrain.batch=4 pretrain.steps=20
+refused 1 "was made with prefixes that data.embedding gives" "embedding of pretrain changed" \
+    pretrain run.yaml data.tokens=fewer
+refused 1 "train.group is 1, but train.baseline: leave_one_out compares the rollouts" "a group of one" \
+    train run.yaml folder=new train.baseline=leave_one_out
+refused 1 "only train.baseline: group divides by a group's deviation" "whitening of no group" \
+    train run.yaml folder=new train.whiten_group=true
+refused 1 "train.alpha is 0, but train.kl_control: adaptive multiplies it" "nothing to control" \
+    train run.yaml folder=new train.kl_control=adaptive train.alpha=0
 
 flip() { # FILE: changes one bit in the middle
     python3 - "$1" <<'PYTHON'
