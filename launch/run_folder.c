@@ -57,8 +57,11 @@ status run_lock_folder(const char *folder, int *descriptor) {
 }
 
 void run_speak_once(const world *world, status outcome) {
-    if (outcome != STATUS_OK && world_rank(world) != 0)
-        status_set(outcome, "%s", "");
+    if (outcome == STATUS_OK)
+        return;
+    if (world_rank(world) == 0 && outcome != STATUS_STOPPED)
+        fprintf(stderr, "musicrl: %s\n", status_message());
+    status_set(outcome, "%s", "");
 }
 
 // The checkpoints after the newest sound one.
