@@ -54,7 +54,8 @@ static void older_name(int i, char *name, size_t size) {
 static status record_settings(const train *t, json_t **out) {
     static const char *const keys[] = {"seed", "model", "train", NULL};
     static const char *const except[] = {"train.steps", "train.evaluate_every",      "train.save_every",
-                                         "train.keep",  "train.save_rollouts_every", NULL};
+                                         "train.keep",  "train.save_rollouts_every", "train.select",
+                                         "train.stop",  "train.alarm_clips",         NULL};
     const settings_scope scope = {keys, except};
     char text[DIGEST_HEX];
     TRY(settings_record_create(out, t->config, &scope));
