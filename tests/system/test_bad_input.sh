@@ -138,8 +138,8 @@ else
     pass "a flipped bit is passed over"
 fi
 cp -r finished hopeless
-for step in 2 4; do flip hopeless/checkpoints/step-00000$step/value.safetensors; done
-refused 1 "none of the 2 checkpoints in hopeless/checkpoints can be used; move them away" "all checkpoints damaged" \
+for step in 0 2 4; do flip hopeless/checkpoints/step-00000$step/policy.safetensors; done
+refused 1 "none of the 3 checkpoints in hopeless/checkpoints can be used; move them away" "all checkpoints damaged" \
     train run.yaml folder=hopeless
 
 refused 1 "cannot create folder run.yaml/new" "a folder that cannot be" train run.yaml folder=run.yaml/new
