@@ -125,7 +125,17 @@ static status read_prompts(evaluation *e) {
 
 // The learned rewards that the run file names and that were trained.
 static status load_scorers(evaluation *e) {
+    generator *g = e->generator;
+    const char *const folders[AUTOMATIC_REWARDS] = {
+        [AUTOMATIC_QUALITY] = e->config.data.quality, [AUTOMATIC_PREFERENCE] = e->config.data.preference};
     e->scored[AUTOMATIC_TEXT_ADHERENCE] = true;
+    for (int r = AUTOMATIC_TEXT_ADHERENCE + 1; r < AUTOMATIC_REWARDS; r++) {
+        if (folders[r][0] == '\0' || access(folders[r], F_OK) != 0)
+            continue;
+        TRY(scorer_create(&e->scorers[r], g->device, &e->config, g->conditioner, automatic_reward_names[r],
+                          EVALUATE_BATCH, g->frames));
+        e->scored[r] = true;
+    }
     return STATUS_OK;
 }
 
@@ -207,6 +217,8 @@ static void release(evaluation *e) {
     for (int c = 0; e->comparisons != NULL && c < e->comparison_count; c++)
         memory_free(e->comparisons[c].ratings);
     memory_free(e->comparisons);
+    for (int r = 0; r < AUTOMATIC_REWARDS; r++)
+        scorer_destroy(e->scorers[r]);
     for (size_t i = 0; e->captions != NULL && i < e->caption_count; i++)
         free(e->captions[i]);
     memory_free(e->captions);

@@ -49,6 +49,11 @@ static status draw_candidates(evaluation *e, const char *const *captions, size_t
     float *music = out->music + at * (size_t)g->embedding_width;
     TRY(generator_sample(g, captions + at, size, seed, (uint32_t)at, (float)e->config.train.temperature,
                          tokens, out->score[AUTOMATIC_TEXT_ADHERENCE] + at, music));
+    // The generator holds text vectors and prefixes of the batch that it sampled last.
+    for (int r = 0; r < AUTOMATIC_REWARDS; r++)
+        if (e->scorers[r] != NULL)
+            TRY(scorer_score(e->scorers[r], g->text, music, g->prefix, tokens, size, out->score[r] + at,
+                             NULL));
     return STATUS_OK;
 }
 

@@ -6,6 +6,7 @@
 #include "launch/evaluate.h"
 #include "launch/generator.h"
 #include "launch/prompts.h"
+#include "launch/scorer.h"
 
 enum { EVALUATE_BATCH = 64, EVALUATE_NAME_MAX = 64, EVALUATE_RESAMPLES = 10000 };
 
@@ -61,8 +62,9 @@ typedef struct evaluation {
     const evaluate_options *options;
     run_config config;
     generator *generator;
-    divergence *divergence;         // to the baseline
-    bool scored[AUTOMATIC_REWARDS]; // there is such a reward
+    divergence *divergence;             // to the baseline
+    scorer *scorers[AUTOMATIC_REWARDS]; // NULL: no such reward, or text adherence, which drawing a clip gives
+    bool scored[AUTOMATIC_REWARDS];     // there is such a reward
     automatic_reward best_of_reward;
     prompt_list prompts;
     const char **prompt_texts; // [prompts.count]

@@ -100,14 +100,6 @@ status evaluate_write_results(const evaluation *e) {
     }
     if (root != NULL && e->judges != NULL && strcmp(e->judges, "panel") == 0)
         json_object_set_new(root, "simulated", json_true());
-    if (root != NULL && e->model_count > 1) { // what the report reads of a base and a finetuned model
-        const mean_error *gain = &e->models[1].gain[AUTOMATIC_TEXT_ADHERENCE];
-        json_object_set_new(root, "base", model_json(e, &e->models[0]));
-        json_object_set_new(root, "rl", model_json(e, &e->models[1]));
-        json_object_set_new(root, "captions", json_integer((json_int_t)e->caption_count));
-        json_object_set_new(root, "paired_difference", number(gain->mean));
-        json_object_set_new(root, "standard_error", number(gain->error));
-    }
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/evaluation.json", e->options->output);
     TRY(json_file_publish(path, root));
@@ -134,14 +126,13 @@ static double mean_rating(const contestant *model, size_t prompt) {
 }
 
 static status write_clip(const evaluation *e, const contestant *model, const char *folder, size_t place,
-                         size_t prompt, const float *audio, json_t *entry, json_t *clips) {
+                         size_t prompt, const float *audio, json_t *clips) {
     const generator *g = e->generator;
     char name[EVALUATE_NAME_MAX + 32], path[PATH_MAX];
     snprintf(name, sizeof name, "%s-%02zu.wav", model->name, place);
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
         return FAIL("path is too long: %.60s...", folder);
     TRY(audio_file_write(path, audio, generator_samples(g), codec_describe(g->codec)->sample_rate));
-    json_object_set_new(entry, model->name, json_string(name)); // what the report reads
     json_array_append_new(clips,
                           json_pack("{s:s,s:s,s:o,s:o}", "model", model->name, "file", name, "rating",
                                     number(mean_rating(model, prompt)), "text_adherence",
@@ -149,20 +140,20 @@ static status write_clip(const evaluation *e, const contestant *model, const cha
     return STATUS_OK;
 }
 
-// The clips of one prompt by every model.
-static status write_prompt(const evaluation *e, const char *folder, size_t place, size_t prompt, float *audio,
-                           json_t *list) {
+// The clips of one prompt by every model. tokens: [models, frames, levels], audio: [models, samples],
+// scratch.
+static status write_prompt(const evaluation *e, const char *folder, size_t place, size_t prompt,
+                           uint16_t *tokens, float *audio, json_t *list) {
     const generator *g = e->generator;
-    const size_t clip = (size_t)g->frames * (size_t)generator_levels(g);
+    const size_t clip = (size_t)g->frames * (size_t)generator_levels(g), models = (size_t)e->model_count;
     json_t *clips = json_array();
-    json_t *entry = json_pack("{s:s,s:s,s:o}", "id", e->prompts.items[prompt].id, "prompt",
-                              e->prompts.items[prompt].text, "clips", clips);
-    json_array_append_new(list, entry);
-    for (int m = 0; m < e->model_count; m++) {
-        TRY(generator_decode(g, e->models[m].prompted.tokens + prompt * clip, 1, e->config.samples.iterations,
-                             audio));
-        TRY(write_clip(e, &e->models[m], folder, place, prompt, audio, entry, clips));
-    }
+    json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "id", e->prompts.items[prompt].id, "prompt",
+                                          e->prompts.items[prompt].text, "clips", clips));
+    for (size_t m = 0; m < models; m++)
+        memcpy(tokens + m * clip, e->models[m].prompted.tokens + prompt * clip, sizeof(uint16_t) * clip);
+    TRY(generator_decode(g, tokens, models, e->config.samples.iterations, audio));
+    for (size_t m = 0; m < models; m++)
+        TRY(write_clip(e, &e->models[m], folder, place, prompt, audio + m * generator_samples(g), clips));
     return STATUS_OK;
 }
 
@@ -173,19 +164,27 @@ status evaluate_write_samples(const evaluation *e) {
     snprintf(folder, sizeof folder, "%s/samples", e->options->output);
     TRY(publish_make_folder(folder));
     TRY(publish_sweep(folder));
-    float *audio;
-    TRY(memory_allocate((void **)&audio, sizeof(float) * generator_samples(e->generator), "decoded clip"));
+    const size_t models = (size_t)e->model_count,
+                 clip = (size_t)e->generator->frames * (size_t)generator_levels(e->generator);
+    float *audio = NULL;
+    uint16_t *tokens = NULL;
     json_t *list = json_array();
-    status result = STATUS_OK;
-    for (size_t i = 0; i < count && result == STATUS_OK; i++) // spread over the list
-        result = write_prompt(e, folder, i, i * prompts / count, audio, list);
-    memory_free(audio);
-    if (result != STATUS_OK) {
-        json_decref(list);
-        return result;
-    }
+    status result;
+    TRY_GOTO(result,
+             memory_allocate((void **)&audio, sizeof(float) * models * generator_samples(e->generator),
+                             "decoded clips"),
+             done);
+    TRY_GOTO(result, memory_allocate((void **)&tokens, sizeof(uint16_t) * models * clip, "token clips"),
+             done);
+    for (size_t i = 0; i < count; i++) // spread over the list
+        TRY_GOTO(result, write_prompt(e, folder, i, i * prompts / count, tokens, audio, list), done);
     snprintf(path, sizeof path, "%s/samples.json", folder);
-    return json_file_publish(path, list);
+    result = json_file_publish(path, json_incref(list));
+done:
+    memory_free(audio);
+    memory_free(tokens);
+    json_decref(list);
+    return result;
 }
 
 static void print_pairs(const evaluation *e) {
