@@ -1,5 +1,6 @@
 #include "cmd/commands.h"
 #include "cmd/option.h"
+#include "cmd/print_text.h"
 #include "data/audio_file.h"
 #include "data/shard.h"
 #include "kernels/memory.h"
@@ -54,17 +55,6 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
-    }
-}
-
-// Prints text of a file without the control characters that would steer the terminal.
-static void print_text(const char *text) {
-    for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++) {
-        if (c[0] == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0) {
-            putchar('?');
-            c++;
-        } else
-            putchar(*c < 0x20 || *c == 0x7F ? '?' : *c);
     }
 }
 
