@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 // The order in which runs are shown; others follow by name.
-static const char *const known_runs[] = {"mulan", "quality", "r", "u", "ru", "dpo"};
+static const char *const known_runs[] = {"mulan", "quality", "r", "u", "ru", "dpo", "r-long", "u-long"};
 enum { KNOWN_RUNS = sizeof known_runs / sizeof known_runs[0] };
 
 static int rank_of(const char *name) {
@@ -89,12 +89,6 @@ static status read_runs(report_input *in) {
     char(*names)[REPORT_NAME_MAX];
     char path[PATH_MAX];
     int count = 0;
-    report_run *own;
-    TRY(read_run(&own, in->folder, ""));
-    in->runs[in->run_count++] = own;
-    in->is_single = is_run(&own->metrics);
-    if (in->is_single)
-        return STATUS_OK;
     TRY(memory_allocate((void **)&names, sizeof *names * FOLDERS_MAX, "names of folders"));
     status result;
     TRY_GOTO(result, list_folders(in->folder, names, FOLDERS_MAX, &count), done);
@@ -114,12 +108,10 @@ static status read_runs(report_input *in) {
         else if (run != NULL)
             in->runs[in->run_count++] = run;
     }
-    if (in->run_count > 1) { // runs below: the folder itself is none
-        free_run(own);
-        in->run_count--;
-        memmove(in->runs, in->runs + 1, sizeof *in->runs * (size_t)in->run_count);
-    } else {
-        in->is_single = 1;
+    in->is_single = in->run_count == 0;
+    if (in->is_single) {
+        TRY_GOTO(result, read_run(&in->runs[0], in->folder, ""), done);
+        in->run_count = 1;
     }
 done:
     memory_free(names);

@@ -18,7 +18,7 @@ static const char simulated_sentence[] =
 
 static int is_simulated(const json_t *evaluation) {
     const char *judges = report_json_text(evaluation, "judges");
-    return judges == NULL || strcmp(judges, "panel") == 0;
+    return judges != NULL && strcmp(judges, "panel") == 0;
 }
 
 static void put_share_of_hundred(char *out, size_t size, double share) {
@@ -196,7 +196,11 @@ static void put_models(report_text *out, const json_t *models) {
         {"text_adherence_gain", "mean", "&ensp;gain over the base, paired"},
         {"text_adherence_gain", "standard_error", "&ensp;its standard error"},
         {"quality", NULL, "quality reward"},
+        {"quality_gain", "mean", "&ensp;gain over the base, paired"},
+        {"quality_gain", "standard_error", "&ensp;its standard error"},
         {"preference", NULL, "preference reward"},
+        {"preference_gain", "mean", "&ensp;gain over the base, paired"},
+        {"preference_gain", "standard_error", "&ensp;its standard error"},
         {"kl", NULL, "KL to the base, nats a sequence"},
         {"diversity", NULL, "diversity"},
         {"diversity_ratio", NULL, "&ensp;of the base&rsquo;s"},
@@ -241,7 +245,10 @@ void report_put_sides(report_text *out, const report_input *in) {
                  raters = report_json_number(in->evaluation, "raters"),
                  captions = report_json_number(in->evaluation, "held_out_captions");
     const int simulated = is_simulated(in->evaluation);
-    if (!isnan(prompts) && !isnan(raters))
+    if (report_json_text(in->evaluation, "judges") == NULL)
+        report_put_missing(out,
+                           "Nobody rated the clips: there were neither listeners nor a file of ratings.");
+    else if (!isnan(prompts) && !isnan(raters))
         report_text_put(out,
                         "<p>%.0f prompts, %.0f %s for each comparison, who rate both clips from 1 to "
                         "5. Significance is Wilcoxon&rsquo;s signed-rank test over the prompts.</p>\n",
@@ -253,6 +260,13 @@ void report_put_sides(report_text *out, const report_input *in) {
     put_opinions(out, models);
     report_text_put(out, "<div>");
     put_models(out, models);
+    int bound = 0;
+    for (size_t m = 0; m < json_array_size(models); m++)
+        bound |= json_is_true(json_object_get(json_array_get(models, m), "kl_is_bound"));
+    if (bound)
+        report_text_put(out,
+                        "<p class=\"note\">The KL of the best of n draws is its upper bound, ln n &minus; "
+                        "(n &minus; 1)/n.</p>");
     if (captions > 0)
         report_text_put(out, "<p class=\"note\">Rewards, KL and diversity: %.0f held-out captions.</p>",
                         captions);

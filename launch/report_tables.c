@@ -30,24 +30,31 @@ static const struct {
                     {"ru", "RU", 0},
                     {"mulan", "MuLan", 4},
                     {"quality", "Quality", 5},
-                    {"dpo", "DPO", 3}};
+                    {"dpo", "DPO", 3},
+                    {"r-long", "R, longer", 6},
+                    {"u-long", "U, longer", 7}};
 enum { KNOWN_MODELS = sizeof known_models / sizeof known_models[0] };
 
+static int find_model(const char *name) {
+    int i = 0;
+    while (i < KNOWN_MODELS && strcmp(known_models[i].name, name) != 0)
+        i++;
+    return i;
+}
+
 const char *report_model_name(const char *name) {
-    for (int i = 0; i < KNOWN_MODELS; i++)
-        if (strcmp(known_models[i].name, name) == 0)
-            return known_models[i].shown;
-    return name;
+    const int i = find_model(name);
+    return i < KNOWN_MODELS ? known_models[i].shown : name;
 }
 
 int report_model_color(const char *name) {
-    for (int i = 0; i < KNOWN_MODELS; i++)
-        if (strcmp(known_models[i].name, name) == 0)
-            return known_models[i].color;
+    const int i = find_model(name);
+    if (i < KNOWN_MODELS)
+        return known_models[i].color;
     unsigned sum = 0;
     for (const char *c = name; *c != '\0'; c++)
         sum = sum * 31 + (unsigned char)*c;
-    return 6 + (int)(sum % 2);
+    return (int)(sum % REPORT_COLORS);
 }
 
 void report_put_cell(report_text *out, double value) {
