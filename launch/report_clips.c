@@ -122,7 +122,7 @@ static status put_player(report_text *out, const report_input *in, const json_t 
             report_text_put(out, "\"></audio>");
         }
         if (bytes != NULL && o.readable)
-            report_text_put(out, "<p class=\"sound\">%.1f s, peak &minus;%.1f dB, RMS &minus;%.1f dB</p>",
+            report_text_put(out, "<p class=\"sound\">%.1f s, peak &minus;%.1f, RMS &minus;%.1f dB</p>",
                             o.seconds, -decibels(o.peak), -decibels(o.rms));
     }
     if (bytes == NULL)

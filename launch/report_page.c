@@ -16,13 +16,13 @@ static void put_notes(report_text *out, const report_input *input, const run_con
         report_text_put(
             out,
             "<li>The policy writes the semantic level and %d coarse acoustic level%s. The codec's "
-            "finer levels are filled in for listening by a simple predictor, the same for both "
-            "models; reinforcement learning does not touch it.</li>",
+            "finer levels are filled in for listening by a simple predictor, the same for every "
+            "model; reinforcement learning does not touch it.</li>",
             c->model.coarse_levels, c->model.coarse_levels == 1 ? "" : "s");
     report_text_put(out,
                     "<li>KL is exact over the full vocabulary, summed over the tokens of a sequence and "
                     "averaged over sequences.</li>"
-                    "<li>Held-out captions were never trained on, at any stage. Differences are paired: both "
+                    "<li>Held-out captions were never trained on, at any stage. Differences are paired: all "
                     "models answer the same captions.</li>");
     size_t index;
     json_t *note;
@@ -62,7 +62,7 @@ static status put_page(report_text *out, const report_input *in) {
     report_put_base(out, in);
     report_put_codec(out, in);
     if (config != NULL)
-        report_put_settings(out, config);
+        report_put_settings(out, config, in->runs[0]->name);
     else
         report_put_missing(out, "The settings of the run are not known (config.yaml).");
     put_notes(out, in, config);

@@ -100,5 +100,5 @@ void report_put_base(report_text *out, const report_input *input);
 // The codec's figures by level.
 void report_put_codec(report_text *out, const report_input *input);
 
-// Settings of one run.
-void report_put_settings(report_text *out, const run_config *config);
+// Settings of a run; `run` is its name, "" where there is only one.
+void report_put_settings(report_text *out, const run_config *config, const char *run);

@@ -40,25 +40,40 @@ static const json_t *find_model(const json_t *evaluation, const char *name) {
     return NULL;
 }
 
-static void put_header(report_text *out, const report_input *in, const char *first) {
-    report_text_put(out, "<div class=\"scroll\"><table><thead><tr><th>%s</th>", first);
+static void put_header(report_text *out, const report_input *in, const char *first, int paper) {
+    report_text_put(out,
+                    "<div class=\"scroll\"><table><thead><tr><th>%s</th><th>mean &plusmn; 95&#160;%%</th>%s",
+                    first, paper ? "<th>paper</th>" : "");
     for (int s = 0; s < in->seed_count; s++) {
         report_text_put(out, "<th>seed ");
         report_text_put_escaped(out, in->seeds[s].name + strlen("seed-"));
         report_text_put(out, "</th>");
     }
-    report_text_put(out, "<th>mean &plusmn; 95&#160;%%</th>");
+    report_text_put(out, "</tr></thead><tbody>");
 }
 
 static void put_pair_row(report_text *out, const report_input *in, const char *a, const char *b,
                          double paper) {
     double rates[REPORT_SEEDS_MAX], margin;
     int count = 0;
+    for (int s = 0; s < in->seed_count; s++) {
+        const double rate = report_json_number(find_pair(in->seeds[s].evaluation, a, b), "win_rate");
+        if (!isnan(rate))
+            rates[count++] = rate;
+    }
+    const double mean = mean_and_margin(rates, count, &margin);
     report_text_put(out, "<tr><td>");
     report_text_put_escaped(out, report_model_name(a));
     report_text_put(out, " against ");
     report_text_put_escaped(out, report_model_name(b));
-    report_text_put(out, "</td>");
+    if (isnan(margin))
+        report_text_put(out, "</td><td>&ndash;</td>");
+    else
+        report_text_put(out, "</td><td><b>%.0f</b> &plusmn; %.0f&#160;%%</td>", 100 * mean, 100 * margin);
+    if (isnan(paper))
+        report_text_put(out, "<td>&ndash;</td>");
+    else
+        report_text_put(out, "<td>%.0f&#160;%%</td>", 100 * paper);
     for (int s = 0; s < in->seed_count; s++) {
         const json_t *pair = find_pair(in->seeds[s].evaluation, a, b);
         const double rate = report_json_number(pair, "win_rate"), p = report_json_number(pair, "wilcoxon_p");
@@ -66,31 +81,32 @@ static void put_pair_row(report_text *out, const report_input *in, const char *a
             report_text_put(out, "<td>&ndash;</td>");
             continue;
         }
-        rates[count++] = rate;
         report_text_put(out, "<td>%.0f&#160;%%", 100 * rate);
         if (p < 0.001)
-            report_text_put(out, "<small>p &lt; 0.001</small>");
+            report_text_put(out, "<small>p&#160;&lt;&#160;0.001</small>");
         else if (!isnan(p))
-            report_text_put(out, "<small>p = %.3f</small>", p);
+            report_text_put(out, "<small>p&#160;=&#160;%.3f</small>", p);
         report_text_put(out, "</td>");
     }
-    const double mean = mean_and_margin(rates, count, &margin);
-    if (count < 2)
-        report_text_put(out, "<td>&ndash;</td>");
-    else
-        report_text_put(out, "<td>%.0f &plusmn; %.0f&#160;%%</td>", 100 * mean, 100 * margin);
-    if (isnan(paper))
-        report_text_put(out, "<td>&ndash;</td></tr>");
-    else
-        report_text_put(out, "<td>%.0f&#160;%%</td></tr>", 100 * paper);
+    report_text_put(out, "</tr>");
 }
 
 static void put_model_row(report_text *out, const report_input *in, const char *name) {
     double scores[REPORT_SEEDS_MAX], margin;
     int count = 0;
+    for (int s = 0; s < in->seed_count; s++) {
+        const json_t *model = find_model(in->seeds[s].evaluation, name);
+        const double score = report_json_number(json_object_get(model, "mean_opinion_score"), "mean");
+        if (!isnan(score))
+            scores[count++] = score;
+    }
+    const double mean = mean_and_margin(scores, count, &margin);
     report_text_put(out, "<tr><td>");
     report_text_put_escaped(out, report_model_name(name));
-    report_text_put(out, "</td>");
+    if (isnan(margin))
+        report_text_put(out, "</td><td>&ndash;</td>");
+    else
+        report_text_put(out, "</td><td><b>%.2f</b> &plusmn; %.2f</td>", mean, margin);
     for (int s = 0; s < in->seed_count; s++) {
         const json_t *model = find_model(in->seeds[s].evaluation, name);
         const double score = report_json_number(json_object_get(model, "mean_opinion_score"), "mean");
@@ -99,17 +115,12 @@ static void put_model_row(report_text *out, const report_input *in, const char *
             report_text_put(out, "<td>&ndash;</td>");
             continue;
         }
-        scores[count++] = score;
         report_text_put(out, "<td>%.2f", score);
         if (!isnan(kept))
             report_text_put(out, "<small>diversity %.0f&#160;%%</small>", 100 * kept);
         report_text_put(out, "</td>");
     }
-    const double mean = mean_and_margin(scores, count, &margin);
-    if (count < 2)
-        report_text_put(out, "<td>&ndash;</td></tr>");
-    else
-        report_text_put(out, "<td>%.2f &plusmn; %.2f</td></tr>", mean, margin);
+    report_text_put(out, "</tr>");
 }
 
 void report_put_seeds(report_text *out, const report_input *in) {
@@ -117,22 +128,23 @@ void report_put_seeds(report_text *out, const report_input *in) {
         return;
     report_text_put(out,
                     "<h2>Over %d seeds</h2>\n<p>Each seed trained its own models and reward models, and "
-                    "was rated by its own listeners. The last column is the mean over seeds with its "
-                    "95&#160;%% interval (Student&rsquo;s t), which is wide for few seeds.</p>\n",
+                    "was rated by its own listeners. The mean over seeds stands with its "
+                    "95&#160;%% interval (Student&rsquo;s t), which is wide for few seeds; diversity is that "
+                    "of the base of the same seed.</p>\n",
                     in->seed_count);
-    put_header(out, in, "win rate");
-    report_text_put(out, "<th>paper</th></tr></thead><tbody>");
+    put_header(out, in, "win rate", 1);
     const json_t *first = in->seeds[0].evaluation, *pairs = json_object_get(first, "pairs"),
                  *models = json_object_get(first, "models");
     for (size_t i = 0; i < json_array_size(pairs); i++) {
         const json_t *pair = json_array_get(pairs, i);
         const char *a = report_json_text(pair, "a"), *b = report_json_text(pair, "b");
-        if (a != NULL && b != NULL)
+        const char *baseline = report_json_text(first, "baseline");
+        const int against_base = a != NULL && b != NULL && baseline != NULL && strcmp(b, baseline) == 0;
+        if (against_base || (a != NULL && b != NULL && !isnan(report_json_number(pair, "paper"))))
             put_pair_row(out, in, a, b, report_json_number(pair, "paper"));
     }
     report_text_put(out, "</tbody></table></div>\n");
-    put_header(out, in, "mean opinion score");
-    report_text_put(out, "</tr></thead><tbody>");
+    put_header(out, in, "mean opinion score", 0);
     for (size_t i = 0; i < json_array_size(models); i++) {
         const char *name = report_json_text(json_array_get(models, i), "name");
         if (name != NULL)

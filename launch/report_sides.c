@@ -21,10 +21,6 @@ static int is_simulated(const json_t *evaluation) {
     return judges != NULL && strcmp(judges, "panel") == 0;
 }
 
-static void put_share_of_hundred(char *out, size_t size, double share) {
-    snprintf(out, size, "%.0f", 100 * share);
-}
-
 static void put_tile(report_text *out, const char *name, const char *value, const char *detail) {
     report_text_put(out, "<div class=\"tile\"><span>");
     report_text_put_escaped(out, name);
@@ -66,23 +62,39 @@ static void put_run_tiles(report_text *out, const report_metrics *m) {
     }
 }
 
-void report_put_tiles(report_text *out, const report_input *in) {
-    const char *baseline = report_json_text(in->evaluation, "baseline");
-    const json_t *pairs = json_object_get(in->evaluation, "pairs");
+// The comparisons that matter most: against the baseline, and those of the paper.
+static int is_main_pair(const json_t *evaluation, const json_t *pair) {
+    const char *baseline = report_json_text(evaluation, "baseline"), *b = report_json_text(pair, "b");
+    return !isnan(report_json_number(pair, "paper")) ||
+           (baseline != NULL && b != NULL && strcmp(b, baseline) == 0);
+}
+
+static int put_win_tiles(report_text *out, const json_t *evaluation, int with_paper, int most) {
+    const char *baseline = report_json_text(evaluation, "baseline");
+    const json_t *pairs = json_object_get(evaluation, "pairs");
     char name[160], value[64], detail[DETAIL_MAX];
-    report_text_put(out, "<div class=\"tiles\">");
-    for (size_t i = json_array_size(pairs); i-- > 0;) { // the last pair against the base matters most
+    int count = 0;
+    for (size_t i = json_array_size(pairs); i-- > 0 && count < most;) { // the last one learnt most
         const json_t *pair = json_array_get(pairs, i);
         const char *a = report_json_text(pair, "a"), *b = report_json_text(pair, "b");
         const double rate = report_json_number(pair, "win_rate");
-        if (a == NULL || b == NULL || baseline == NULL || strcmp(b, baseline) != 0 || isnan(rate))
+        if (a == NULL || b == NULL || baseline == NULL || strcmp(b, baseline) != 0 || isnan(rate) ||
+            isnan(report_json_number(pair, "paper")) == with_paper)
             continue;
         snprintf(name, sizeof name, "%s wins against %s", report_model_name(a), report_model_name(b));
-        put_share_of_hundred(value, sizeof value - 8, rate);
-        snprintf(value + strlen(value), 8, " %%");
+        snprintf(value, sizeof value, "%.0f %%", 100 * rate);
         describe_win_rate(detail, sizeof detail, pair);
         put_tile(out, name, value, detail);
+        count++;
     }
+    return count;
+}
+
+void report_put_tiles(report_text *out, const report_input *in) {
+    char value[64], detail[DETAIL_MAX];
+    report_text_put(out, "<div class=\"tiles\">");
+    if (put_win_tiles(out, in->evaluation, 1, 3) == 0)
+        put_win_tiles(out, in->evaluation, 0, 3);
     const json_t *preference = json_object_get(in->reward, "preference");
     const double accuracy = report_json_number(json_object_get(preference, "accuracy"), "mean");
     const double ceiling = report_json_number(preference, "ceiling");
@@ -100,7 +112,8 @@ void report_put_tiles(report_text *out, const report_input *in) {
     report_text_put(out, "</div>\n");
 }
 
-static void put_pairs(report_text *out, const json_t *evaluation) {
+// The main pairs, or all others. Returns how many there are; writes nothing if `out` is NULL.
+static int put_pairs(report_text *out, const json_t *evaluation, int main_ones) {
     const json_t *pairs = json_object_get(evaluation, "pairs");
     static char labels[ROWS_MAX][2 * REPORT_NAME_MAX], details[ROWS_MAX][DETAIL_MAX];
     report_shares shares[ROWS_MAX];
@@ -109,7 +122,7 @@ static void put_pairs(report_text *out, const json_t *evaluation) {
     for (size_t i = 0; i < json_array_size(pairs) && count < ROWS_MAX; i++) {
         const json_t *pair = json_array_get(pairs, i);
         const char *a = report_json_text(pair, "a"), *b = report_json_text(pair, "b");
-        if (a == NULL || b == NULL)
+        if (a == NULL || b == NULL || is_main_pair(evaluation, pair) != main_ones)
             continue;
         const double p = report_json_number(pair, "wilcoxon_p");
         if (isnan(p))
@@ -135,8 +148,8 @@ static void put_pairs(report_text *out, const json_t *evaluation) {
                                     report_model_color(a)};
         count++;
     }
-    if (count == 0)
-        return;
+    if (count == 0 || out == NULL)
+        return count;
     report_bars_put_shares(out, "Who is rated higher, % of ratings", shares, count);
     report_bars_put(out, &(report_bars){.title = "Win rate: wins / (wins + losses)",
                                         .interval = "95 % interval, prompts resampled",
@@ -147,6 +160,7 @@ static void put_pairs(report_text *out, const json_t *evaluation) {
                                         .decimals = 0,
                                         .levels = {0.5, NAN},
                                         .level_labels = {"no difference"}});
+    return count;
 }
 
 static void put_opinions(report_text *out, const json_t *models) {
@@ -255,7 +269,7 @@ void report_put_sides(report_text *out, const report_input *in) {
                         prompts, raters, simulated ? "simulated listeners" : "listeners");
     if (simulated)
         report_text_put(out, "%s", simulated_sentence);
-    put_pairs(out, in->evaluation);
+    put_pairs(out, in->evaluation, 1);
     report_text_put(out, "<div class=\"sides\">");
     put_opinions(out, models);
     report_text_put(out, "<div>");
@@ -271,4 +285,11 @@ void report_put_sides(report_text *out, const report_input *in) {
         report_text_put(out, "<p class=\"note\">Rewards, KL and diversity: %.0f held-out captions.</p>",
                         captions);
     report_text_put(out, "</div></div>\n");
+    const int others = put_pairs(NULL, in->evaluation, 0);
+    if (others > 0) {
+        report_text_put(out, "<details><summary>%d more comparison%s</summary>\n", others,
+                        others == 1 ? "" : "s");
+        put_pairs(out, in->evaluation, 0);
+        report_text_put(out, "</details>\n");
+    }
 }

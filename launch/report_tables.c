@@ -145,9 +145,14 @@ void report_put_codec(report_text *out, const report_input *input) {
     report_put_numbers(out, input->codec, NULL);
 }
 
-void report_put_settings(report_text *out, const run_config *c) {
+void report_put_settings(report_text *out, const run_config *c, const char *run) {
     char text[256];
-    report_text_put(out, "<h2>Settings</h2>\n<dl>");
+    report_text_put(out, "<h2>Settings");
+    if (run[0] != '\0') {
+        report_text_put(out, " of ");
+        report_text_put_escaped(out, report_model_name(run));
+    }
+    report_text_put(out, "</h2>\n<dl>");
     snprintf(text, sizeof text, "%d &times; %d, %d heads", c->model.temporal.layers, c->model.temporal.width,
              c->model.temporal.heads);
     report_text_put(out, "<div><dt>temporal transformer</dt><dd>%s</dd></div>", text);

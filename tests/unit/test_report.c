@@ -56,7 +56,7 @@ static void test_whole_run(void **state) {
     assert_holds(text, "<td>3</td></tr>"); // 5.375 - 2.375
     assert_holds(text, "<td>238</td>");
     assert_holds(text, "data:audio/wav;base64,UklGR");
-    assert_holds(text, "peak &minus;6.0 dB");
+    assert_holds(text, "peak &minus;6.0,");
     assert_holds(text, "rated 3.5, adherence 0.62");
     assert_holds(text, "This clip is missing."); // mine-00.wav
     assert_holds(text, "one &amp; only");

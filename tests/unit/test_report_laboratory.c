@@ -120,8 +120,8 @@ static void test_sides_and_seeds(void **state) {
     assert_holds(text, "<td>271</td>");
     assert_holds(text, "Over 3 seeds");
     assert_holds(text, "<th>seed 4</th><th>seed 2</th><th>seed 3</th>");
-    assert_holds(text, "<small>p = 0.042</small>");
-    assert_holds(text, "75 &plusmn; 12&#160;%"); // 0.8, 0.75, 0.7: 4.303 * 0.05 / sqrt(3) = 0.124
+    assert_holds(text, "<small>p&#160;=&#160;0.042</small>");
+    assert_holds(text, "<b>75</b> &plusmn; 12&#160;%"); // 0.8, 0.75, 0.7: 4.303 * 0.05 / sqrt(3) = 0.124
     assert_holds(text, "1 more prompt<");
     assert_int_equal(count_of(text, "<audio "), 2);
     assert_null(strstr(text, "<script"));
