@@ -2,27 +2,38 @@
 
 #include <math.h>
 
-static bool all_equal(const double *returns, size_t stride, int group) {
-    for (int i = 1; i < group; i++)
-        if (!(returns[(size_t)i * stride] == returns[0]))
-            return false;
-    return returns[0] == returns[0]; // a NaN equals nothing
+// Known returns that differ: at least two.
+static bool has_signal(const double *returns, size_t stride, int group) {
+    double first = NAN;
+    for (int i = 0; i < group; i++) {
+        const double value = returns[(size_t)i * stride];
+        if (isnan(first))
+            first = value;
+        else if (!isnan(value) && value != first)
+            return true;
+    }
+    return false;
 }
 
-// Of one group whose returns differ.
+// Of one group with signal.
 static void find_one(group_baseline baseline, double floor, const double *returns, size_t stride, int group,
                      double *advantages) {
     double sum = 0.0, squares = 0.0;
+    int known = 0;
     for (int i = 0; i < group; i++)
-        sum += returns[(size_t)i * stride];
-    const double mean = sum / group;
+        if (!isnan(returns[(size_t)i * stride])) {
+            sum += returns[(size_t)i * stride];
+            known++;
+        }
+    const double mean = sum / known;
     for (int i = 0; i < group; i++) {
-        advantages[i] = returns[(size_t)i * stride] - mean;
+        const double value = returns[(size_t)i * stride];
+        advantages[i] = isnan(value) ? 0.0 : value - mean;
         squares += advantages[i] * advantages[i];
     }
-    double scale = baseline == GROUP_BASELINE_LEAVE_ONE_OUT ? (double)group / (group - 1) : 1.0;
+    double scale = baseline == GROUP_BASELINE_LEAVE_ONE_OUT ? (double)known / (known - 1) : 1.0;
     if (floor > 0.0) {
-        const double deviation = sqrt(squares / group);
+        const double deviation = sqrt(squares / known);
         scale /= deviation < floor ? floor : deviation;
     }
     for (int i = 0; i < group; i++)
@@ -33,10 +44,11 @@ group_advantages group_advantages_find(group_baseline baseline, double deviation
                                        size_t stride, int count, int group, double *advantages) {
     group_advantages out = {.groups = count / group};
     double sum = 0.0, squares = 0.0;
+    int samples = 0;
     for (int g = 0; g < out.groups; g++) {
         const double *first = returns + (size_t)g * (size_t)group * stride;
         double *own = advantages + (size_t)g * (size_t)group;
-        if (all_equal(first, stride, group)) {
+        if (!has_signal(first, stride, group)) {
             out.without_signal++;
             for (int i = 0; i < group; i++)
                 own[i] = 0.0;
@@ -46,9 +58,9 @@ group_advantages group_advantages_find(group_baseline baseline, double deviation
         for (int i = 0; i < group; i++) {
             sum += own[i];
             squares += own[i] * own[i];
+            samples += !isnan(first[(size_t)i * stride]);
         }
     }
-    const int samples = (out.groups - out.without_signal) * group;
     if (samples > 0) {
         out.mean = sum / samples;
         const double variance = squares / samples - out.mean * out.mean;

@@ -20,6 +20,7 @@ typedef struct group_advantages {
 
 // Fills advantages [count] from returns, the i-th at returns[i * stride]. count: a multiple of `group`, which
 // is 2 or more. deviation_floor above 0: each group's advantages are divided by the deviation of its returns,
-// or by the floor where that is larger. Returns that are no numbers make the advantages of their group NaN.
+// or by the floor where that is larger. Samples whose return is NaN, not known, are left out of their groups
+// and have no advantage; a group with fewer than two others is without signal.
 group_advantages group_advantages_find(group_baseline baseline, double deviation_floor, const double *returns,
                                        size_t stride, int count, int group, double *advantages);

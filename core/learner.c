@@ -116,7 +116,8 @@ status learner_value_slot(learner *l, const learner_slot *slot, float *gradients
         statistics[s] = (learner_value_statistics){0};
         for (int f = 0; f < frames; f++) {
             const int row = s * frames + f;
-            const double error = (double)slot->returns[s] - (double)values[row];
+            const double error =
+                isnan(slot->returns[s]) ? 0.0 : (double)slot->returns[s] - (double)values[row];
             if (slot->values != NULL)
                 slot->values[row] = values[row];
             l->d_values[row] = -weight * (float)error;
@@ -150,7 +151,9 @@ static void score_level(learner *l, const learner_slot *slot, int level, float a
     for (int64_t row = 0; row < rows; row++) {
         const int64_t sample = row / frames;
         l->sampled[row] = slot->log_probabilities[row * levels + level];
-        l->advantages[row] = (slot->returns[sample] - slot->values[row]) * advantage_scale;
+        l->advantages[row] = isnan(slot->returns[sample])
+                                 ? 0.0f
+                                 : (slot->returns[sample] - slot->values[row]) * advantage_scale;
         float weight = 1.0f;
         if (c->correct_importance) {
             const float ratio = expf(l->scored[row] - l->sampled[row]);

@@ -48,7 +48,7 @@ typedef struct learner_slot {
     const uint16_t *prefix;         // [S, prefix]
     const uint16_t *tokens;         // [S, frames, levels]
     const float *log_probabilities; // [S, frames, levels] as sampled
-    const float *returns;           // [S]
+    const float *returns;           // [S]; NaN: not known, the sample has no value error and no advantage
     // [S, frames]: written by the value pass, read by the policy pass. NULL in value passes after the first
     // over a batch: its advantages stay what they were.
     float *values;

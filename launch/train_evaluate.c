@@ -99,7 +99,7 @@ void train_measure_batch(const train *t, size_t count, evaluation *out) {
     double squares = 0.0;
     for (size_t i = 0; i < count; i++) {
         const double difference = number_of(t, i, STATISTIC_REWARD) - out->reward;
-        squares += difference * difference / (double)count;
+        squares += isfinite(difference) ? difference * difference / (double)count : 0.0;
     }
     out->deviation = sqrt(squares);
     out->text_adherence = mean_of(t, count, STATISTIC_REWARDS + train_score_column(t, SCORE_ADHERENCE), -1);

@@ -168,7 +168,8 @@ static status receive_scores(train *t, const sampling_round *round) {
     return STATUS_OK;
 }
 
-// Weighted sums of a sample's scores into its row. A score that is not a number is left out of them.
+// Weighted sums of a sample's scores into its row; NaN if one of the scores is no number, so that the sample
+// counts neither in means nor in what is learnt.
 static void sum_scores(train *t, uint32_t i) {
     learner_role *l = &t->learner;
     const run_config_rewards *rewards = &t->config->train.rewards;
@@ -178,8 +179,12 @@ static void sum_scores(train *t, uint32_t i) {
         row[STATISTIC_REWARDS + j] = (double)score[j];
     for (int j = 0; j < rewards->count; j++) {
         const double weight = rewards->entries[j].weight;
-        if (weight == 0.0 || !isfinite(score[j]))
+        if (weight == 0.0)
             continue;
+        if (!isfinite(score[j])) {
+            row[STATISTIC_REWARD] = target = NAN;
+            break;
+        }
         row[STATISTIC_REWARD] += weight * (double)score[j];
         target += weight * ((double)score[j] - t->reward_mean[j]) / t->reward_std[j];
     }
@@ -204,6 +209,18 @@ static status measure_codes(train *t) {
     return STATUS_OK;
 }
 
+// Some rollouts without a score may be left out, but not all. Asked of the whole batch, so that the answer
+// does not depend on who scores which part.
+static status check_scores(const train *t, const sampling_round *round) {
+    for (uint32_t i = 0; i < (uint32_t)t->config->train.batch; i++)
+        if (!isnan(train_row(t, i)[STATISTIC_RETURN]))
+            return STATUS_OK;
+    return FAIL(
+        "step %lld: none of %d rollouts has a finite score by every reward of train.rewards; a reward "
+        "model or the joint embedding is broken, train it again",
+        (long long)round->step, t->config->train.batch);
+}
+
 status train_learner_collect(train *t, const sampling_round *round) {
     learner_role *l = &t->learner;
     memset(l->rows, 0, sizeof(double) * (size_t)t->config->train.batch * l->row_width);
@@ -212,7 +229,8 @@ status train_learner_collect(train *t, const sampling_round *round) {
     for (uint32_t i = 0; i < l->samples.count; i++)
         sum_scores(t, i);
     TRY(measure_codes(t));
-    return train_share_rows(t);
+    TRY(train_share_rows(t));
+    return check_scores(t, round);
 }
 
 double train_diversity(const train *t, size_t count) {

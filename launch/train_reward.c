@@ -107,16 +107,9 @@ static status score_reward(train *t, const rollout_batch *batch, int reward) {
     if (t->config->train.bad_scores == RUN_BAD_SCORES_FAIL)
         return status_prefix(result, "step %llu, samples %u to %u: ", (unsigned long long)batch->step,
                              batch->first_sample, batch->first_sample + batch->samples - 1);
-    uint32_t bad = 0;
     for (uint32_t i = 0; i < batch->samples; i++)
-        if (score_part(t, batch, reward, i, 1) != STATUS_OK) {
+        if (score_part(t, batch, reward, i, 1) != STATUS_OK)
             r->column[i] = r->spread[i] = NAN;
-            bad++;
-        }
-    if (bad == batch->samples)
-        return status_prefix(STATUS_FAILED, "step %llu: none of samples %u to %u can be scored: ",
-                             (unsigned long long)batch->step, batch->first_sample,
-                             batch->first_sample + batch->samples - 1);
     return STATUS_OK;
 }
 

@@ -90,22 +90,38 @@ status train_learner_measure_kl(train *t) {
     return share_own_rows(t);
 }
 
-static double column_mean(const train *t, int column) {
-    const int batch = t->config->train.batch;
+static double column_sum(const train *t, int column) {
     double sum = 0.0;
-    for (int i = 0; i < batch; i++)
+    for (int i = 0; i < t->config->train.batch; i++)
         sum += train_row(t, (uint32_t)i)[column];
-    return sum / batch;
+    return sum;
 }
 
-static double return_variance(const train *t) {
-    const double mean = column_mean(t, STATISTIC_RETURN);
-    double variance = 0.0;
+static double column_mean(const train *t, int column) {
+    return column_sum(t, column) / t->config->train.batch;
+}
+
+typedef struct return_moments {
+    int known; // samples whose return is known
+    double mean, variance;
+} return_moments;
+
+static return_moments measure_returns(const train *t) {
+    return_moments out = {0};
+    double sum = 0.0;
     for (int i = 0; i < t->config->train.batch; i++) {
-        const double difference = train_row(t, (uint32_t)i)[STATISTIC_RETURN] - mean;
-        variance += difference * difference / t->config->train.batch;
+        const double value = train_row(t, (uint32_t)i)[STATISTIC_RETURN];
+        sum += isnan(value) ? 0.0 : value;
+        out.known += !isnan(value);
     }
-    return variance;
+    if (out.known == 0)
+        return out;
+    out.mean = sum / out.known;
+    for (int i = 0; i < t->config->train.batch; i++) {
+        const double difference = train_row(t, (uint32_t)i)[STATISTIC_RETURN] - out.mean;
+        out.variance += isnan(difference) ? 0.0 : difference * difference / out.known;
+    }
+    return out;
 }
 
 // What the samples' digests become, taken in order: equal runs draw equal tokens, and this shows it.
@@ -124,21 +140,21 @@ static float whitening(const train *t, double deviation) {
 // The baseline is the value network's: its pass leaves values and, in value_gradients, its own gradient.
 static status value_advantages(train *t, step_result *out, float *scale) {
     learner_role *l = &t->learner;
-    const double frames = t->config->train.frames, first_bias = column_mean(t, STATISTIC_RETURN);
-    if (t->step == 0 && isfinite(first_bias)) {
-        value_set_bias(learner_value(l->learner), (float)first_bias);
+    const return_moments returns = measure_returns(t);
+    if (t->step == 0 && isfinite(returns.mean)) {
+        value_set_bias(learner_value(l->learner), (float)returns.mean);
         TRY(value_pack(learner_value(l->learner)));
     }
     TRY(value_pass_over_slots(t, 0));
     TRY(share_own_rows(t));
-    const double error = column_mean(t, STATISTIC_ERROR) / frames;
-    const double squared = column_mean(t, STATISTIC_SQUARED_ERROR) / frames;
+    const double known = (returns.known > 0 ? returns.known : 1) * (double)t->config->train.frames;
+    const double error = column_sum(t, STATISTIC_ERROR) / known;
+    const double squared = column_sum(t, STATISTIC_SQUARED_ERROR) / known;
     const double variance = squared - error * error > 0.0 ? squared - error * error : 0.0;
-    const double all = return_variance(t);
     out->value_loss = squared;
     out->advantage_mean = error;
     out->advantage_std = sqrt(variance);
-    out->explained_variance = all > 0.0 ? 1.0 - variance / all : 0.0;
+    out->explained_variance = returns.variance > 0.0 ? 1.0 - variance / returns.variance : 0.0;
     *scale = whitening(t, out->advantage_std);
     return STATUS_OK;
 }

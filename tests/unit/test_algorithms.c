@@ -24,7 +24,7 @@ static void must(status result) {
         fail_msg("%s", status_message());
 }
 
-// Groups of 4: differing returns, equal ones, a NaN.
+// Groups of 4: differing returns, equal ones, unknown ones.
 static void test_group_advantages(void **state) {
     (void)state;
     const double returns[12][2] = {{1.0, 0}, {2.0, 0}, {3.0, 0}, {6.0, 0}, {0.1, 0}, {0.1, 0},
@@ -53,14 +53,21 @@ static void test_group_advantages(void **state) {
     group_advantages_find(GROUP_BASELINE_MEAN, 2.0, returns[0], 2, 12, 4, out);
     assert_true(fabs(out[3] - 3.0 / 2.0) < 1e-12 && fabs(out[9] - 0.5) < 1e-12);
     // A difference of one rounding is no signal to be blown up to 1.
-    const double almost[2] = {0.3, 0.3 + 1e-16}, nothing[4] = {0.5, 0.5, NAN, 0.5};
+    const double almost[2] = {0.3, 0.3 + 1e-16};
     group_advantages_find(GROUP_BASELINE_MEAN, 1e-3, almost, 1, 2, 2, out);
     assert_true(fabs(out[0]) < 1e-12 && fabs(out[1]) < 1e-12);
-    found = group_advantages_find(GROUP_BASELINE_LEAVE_ONE_OUT, 0.0, nothing, 1, 4, 2, out);
-    assert_true(out[0] == 0.0 && isnan(out[2]) && isnan(out[3]) && found.without_signal == 1);
-    const double all_nothing[2] = {NAN, NAN};
-    found = group_advantages_find(GROUP_BASELINE_MEAN, 1e-3, all_nothing, 1, 2, 2, out);
-    assert_true(isnan(out[0]) && found.without_signal == 0);
+    // Unknown returns: the others of the group are compared as a smaller one; one alone has nothing to be
+    // compared with.
+    const double unknown[8] = {1.0, NAN, 4.0, 1.0, NAN, 7.0, NAN, NAN};
+    found = group_advantages_find(GROUP_BASELINE_LEAVE_ONE_OUT, 0.0, unknown, 1, 8, 4, out);
+    const double of_three[8] = {-1.5, 0.0, 3.0, -1.5, 0.0, 0.0, 0.0, 0.0};
+    for (int i = 0; i < 8; i++)
+        assert_true(fabs(out[i] - of_three[i]) < 1e-12);
+    assert_int_equal(found.without_signal, 1);
+    assert_true(fabs(found.deviation - sqrt(4.5)) < 1e-12);
+    const double infinite[2] = {INFINITY, 1.0}; // is not hidden
+    group_advantages_find(GROUP_BASELINE_MEAN, 1e-3, infinite, 1, 2, 2, out);
+    assert_false(isfinite(out[0]));
 }
 
 // Over all pairs of a bandit's arms, each weighted by its probability, leave-one-out gives the coefficients
@@ -257,8 +264,8 @@ static void test_clip(void **state) {
             assert_true(fabs(clipped.statistics[i].importance - TOKENS * cases[c].ratio) < 1e-4);
         }
     }
-    clipped.slot.log_probabilities = clipped.log_probabilities; // a NaN is seen, not clipped away
-    clipped.returns[2] = NAN;
+    clipped.slot.log_probabilities = clipped.log_probabilities; // is seen, not clipped away
+    clipped.returns[2] = INFINITY;
     policy_slot(&clipped);
     assert_false(op_all_finite(clipped.device, clipped.size, clipped.gradients));
     memory_free(both);

@@ -443,13 +443,13 @@ static void test_value(void **state) {
     release(&f);
 }
 
-// A reward that is no number must reach the gradients, where it is seen, and leave the optimiser alone.
+// A reward that is infinite must reach the gradients, where it is seen, and leave the optimiser alone.
 static void test_not_a_number(void **state) {
     (void)state;
     const learner_config config = config_of(LEVELS, FRAMES, SAMPLES, SAMPLES);
     fixture f;
     make(&f, &config, 0.1f);
-    f.returns[5] = NAN;
+    f.returns[5] = INFINITY;
     policy_slot(&f, 1.0f);
     assert_false(op_all_finite(f.device, f.size, f.gradients));
     float *before;
@@ -464,6 +464,38 @@ static void test_not_a_number(void **state) {
     policy_slot(&f, 1.0f);
     assert_true(op_all_finite(f.device, f.size, f.gradients));
     memory_free(before);
+    release(&f);
+}
+
+// A sample without a known return adds what its KL adds, and nothing else, to both gradients.
+static void test_unknown_return(void **state) {
+    (void)state;
+    learner_config config = config_of(LEVELS, FRAMES, SAMPLES, SAMPLES);
+    config.alpha = 0.2f;
+    fixture f;
+    float *gradients[2], *value_gradients[2];
+    learner_value_statistics statistics[SAMPLES];
+    make(&f, &config, 0.1f);
+    const size_t value_size = value_parameters(learner_value(f.learner))->size;
+    for (int i = 0; i < 2; i++) {
+        must(memory_allocate((void **)&gradients[i], sizeof(float) * f.size, "gradients"));
+        must(memory_allocate((void **)&value_gradients[i], sizeof(float) * value_size, "gradients"));
+        // Known, it is what the value network says: no error, no advantage.
+        f.returns[5] = i == 0 ? NAN : 0.0f;
+        must(learner_value_slot(f.learner, &f.slot, value_gradients[i], statistics));
+        for (int frame = 0; frame < FRAMES && i == 1; frame++)
+            f.values[5 * FRAMES + frame] = 0.0f;
+        policy_slot(&f, 1.0f);
+        memcpy(gradients[i], f.gradients, sizeof(float) * f.size);
+        assert_true(i == 1 || (statistics[5].error == 0.0 && statistics[5].squared_error == 0.0));
+        assert_true(f.statistics[5].policy_loss == 0.0 && f.statistics[5].kl > 0.0);
+    }
+    assert_memory_equal(gradients[0], gradients[1], sizeof(float) * f.size);
+    assert_true(op_all_finite(f.device, value_size, value_gradients[0]));
+    for (int i = 0; i < 2; i++) {
+        memory_free(gradients[i]);
+        memory_free(value_gradients[i]);
+    }
     release(&f);
 }
 
@@ -520,6 +552,7 @@ int main(void) {
         cmocka_unit_test(test_importance),
         cmocka_unit_test(test_value),
         cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_unknown_return),
         cmocka_unit_test(test_slots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
