@@ -84,9 +84,10 @@ static int make_laboratory(void **state) {
         "\"accuracy\": {\"mean\": 0.617, \"low\": 0.6, \"high\": 0.64}, \"paper\": 0.6}, {\"name\": "
         "\"3/20 of the clip\", \"accuracy\": {\"mean\": 0.571}, \"paper\": null}]}");
     put("listeners.json",
-        "{\"simulated\": true, \"agreement\": 0.6, \"detectors\": [{\"name\": \"tempo\", "
-        "\"classes\": 3, \"accuracy\": 0.96, \"chance\": 0.333, \"used\": true}, {\"name\": "
-        "\"pan_flute\", \"classes\": 2, \"accuracy\": 0.5, \"chance\": 0.5, \"used\": false}]}");
+        "{\"simulated\": true, \"agreement\": 0.6, \"detectors\": [{\"name\": \"tempo\", \"classes\": 3, "
+        "\"accuracy\": 0.96, \"chance\": 0.333, \"used\": true}, {\"name\": \"pan_flute\", \"classes\": 2, "
+        "\"accuracy\": 0.5, \"chance\": 0.5, \"used\": false}], \"measures\": [{\"name\": \"key_clarity\", "
+        "\"damage\": \"two clips at once\", \"separation\": 0.75, \"used\": true}]}");
     make_folder("reward-preference");
     put("reward-preference/metrics.jsonl", "{\"step\": 1, \"loss\": 0.7}\n{\"step\": 2, \"loss\": 0.6}\n");
     make_folder("samples");
@@ -165,6 +166,8 @@ static void test_rewards(void **state) {
     assert_holds(text, "ceiling: no model can be right more often");
     assert_holds(text, "tempo, 3 classes");
     assert_holds(text, "pan flute, 2 classes");
+    assert_holds(text, "key clarity: hears two clips at once</span>");
+    assert_holds(text, "<b>75 %</b></span>");
     assert_holds(text, "has no weight");
     assert_holds(text, "Preference model: loss");
     free(text);
@@ -179,7 +182,7 @@ static void test_odd_content(void **state) {
         {"reward.json", "{\"quality\": [], \"preference\": {\"calibration\": [1, {\"predicted\": 1}], "
                         "\"baselines\": [0, {}]}}"},
         {"ablation.json", "{\"rows\": [1, {}, {\"name\": \"x\"}]}"},
-        {"listeners.json", "{\"detectors\": [1, {}, {\"name\": \"x\"}]}"},
+        {"listeners.json", "{\"detectors\": [1, {}, {\"name\": \"x\"}], \"measures\": [2, {\"name\": 3}]}"},
         {"ru/selected.json", "{\"step\": \"ten\"}"},
         {"ru/selected.json", "{\"step\": -5}"},
         {"samples/samples.json", "[{\"prompt\": \"x\", \"clips\": [1, {}, {\"model\": 3, \"file\": 4}]}]"},
