@@ -32,19 +32,21 @@ enum { HEARD_CLASSES_MAX = 14 };
 extern const char *const heard_attribute_names[HEARD_ATTRIBUTES]; // "tempo"
 extern const int heard_attribute_classes[HEARD_ATTRIBUTES];       // at most HEARD_CLASSES_MAX
 
-// Measures of sound and of musicality. What is good or bad of each is a matter of calibration (core/panel.h).
+// Measures of sound, then of musicality. What is good or bad of each is a matter of calibration
+// (core/panel.h).
 typedef enum heard_measure {
-    HEARD_NOISE,       // flatness of the spectrum between the notes, 0 a few tones, 1 white
-    HEARD_DISTORTION,  // level of the upper bands while the clip is loud against when it is not, nats
-    HEARD_BANDWIDTH,   // level of the upper half of the bands against all, nats
-    HEARD_DROPOUTS,    // falls of the level by 20 dB within 0.1 s with a rise after them, a second
-    HEARD_SILENCE,     // share of the time that is below -50 dB of full scale
-    HEARD_LEVEL,       // root mean square, dB of full scale
-    HEARD_KEY_CLARITY, // best correlation of the pitch classes with the profile of a key
+    HEARD_NOISE,       // flatness of the spectrum: 0 a few tones, 1 white
+    HEARD_CLIPPING,    // rise of the loudest moments over the median level, dB; clipped sound has little
+    HEARD_BANDWIDTH,   // log-mel of the upper half of the bands less that of all, nats
+    HEARD_DROPOUTS,    // a second: falls by 20 dB that are made good within 0.2 s
+    HEARD_GLITCHES,    // distance of each moment from the median of itself and its neighbours, nats
+    HEARD_SILENCE,     // share of the time below -50 dB of full scale
+    HEARD_KEY_CLARITY, // probability of the likeliest tonic
     HEARD_REGULARITY,  // best autocorrelation of onsets over the lags of beats
-    HEARD_MOVEMENT,    // change of pitch classes in a quarter of a second: 1 - cosine
-    HEARD_STUCK,       // likeness of the sound to itself some short time ago, at the likest lag
+    HEARD_MOVEMENT,    // change of the pitch classes within a quarter of a second: 1 - cosine
+    HEARD_STUCK,       // likeness of the sound to itself a short time ago, at the likest lag, 0 to 1
     HEARD_MEASURES,
+    HEARD_MUSICALITY = HEARD_KEY_CLARITY, // the first measure of musicality
 } heard_measure;
 
 extern const char *const heard_measure_names[HEARD_MEASURES]; // "noise"
@@ -66,7 +68,8 @@ size_t hearing_feature_count(const hearing *hearing);
 size_t hearing_samples(const hearing *hearing);
 size_t hearing_scratch_bytes(const hearing *hearing);
 
-// audio: [samples], mono, full scale 1; features: [hearing_feature_count]; measures: [HEARD_MEASURES];
-// scratch: hearing_scratch_bytes, 64-byte aligned. All results are finite for finite audio, silence included.
+// audio: [samples], mono, full scale 1; features: [hearing_feature_count]; measures: [HEARD_MEASURES], all
+// but HEARD_KEY_CLARITY, which is a detector's (set to 0 here); scratch: hearing_scratch_bytes, 64-byte
+// aligned. All results are finite for finite audio, silence included.
 void hearing_extract(const hearing *hearing, const float *audio, float *features, float *measures,
                      void *scratch);
