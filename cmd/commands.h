@@ -17,6 +17,7 @@ int cmd_pretrain(int argc, char **argv);
 int cmd_reward(int argc, char **argv);
 int cmd_reward_import(int argc, char **argv);
 int cmd_reward_show(int argc, char **argv);
+int cmd_reward_listeners(int argc, char **argv);
 int cmd_reward_train(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_generate(int argc, char **argv);

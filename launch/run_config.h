@@ -153,7 +153,7 @@ typedef struct run_config {
         int32_t gradient_slots, evaluate_limit, bootstrap;
     } reward;
     struct {
-        int32_t training_clips, held_out_clips, captions, clips_per_caption;
+        int32_t training_clips, held_out_clips, damaged_clips, captions, clips_per_caption;
         double least_kappa, agreement;
         int64_t label_seed, evaluation_seed;
     } listeners;

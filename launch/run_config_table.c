@@ -202,6 +202,8 @@ const setting run_settings[] = {
     NUMBER(listeners.training_clips, "3000", 64, 10000000,
            "decoded clips that the simulated listeners' detectors are fitted on"),
     NUMBER(listeners.held_out_clips, "600", 32, 10000000, "clips of held-out captions to measure them on"),
+    NUMBER(listeners.damaged_clips, "64", 8, 1000000,
+           "sound clips that are damaged in every way, to learn what bad is"),
     NUMBER(listeners.captions, "96", 4, 1000000, "captions whose clips by the base model set the scale"),
     NUMBER(listeners.clips_per_caption, "8", 2, 64, "clips of each"),
     NUMBER(listeners.least_kappa, "0.3", 0, 1,
