@@ -232,7 +232,10 @@ detector_score detector_measure(const int8_t *guesses, const int8_t *labels, siz
         out.chance += (double)said[k] * (double)true_of[k] / (n * n);
     if (out.chance < 1.0) {
         out.kappa = (out.accuracy - out.chance) / (1.0 - out.chance);
-        out.error = sqrt(out.accuracy * (1.0 - out.accuracy) / n) / (1.0 - out.chance);
+        // Two right and two wrong ones are added (Agresti and Coull, 1998): a perfect score of a few is no
+        // proof.
+        const double shrunk = ((double)right + 2.0) / (n + 4.0);
+        out.error = sqrt(shrunk * (1.0 - shrunk) / (n + 4.0)) / (1.0 - out.chance);
     }
     return out;
 }
