@@ -55,12 +55,13 @@ static status create_tower(embedding *e, tower *t, const transformer_config *con
         TRY(parameter_list_add(&e->list, full, entries[i], config->width, INITIALISE_NORMAL, scale,
                                &t->table[i]));
     }
-    TRY(transformer_create(&t->transformer, e->device, config, &e->list, name, learn, WEIGHT_F32));
+    TRY(transformer_create(&t->transformer, e->device, config, &e->list, name,
+                           learn ? WEIGHT_LEARN : WEIGHT_SCORE, WEIGHT_F32));
     snprintf(full, sizeof full, "%s.projection.weight", name);
     TRY(parameter_list_add(&e->list, full, e->config.output, config->width, INITIALISE_NORMAL, scale,
                            &t->projection));
-    return weight_create(&t->projection_weight, e->device, e->config.output, config->width, learn,
-                         WEIGHT_F32);
+    return weight_create(&t->projection_weight, e->device, e->config.output, config->width,
+                         learn ? WEIGHT_LEARN : WEIGHT_SCORE, WEIGHT_F32);
 }
 
 status embedding_create(embedding **out, device *device, const embedding_config *config, bool learn) {

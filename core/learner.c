@@ -40,8 +40,8 @@ status learner_create(learner **out, device *device, const learner_config *confi
     l->config = *config;
     const int samples = config->slot_samples, frames = config->frames;
     status result;
-    TRY_GOTO(result, policy_create(&l->policy, device, &config->policy, true, WEIGHT_F32), failed);
-    TRY_GOTO(result, policy_create(&l->reference, device, &config->policy, false, WEIGHT_F32), failed);
+    TRY_GOTO(result, policy_create(&l->policy, device, &config->policy, WEIGHT_LEARN, WEIGHT_F32), failed);
+    TRY_GOTO(result, policy_create(&l->reference, device, &config->policy, WEIGHT_SCORE, WEIGHT_F32), failed);
     TRY_GOTO(result, policy_pass_create(&l->policy_pass, l->policy, samples, frames, true), failed);
     TRY_GOTO(result, policy_pass_create(&l->reference_pass, l->reference, samples, frames, false), failed);
     TRY_GOTO(result,

@@ -72,7 +72,7 @@ status policy_config_check(const policy_config *c) {
     return transformer_config_check(&depth_part, "depth transformer");
 }
 
-static status add_depth_tensors(policy *p, bool learn, weight_precision precision) {
+static status add_depth_tensors(policy *p, weight_use use, weight_precision precision) {
     const policy_config *c = &p->config;
     const int64_t width = c->depth.width, temporal_width = c->temporal.transformer.width;
     const float scale = 1.0f / sqrtf((float)width);
@@ -80,7 +80,7 @@ static status add_depth_tensors(policy *p, bool learn, weight_precision precisio
                            1.0f / sqrtf((float)temporal_width), &p->input));
     TRY(parameter_list_add(&p->list, "depth.level.weight", c->temporal.levels, width, INITIALISE_NORMAL,
                            scale, &p->level));
-    TRY(weight_create(&p->input_weight, p->device, width, temporal_width, learn, precision));
+    TRY(weight_create(&p->input_weight, p->device, width, temporal_width, use, precision));
     for (int level = 0; level < c->temporal.levels; level++) {
         char name[PARAMETER_NAME_MAX];
         if (level + 1 < c->temporal.levels) {
@@ -91,13 +91,13 @@ static status add_depth_tensors(policy *p, bool learn, weight_precision precisio
         snprintf(name, sizeof name, "head.%d.weight", level);
         TRY(parameter_list_add(&p->list, name, c->temporal.codebook[level], width, INITIALISE_NORMAL, scale,
                                &p->head[level]));
-        TRY(weight_create(&p->head_weight[level], p->device, c->temporal.codebook[level], width, learn,
+        TRY(weight_create(&p->head_weight[level], p->device, c->temporal.codebook[level], width, use,
                           precision));
     }
     return STATUS_OK;
 }
 
-status policy_create(policy **out, device *device, const policy_config *config, bool learn,
+status policy_create(policy **out, device *device, const policy_config *config, weight_use use,
                      weight_precision precision) {
     *out = NULL;
     TRY(policy_config_check(config));
@@ -108,11 +108,11 @@ status policy_create(policy **out, device *device, const policy_config *config, 
     p->config.depth.positions = config->temporal.levels;
     p->config.depth.causal = true;
     status result;
-    TRY_GOTO(result, temporal_create(&p->temporal, device, &config->temporal, &p->list, learn, precision),
+    TRY_GOTO(result, temporal_create(&p->temporal, device, &config->temporal, &p->list, use, precision),
              failed);
-    TRY_GOTO(result, add_depth_tensors(p, learn, precision), failed);
+    TRY_GOTO(result, add_depth_tensors(p, use, precision), failed);
     TRY_GOTO(result,
-             transformer_create(&p->depth, device, &p->config.depth, &p->list, "depth", learn, precision),
+             transformer_create(&p->depth, device, &p->config.depth, &p->list, "depth", use, precision),
              failed);
     TRY_GOTO(result,
              device_allocate(device, (void **)&p->values, sizeof(float) * p->list.size, "policy parameters"),

@@ -14,8 +14,8 @@ typedef struct policy_config {
 status policy_config_check(const policy_config *config);
 
 typedef struct policy policy;
-// learn: the backward pass will be used. precision: of the packed weights.
-status policy_create(policy **out, device *device, const policy_config *config, bool learn,
+// use, precision: of the packed weights. WEIGHT_SAMPLE makes sampling fast and long passes slow.
+status policy_create(policy **out, device *device, const policy_config *config, weight_use use,
                      weight_precision precision);
 void policy_destroy(policy *policy); // NULL is allowed
 

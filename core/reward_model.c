@@ -71,7 +71,10 @@ status reward_model_create(reward_model **out, device *device, const reward_mode
     temporal_config longer = config->temporal;
     longer.frames = config->temporal.frames + 1;
     status result;
-    TRY_GOTO(result, temporal_create(&m->temporal, device, &longer, &m->list, learn, WEIGHT_F32), failed);
+    TRY_GOTO(result,
+             temporal_create(&m->temporal, device, &longer, &m->list, learn ? WEIGHT_LEARN : WEIGHT_SCORE,
+                             WEIGHT_F32),
+             failed);
     TRY_GOTO(result,
              parameter_list_add(&m->list, "head.pooled.weight", 0, config->temporal.transformer.width,
                                 INITIALISE_ZEROS, 0.0f, &m->pooled),

@@ -32,7 +32,7 @@ struct temporal_decoder {
 };
 
 status temporal_create(temporal **out, device *device, const temporal_config *config, parameter_list *list,
-                       bool learn, weight_precision precision) {
+                       weight_use use, weight_precision precision) {
     *out = NULL;
     temporal *t;
     TRY(memory_allocate((void **)&t, sizeof *t, "temporal stage"));
@@ -60,10 +60,10 @@ status temporal_create(temporal **out, device *device, const temporal_config *co
                                     &t->embedding[level]),
                  failed);
     }
-    TRY_GOTO(result,
-             transformer_create(&t->transformer, device, &t->config.transformer, list, "temporal", learn,
-                                precision),
-             failed);
+    TRY_GOTO(
+        result,
+        transformer_create(&t->transformer, device, &t->config.transformer, list, "temporal", use, precision),
+        failed);
     *out = t;
     return STATUS_OK;
 failed:

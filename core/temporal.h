@@ -20,7 +20,7 @@ typedef struct temporal_config {
 typedef struct temporal temporal;
 // Registers prefix.embedding, begin, temporal.embedding.{level} and temporal.*.
 status temporal_create(temporal **out, device *device, const temporal_config *config, parameter_list *list,
-                       bool learn, weight_precision precision);
+                       weight_use use, weight_precision precision);
 void temporal_destroy(temporal *temporal);
 status temporal_pack(temporal *temporal, const float *parameters);
 const temporal_config *temporal_get_config(const temporal *temporal);

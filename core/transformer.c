@@ -80,7 +80,8 @@ static status add_tensor(parameter_list *list, const char *prefix, int index, co
 }
 
 status transformer_create(transformer **out, device *device, const transformer_config *config,
-                          parameter_list *list, const char *prefix, bool learn, weight_precision precision) {
+                          parameter_list *list, const char *prefix, weight_use use,
+                          weight_precision precision) {
     *out = NULL;
     TRY(transformer_config_check(config, prefix));
     transformer *t;
@@ -105,11 +106,10 @@ status transformer_create(transformer **out, device *device, const transformer_c
         TRY_GOTO(result, add_tensor(list, prefix, i, "gate_up", 2 * inner, width, scale, &l->gate_up),
                  failed);
         TRY_GOTO(result, add_tensor(list, prefix, i, "down", width, inner, down_scale, &l->down), failed);
-        TRY_GOTO(result, weight_create(&l->qkv_weight, device, 3 * width, width, learn, precision), failed);
-        TRY_GOTO(result, weight_create(&l->out_weight, device, width, width, learn, precision), failed);
-        TRY_GOTO(result, weight_create(&l->gate_up_weight, device, 2 * inner, width, learn, precision),
-                 failed);
-        TRY_GOTO(result, weight_create(&l->down_weight, device, width, inner, learn, precision), failed);
+        TRY_GOTO(result, weight_create(&l->qkv_weight, device, 3 * width, width, use, precision), failed);
+        TRY_GOTO(result, weight_create(&l->out_weight, device, width, width, use, precision), failed);
+        TRY_GOTO(result, weight_create(&l->gate_up_weight, device, 2 * inner, width, use, precision), failed);
+        TRY_GOTO(result, weight_create(&l->down_weight, device, width, inner, use, precision), failed);
     }
     TRY_GOTO(result, add_tensor(list, prefix, -1, "norm", 0, width, 0, &t->norm), failed);
     size_t table = (size_t)config->positions * (size_t)head_dim / 2;

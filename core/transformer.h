@@ -20,9 +20,10 @@ status transformer_config_check(const transformer_config *config, const char *wh
 typedef struct transformer transformer;
 
 // Registers its tensors as PREFIX.layers.{i}.{norm1,qkv,out,norm2,gate_up,down}.weight and
-// PREFIX.norm.weight. learn: the backward pass will be used.
+// PREFIX.norm.weight. use: of the packed weights.
 status transformer_create(transformer **out, device *device, const transformer_config *config,
-                          parameter_list *list, const char *prefix, bool learn, weight_precision precision);
+                          parameter_list *list, const char *prefix, weight_use use,
+                          weight_precision precision);
 void transformer_destroy(transformer *transformer);
 const transformer_config *transformer_get_config(const transformer *transformer);
 

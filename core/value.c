@@ -24,7 +24,10 @@ status value_create(value_network **out, device *device, const temporal_config *
     TRY(memory_allocate((void **)&n, sizeof *n, "value network"));
     n->device = device;
     status result;
-    TRY_GOTO(result, temporal_create(&n->temporal, device, config, &n->list, learn, WEIGHT_F32), failed);
+    TRY_GOTO(result,
+             temporal_create(&n->temporal, device, config, &n->list, learn ? WEIGHT_LEARN : WEIGHT_SCORE,
+                             WEIGHT_F32),
+             failed);
     TRY_GOTO(result,
              parameter_list_add(&n->list, "value.weight", 0, config->transformer.width, INITIALISE_ZEROS,
                                 0.0f, &n->weight),

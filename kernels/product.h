@@ -10,11 +10,18 @@ typedef enum weight_precision {
     WEIGHT_BF16, // weights and inputs rounded to bf16, f32 accumulation; forward only
 } weight_precision;
 
-// A packed copy of one weight matrix (two copies if it also serves the backward pass).
+typedef enum weight_use {
+    WEIGHT_SCORE, // forward products of many rows
+    WEIGHT_LEARN, // forward and backward
+    WEIGHT_SAMPLE // forward products of few rows: those of one position of a batch
+} weight_use;
+
+// A packed copy of one weight matrix (two copies if it also serves the backward pass). Whatever the use, a
+// product's bits are the same.
 typedef struct weight weight;
 
-// backward: also pack for product_backward_data. The device must outlive the weight.
-status weight_create(weight **out, device *device, int64_t outputs, int64_t inputs, bool backward,
+// The device must outlive the weight.
+status weight_create(weight **out, device *device, int64_t outputs, int64_t inputs, weight_use use,
                      weight_precision precision);
 void weight_destroy(weight *weight); // NULL is allowed
 size_t weight_bytes(const weight *weight);

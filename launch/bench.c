@@ -94,7 +94,7 @@ static status measure_products(bench *b, weight_precision precision, double *flo
     TRY_GOTO(result, memory_allocate((void **)&y, sizeof(float) * ROWS * WIDTH, "products"), done);
     fill_random(b, plain, (size_t)WIDTH * WIDTH);
     fill_random(b, x, (size_t)ROWS * WIDTH);
-    TRY_GOTO(result, weight_create(&w, b->device, WIDTH, WIDTH, false, precision), done);
+    TRY_GOTO(result, weight_create(&w, b->device, WIDTH, WIDTH, WEIGHT_SCORE, precision), done);
     TRY_GOTO(result, weight_pack(w, plain), done);
     double best = INFINITY;
     for (int i = 0; i < WARM_UP + 8 * b->options->repeats; i++) {
@@ -169,7 +169,7 @@ static status find_ceilings(bench *b) {
 }
 
 static status create_random_policy(bench *b, weight_precision precision, policy **out) {
-    TRY(policy_create(out, b->device, &b->policy, false, precision));
+    TRY(policy_create(out, b->device, &b->policy, WEIGHT_SAMPLE, precision));
     parameter_list_initialise(policy_parameters(*out), 1, policy_values(*out));
     return policy_pack(*out);
 }

@@ -26,7 +26,7 @@ static status create_parts(generator *g, const run_config *config) {
     if (g->conditioner->prefix != g->shape.temporal.prefix)
         return FAIL("the embedding in %s has a prefix of %d, the policy wants %d", config->data.embedding,
                     g->conditioner->prefix, g->shape.temporal.prefix);
-    TRY(policy_create(&g->policy, g->device, &g->shape, false, WEIGHT_F32));
+    TRY(policy_create(&g->policy, g->device, &g->shape, WEIGHT_SAMPLE, WEIGHT_F32));
     TRY(policy_sampler_create(&g->sampler, g->policy, g->batch, g->frames));
     g->embedding_width = embedding_get_config(g->conditioner->embedding)->output;
     const size_t batch = (size_t)g->batch, vectors = batch * (size_t)g->embedding_width;

@@ -306,7 +306,7 @@ static status prepare(pretrain *p) {
     plan_begin(&p->plan);
     TRY(clip_order_create(&p->training, p->corpus, false, (uint64_t)config->seed, config->data.tokens));
     TRY(clip_order_create(&p->held_out, p->corpus, true, (uint64_t)config->seed, config->data.tokens));
-    TRY(policy_create(&p->policy, p->device, &p->shape, true, WEIGHT_F32));
+    TRY(policy_create(&p->policy, p->device, &p->shape, WEIGHT_LEARN, WEIGHT_F32));
     const parameter_list *list = policy_parameters(p->policy);
     TRY(policy_pass_create(&p->pass, p->policy, p->slot_batch, p->frames, true));
     const optimizer_config adamw = {.beta1 = (float)config->pretrain.beta1,

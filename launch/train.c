@@ -88,7 +88,7 @@ static status count_parameters(train *t) {
     policy *counted = NULL;
     const policy *known = t->learner.active ? learner_policy(t->learner.learner) : t->rollout.policy;
     if (known == NULL) {
-        TRY(policy_create(&counted, t->device, &t->shape, false, WEIGHT_F32));
+        TRY(policy_create(&counted, t->device, &t->shape, WEIGHT_SCORE, WEIGHT_F32));
         known = counted;
     }
     t->parameters = policy_parameters(known)->size;

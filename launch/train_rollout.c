@@ -22,7 +22,7 @@ status train_rollout_create(train *t) {
     TRY(corpus_open(&r->corpus, config->data.tokens, SHARD_TOKENS));
     TRY(clip_order_create(&r->training, r->corpus, false, (uint64_t)config->seed + 1, config->data.tokens));
     TRY(clip_order_create(&r->held_out, r->corpus, true, (uint64_t)config->seed + 1, config->data.tokens));
-    TRY(policy_create(&r->policy, t->device, &t->shape, false,
+    TRY(policy_create(&r->policy, t->device, &t->shape, WEIGHT_SAMPLE,
                       config->train.rollout_precision == RUN_PRECISION_BF16 ? WEIGHT_BF16 : WEIGHT_F32));
     TRY(policy_sampler_create(&r->sampler, r->policy, (int)samples, config->train.frames));
     TRY(memory_allocate((void **)&r->prefix, sizeof(uint16_t) * (samples * prefix + 1), "rollout prefixes"));

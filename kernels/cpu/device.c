@@ -17,7 +17,7 @@ static status check_batch_invariance(device *d) {
     weight *w = NULL;
     float *buffer = NULL;
     status result;
-    TRY_GOTO(result, weight_create(&w, d, OUTPUTS, INPUTS, false, WEIGHT_F32), done);
+    TRY_GOTO(result, weight_create(&w, d, OUTPUTS, INPUTS, WEIGHT_SCORE, WEIGHT_F32), done);
     TRY_GOTO(result,
              memory_allocate((void **)&buffer,
                              sizeof(float) * (OUTPUTS * INPUTS + ROWS * INPUTS + 2 * ROWS * OUTPUTS),
@@ -56,6 +56,7 @@ status device_create(device **out, int threads) {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
                     ? &vector_operators_avx512
                     : &vector_operators_avx2;
+    d->has_bf16 = __builtin_cpu_supports("avx512bf16");
     const dnnl_version_t *version = dnnl_version();
     snprintf(d->library, sizeof d->library, "oneDNN %d.%d.%d", version->major, version->minor,
              version->patch);

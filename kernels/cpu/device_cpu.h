@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
+#include "kernels/product.h"
 
 #include <dnnl.h>
 #ifdef _OPENMP
@@ -11,7 +12,7 @@
 
 // Below PARALLEL_ELEMENTS a parallel region costs more than it saves. Column sums are cut into chunks of
 // columns.
-enum { PARALLEL_ELEMENTS = 16384, COLUMN_CHUNK = 32 };
+enum { PARALLEL_ELEMENTS = 16384, COLUMN_CHUNK = 32, PRODUCT_TRIALS_MAX = 64 };
 
 static inline int thread_number(void) {
 #ifdef _OPENMP
@@ -20,6 +21,21 @@ static inline int thread_number(void) {
     return 0;
 #endif
 }
+
+static inline int thread_count(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+
+// What a trial of few-row products found for one shape; see panel_find_chunk.
+typedef struct product_trial {
+    int64_t outputs, inputs;
+    weight_precision precision;
+    int64_t chunk;
+} product_trial;
 
 struct device {
     int threads;
@@ -32,6 +48,10 @@ struct device {
     size_t scratch_bytes;
     void *rounded; // bf16 copies of a product's inputs
     size_t rounded_bytes;
+    bool has_bf16;                   // the processor multiplies bf16 values
+    struct panel_weight *last_panel; // of the last few-row product; NULL: none yet, or it is gone
+    product_trial trials[PRODUCT_TRIALS_MAX];
+    int trial_count;
 };
 
 status device_grow(void **buffer, size_t *bytes, size_t wanted, const char *what);

@@ -4,6 +4,7 @@
 #include "kernels/product.h"
 
 #include "kernels/cpu/device_cpu.h"
+#include "kernels/cpu/panel.h"
 #include "kernels/memory.h"
 
 #include <string.h>
@@ -34,8 +35,9 @@ struct weight {
     device *device;
     int64_t outputs, inputs;
     weight_precision precision;
+    panel_weight panel; // instead of `forward`, where few rows are wanted and the bits are the same
     packed_copy forward, backward;
-    bool has_backward;
+    bool has_panel, has_backward;
     prepared_product *products;
     int count, capacity;
 };
@@ -138,16 +140,26 @@ static void destroy_copy(device *d, packed_copy *copy) {
     device_free(d, copy->values);
 }
 
-status weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, bool backward,
+status weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, weight_use use,
                      weight_precision precision) {
     *out = NULL;
     weight *w;
     TRY(memory_allocate((void **)&w, sizeof *w, "weight"));
-    *w = (weight){
-        .device = d, .outputs = outputs, .inputs = inputs, .precision = precision, .has_backward = backward};
-    status result;
-    TRY_GOTO(result, create_copy(w, &w->forward, inputs, outputs, dnnl_ba), failed);
-    if (backward)
+    *w = (weight){.device = d,
+                  .outputs = outputs,
+                  .inputs = inputs,
+                  .precision = precision,
+                  .has_backward = use == WEIGHT_LEARN};
+    int64_t chunk = 0;
+    status result = STATUS_OK;
+    if (use == WEIGHT_SAMPLE)
+        TRY_GOTO(result, panel_find_chunk(d, outputs, inputs, precision, &chunk), failed);
+    w->has_panel = chunk > 0;
+    if (w->has_panel)
+        TRY_GOTO(result, panel_create(&w->panel, d, outputs, inputs, precision, chunk), failed);
+    else
+        TRY_GOTO(result, create_copy(w, &w->forward, inputs, outputs, dnnl_ba), failed);
+    if (w->has_backward)
         TRY_GOTO(result, create_copy(w, &w->backward, outputs, inputs, dnnl_ab), failed);
     *out = w;
     return STATUS_OK;
@@ -162,13 +174,14 @@ void weight_destroy(weight *w) {
     for (int i = 0; i < w->count; i++)
         destroy_product(&w->products[i]);
     memory_free(w->products);
+    panel_release(&w->panel, w->device);
     destroy_copy(w->device, &w->forward);
     destroy_copy(w->device, &w->backward);
     memory_free(w);
 }
 
 size_t weight_bytes(const weight *w) {
-    return w->forward.bytes + w->backward.bytes;
+    return w->panel.bytes + w->forward.bytes + w->backward.bytes;
 }
 
 static status pack(device *d, packed_copy *copy, const float *plain) {
@@ -182,8 +195,17 @@ done:
 }
 
 status weight_pack(weight *w, const float *plain) {
+    if (w->has_panel) {
+        panel_pack(&w->panel, w->device, plain);
+        return STATUS_OK;
+    }
     TRY(pack(w->device, &w->forward, plain));
     return w->has_backward ? pack(w->device, &w->backward, plain) : STATUS_OK;
+}
+
+static status grow_rounded(weight *w, int64_t rows) {
+    return device_grow(&w->device->rounded, &w->device->rounded_bytes, (size_t)(2 * rows * w->inputs),
+                       "inputs rounded to bf16");
 }
 
 static status add_product(weight *w, product_kind kind, int64_t rows, bool accumulate,
@@ -208,10 +230,7 @@ static status add_product(weight *w, product_kind kind, int64_t rows, bool accum
         weights = w->forward.descriptor;
         DNNL_TRY_GOTO(result, matrix_descriptor(&destination, rows, w->outputs, dnnl_f32, dnnl_ab), failed);
         if (type == dnnl_bf16)
-            TRY_GOTO(result,
-                     device_grow(&w->device->rounded, &w->device->rounded_bytes,
-                                 (size_t)(2 * rows * w->inputs), "inputs rounded to bf16"),
-                     failed);
+            TRY_GOTO(result, grow_rounded(w, rows), failed);
         break;
     case BACKWARD_DATA:
         DNNL_TRY_GOTO(result, matrix_descriptor(&source, rows, w->outputs, dnnl_f32, dnnl_ab), failed);
@@ -248,6 +267,8 @@ static status find_product(weight *w, product_kind kind, int64_t rows, bool accu
 
 status weight_prepare(weight *w, int64_t rows, bool backward) {
     prepared_product *product;
+    if (w->has_panel)
+        return w->precision == WEIGHT_BF16 ? grow_rounded(w, rows) : STATUS_OK;
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         TRY(find_product(w, FORWARD, rows, accumulate, &product));
         if (!backward)
@@ -275,12 +296,19 @@ done:
 }
 
 status product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
-    prepared_product *product;
-    TRY(find_product(w, FORWARD, rows, accumulate, &product));
+    prepared_product *product = NULL;
+    if (w->has_panel)
+        TRY(weight_prepare(w, rows, false));
+    else
+        TRY(find_product(w, FORWARD, rows, accumulate, &product));
     const void *source = x;
     if (w->precision == WEIGHT_BF16) {
         w->device->vector->round_to_bf16((size_t)(rows * w->inputs), x, w->device->rounded);
         source = w->device->rounded;
+    }
+    if (w->has_panel) {
+        panel_multiply(&w->panel, w->device, rows, source, y, accumulate);
+        return STATUS_OK;
     }
     return run(w->device, product, source, w->forward.values, y);
 }

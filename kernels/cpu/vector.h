@@ -38,6 +38,15 @@ typedef struct attention_head {
     int limit_step;
 } attention_head;
 
+// One pair of panels of a product of few rows; see vector_panel.c.
+typedef struct panel_shape {
+    int64_t words;    // of a row of x and of the pair
+    int64_t chunk;    // words that are summed up in one chain; a multiple of 64, or at least `words`
+    int outputs;      // of the pair that exist, 1 .. 32
+    int64_t y_stride; // floats between rows of y
+    bool accumulate;  // add to y
+} panel_shape;
+
 typedef struct vector_operators {
     const char *name;
     void (*round_to_bf16)(size_t count, const float *x, uint16_t *out);
@@ -99,6 +108,14 @@ typedef struct vector_operators {
                                     float advantage, const policy_row_terms *terms, float *scratch);
     // -log softmax(logits)[target]; the gradient times `weight` overwrites the logits if weight is not 0.
     float (*cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight);
+
+    // y [rows, outputs] = x [rows, words] times a pair of packed panels [words][2][16]; `follow` is where
+    // this thread will read next. NULL where the instruction set has no such function; panel_bf16 wants a
+    // processor with AVX512_BF16 besides.
+    void (*panel_f32)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+                      const void *follow, float *y);
+    void (*panel_bf16)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+                       const void *follow, float *y);
 } vector_operators;
 
 extern const vector_operators vector_operators_avx2, vector_operators_avx512;

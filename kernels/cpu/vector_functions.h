@@ -36,3 +36,9 @@ policy_row_result VECTOR_NAME(policy_row)(size_t count, float *logits, const flo
                                           uint32_t action, float advantage, const policy_row_terms *terms,
                                           float *scratch);
 float VECTOR_NAME(cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight);
+#ifdef __AVX512F__
+void VECTOR_NAME(panel_f32)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+                            const void *follow, float *y);
+void VECTOR_NAME(panel_bf16)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+                             const void *follow, float *y);
+#endif

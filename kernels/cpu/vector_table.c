@@ -26,4 +26,8 @@ const vector_operators VECTOR_NAME(vector_operators) = {
     .sample = VECTOR_NAME(sample),
     .policy_row = VECTOR_NAME(policy_row),
     .cross_entropy_row = VECTOR_NAME(cross_entropy_row),
+#ifdef __AVX512F__
+    .panel_f32 = VECTOR_NAME(panel_f32),
+    .panel_bf16 = VECTOR_NAME(panel_bf16),
+#endif
 };

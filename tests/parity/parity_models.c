@@ -357,7 +357,7 @@ static void run_policy_and_value(uint64_t seed) {
     const policy_config config = random_config(seed);
     const int batch = seed == 0 ? 3 : dump_between(&d, 1, 5);
     policy *policy;
-    must(policy_create(&policy, d.device, &config, true, WEIGHT_F32));
+    must(policy_create(&policy, d.device, &config, WEIGHT_LEARN, WEIGHT_F32));
     randomise(policy_parameters(policy), policy_values(policy), seed + 100, "policy");
     must(policy_pack(policy));
     dump_number(&d, config.temporal.transformer.heads, "policy", "temporal_heads");

@@ -115,7 +115,7 @@ static void run_product(const char *which, int64_t rows, int64_t inputs, int64_t
     float *y = input(which, "y", rows, outputs), *dx = dump_zeros(&d, (size_t)(rows * inputs)),
           *dw = input(which, "dw", outputs, inputs);
     weight *packed;
-    must(weight_create(&packed, d.device, outputs, inputs, true, WEIGHT_F32));
+    must(weight_create(&packed, d.device, outputs, inputs, WEIGHT_LEARN, WEIGHT_F32));
     must(weight_pack(packed, w));
     must(product_forward(packed, rows, x, y, true));
     must(product_backward_data(packed, rows, dy, dx, false));

@@ -34,7 +34,7 @@ static void must(status result) {
 
 typedef struct fixture {
     device *device;
-    policy *policy;
+    policy *policy, *sampling; // of the same values
     uint16_t prefix[BATCH * PREFIX], tokens[BATCH * FRAMES * LEVELS];
     uint32_t samples[BATCH];
     float log_probabilities[BATCH * FRAMES * LEVELS];
@@ -42,12 +42,15 @@ typedef struct fixture {
 
 static void make(fixture *f, int threads) {
     must(device_create(&f->device, threads));
-    must(policy_create(&f->policy, f->device, &config, true, WEIGHT_F32));
+    must(policy_create(&f->policy, f->device, &config, WEIGHT_LEARN, WEIGHT_F32));
     const parameter_list *list = policy_parameters(f->policy);
     parameter_list_initialise(list, 7, policy_values(f->policy));
     for (size_t i = 0; i < list->size; i++)
         policy_values(f->policy)[i] *= 1.5f; // logits with some shape
     must(policy_pack(f->policy));
+    must(policy_create(&f->sampling, f->device, &config, WEIGHT_SAMPLE, WEIGHT_F32));
+    memcpy(policy_values(f->sampling), policy_values(f->policy), sizeof(float) * list->size);
+    must(policy_pack(f->sampling));
     philox_stream stream = {.key = 3};
     for (int i = 0; i < BATCH * PREFIX; i++)
         f->prefix[i] = (uint16_t)philox_next_below(&stream, 8);
@@ -56,13 +59,14 @@ static void make(fixture *f, int threads) {
 }
 
 static void release(fixture *f) {
+    policy_destroy(f->sampling);
     policy_destroy(f->policy);
     device_destroy(f->device);
 }
 
 static void sample(fixture *f, int first, int count) {
     policy_sampler *sampler;
-    must(policy_sampler_create(&sampler, f->policy, count, FRAMES));
+    must(policy_sampler_create(&sampler, f->sampling, count, FRAMES));
     const rollout_request request = {.batch = count,
                                      .frames = FRAMES,
                                      .prefix = f->prefix + first * PREFIX,
@@ -70,7 +74,7 @@ static void sample(fixture *f, int first, int count) {
                                      .seed = 11,
                                      .step = 5,
                                      .temperature = 0.99f};
-    must(policy_sample(f->policy, sampler, &request, f->tokens + first * FRAMES * LEVELS,
+    must(policy_sample(f->sampling, sampler, &request, f->tokens + first * FRAMES * LEVELS,
                        f->log_probabilities + first * FRAMES * LEVELS));
     policy_sampler_destroy(sampler);
 }

@@ -293,7 +293,7 @@ static void test_starts_from_a_policy(void **state) {
         .depth = {.layers = 1, .width = 48, .heads = 3, .feed_forward = 64},
     };
     policy *p;
-    must(policy_create(&p, f.device, &policy_shape, false, WEIGHT_F32));
+    must(policy_create(&p, f.device, &policy_shape, WEIGHT_SCORE, WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(f.model);
     // All but the head's four tensors.
     assert_int_equal(parameter_list_copy_shared(policy_parameters(p), policy_values(p), list,

@@ -1,0 +1,124 @@
+// Products of few rows with packed weights. Outputs are packed in pairs of panels, so that a pair is one
+// stream [words][2][16] of memory that is read once: while the rows are multiplied with one block of it from
+// the first-level cache, the block two ahead is being fetched. Sampling is limited by that stream.
+//
+// A word is what one lane takes at a time: one f32 value, or two neighbouring bf16 values. Every output
+// element is a chain of fused multiply-adds over `chunk` words, and the chains of all chunks added in order.
+#include "kernels/cpu/vector_functions.h"
+
+#ifdef __AVX512F__
+
+enum {
+    BLOCK = 64,      // words of a block: 8 KiB of weights
+    AHEAD = 2,       // blocks between reading and fetching
+    LINE = 64,       // bytes of a cache line, of one register
+    GROUP = 16,      // rows that share the blocks in the first-level cache
+    TILE_ROWS = 8,   // rows whose sums are kept in registers
+    PAIR = 2 * LANES // outputs of a pair of panels
+};
+
+INLINE __m512 step_f32(__m512 sum, __m512 x, __m512 weights) {
+    return _mm512_fmadd_ps(x, weights, sum);
+}
+
+INLINE __m512 step_bf16(__m512 sum, __m512 x, __m512 weights) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)weights);
+}
+
+// sums [rows][PAIR] += x [rows][words] times the block at `panel`, or = if first; fetches `lines` cache lines
+// a word from `ahead` on.
+INLINE void multiply_tile(int rows, int lines, bool bf16, int words, const float *x, size_t stride,
+                          const char *panel, const char *ahead, bool first, float *sums) {
+    __m512 left[TILE_ROWS], right[TILE_ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        left[r] = first ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * PAIR);
+        right[r] = first ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * PAIR + LANES);
+    }
+    for (int word = 0; word < words; word++) {
+        const __m512 weights_left = _mm512_load_ps(panel), weights_right = _mm512_load_ps(panel + LINE);
+        panel += 2 * LINE;
+#pragma GCC unroll 2
+        for (int i = 0; i < lines; i++)
+            _mm_prefetch(ahead + i * LINE, _MM_HINT_T0);
+        ahead += lines * LINE;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            const __m512 value = _mm512_set1_ps(x[r * stride + (size_t)word]);
+            left[r] = bf16 ? step_bf16(left[r], value, weights_left) : step_f32(left[r], value, weights_left);
+            right[r] =
+                bf16 ? step_bf16(right[r], value, weights_right) : step_f32(right[r], value, weights_right);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        _mm512_store_ps(sums + r * PAIR, left[r]);
+        _mm512_store_ps(sums + r * PAIR + LANES, right[r]);
+    }
+}
+
+// Up to GROUP rows times one block. A full group fetches half of the lines with each of its two tiles.
+INLINE void multiply_block(int rows, bool fetch, bool bf16, int words, const float *x, size_t stride,
+                           const char *panel, const char *ahead, bool first, float *sums) {
+    if (rows == GROUP) {
+        if (fetch) {
+            multiply_tile(8, 1, bf16, words, x, stride, panel, ahead, first, sums);
+            multiply_tile(8, 1, bf16, words, x + 8 * stride, stride, panel, ahead + words * LINE, first,
+                          sums + 8 * PAIR);
+        } else {
+            multiply_tile(8, 0, bf16, words, x, stride, panel, NULL, first, sums);
+            multiply_tile(8, 0, bf16, words, x + 8 * stride, stride, panel, NULL, first, sums + 8 * PAIR);
+        }
+        return;
+    }
+    if (fetch)
+        for (int line = 0; line < 2 * words; line++)
+            _mm_prefetch(ahead + line * LINE, _MM_HINT_T0);
+    int row = 0;
+    for (; row + 8 <= rows; row += 8)
+        multiply_tile(8, 0, bf16, words, x + row * stride, stride, panel, NULL, first, sums + row * PAIR);
+    for (; row + 4 <= rows; row += 4)
+        multiply_tile(4, 0, bf16, words, x + row * stride, stride, panel, NULL, first, sums + row * PAIR);
+    for (; row < rows; row++)
+        multiply_tile(1, 0, bf16, words, x + row * stride, stride, panel, NULL, first, sums + row * PAIR);
+}
+
+INLINE void multiply_group(const panel_shape *shape, int rows, bool fetch, bool bf16, const float *x,
+                           const char *panel, const char *follow, float *y) {
+    float sums[GROUP * PAIR] __attribute__((aligned(64))), total[GROUP * PAIR] __attribute__((aligned(64)));
+    const int64_t words = shape->words, bytes = words * 2 * LINE;
+    for (int64_t start = 0; start < words; start += shape->chunk) {
+        const int64_t end = start + shape->chunk < words ? start + shape->chunk : words;
+        for (int64_t at = start; at < end; at += BLOCK) {
+            const int64_t ahead = (at + AHEAD * BLOCK) * 2 * LINE;
+            multiply_block(rows, fetch, bf16, (int)(end - at < BLOCK ? end - at : BLOCK), x + at,
+                           (size_t)words, panel + at * 2 * LINE,
+                           ahead < bytes ? panel + ahead : follow + (ahead - bytes), at == start, sums);
+        }
+        for (int i = 0; i < rows * PAIR; i += LANES)
+            store(total + i, start == 0 ? load(sums + i) : load(total + i) + load(sums + i));
+    }
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < shape->outputs; i++)
+            y[r * shape->y_stride + i] =
+                shape->accumulate ? y[r * shape->y_stride + i] + total[r * PAIR + i] : total[r * PAIR + i];
+}
+
+INLINE void multiply_rows(const panel_shape *shape, int64_t rows, bool bf16, const float *x,
+                          const char *panel, const char *follow, float *y) {
+    for (int64_t row = 0; row < rows; row += GROUP)
+        multiply_group(shape, (int)(rows - row < GROUP ? rows - row : GROUP), row == 0, bf16,
+                       x + row * shape->words, panel, follow, y + row * shape->y_stride);
+}
+
+void VECTOR_NAME(panel_f32)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+                            const void *follow, float *y) {
+    multiply_rows(shape, rows, false, x, panel, follow, y);
+}
+
+void VECTOR_NAME(panel_bf16)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+                             const void *follow, float *y) {
+    multiply_rows(shape, rows, true, x, panel, follow, y);
+}
+
+#endif
