@@ -222,7 +222,7 @@ static status start_from_policy(reward_trainer *t) {
     TRY(run_config_require(t->config, "data.base"));
     TRY(model_policy_config(&shape, t->config, corpus_get_format(t->data.clips)));
     policy *policy;
-    TRY(policy_create(&policy, t->device, &shape, false, WEIGHT_F32));
+    TRY(policy_create(&policy, t->device, &shape, WEIGHT_SCORE, WEIGHT_F32));
     const status result = model_load_policy(policy, t->config->data.base, NULL, NULL);
     if (result == STATUS_OK)
         parameter_list_copy_shared(policy_parameters(policy), policy_values(policy),

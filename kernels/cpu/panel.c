@@ -124,8 +124,8 @@ static bool same_bits(panel_weight *p, device *d, weight *other, trial *t, int64
 
 static status find_chunk(device *d, int64_t outputs, int64_t inputs, weight_precision precision,
                          int64_t *chunk) {
-    // Lengths that oneDNN cuts sums into; longer than a row: it does not cut them.
-    static const int64_t lengths[] = {512, 1024, 2048, INT64_MAX / 4};
+    // In words; longer than a row: oneDNN does not cut its sums.
+    static const int64_t lengths[] = {INT64_MAX / 4, 256, 512, 1024, 2048};
     weight *other = NULL;
     panel_weight panel = {0};
     trial t = {0};

@@ -57,30 +57,37 @@ INLINE void multiply_tile(int rows, int lines, bool bf16, int words, const float
     }
 }
 
-// Up to GROUP rows times one block. A full group fetches half of the lines with each of its two tiles.
+INLINE void multiply_fetching(int rows, bool fetch, bool bf16, int words, const float *x, size_t stride,
+                              const char *panel, const char *ahead, bool first, float *sums) {
+    if (fetch)
+        multiply_tile(rows, 2, bf16, words, x, stride, panel, ahead, first, sums);
+    else
+        multiply_tile(rows, 0, bf16, words, x, stride, panel, NULL, first, sums);
+}
+
+// Up to GROUP rows times one block. Of a full group each of the two tiles fetches half of the lines, of a
+// part the first tile fetches all.
 INLINE void multiply_block(int rows, bool fetch, bool bf16, int words, const float *x, size_t stride,
                            const char *panel, const char *ahead, bool first, float *sums) {
-    if (rows == GROUP) {
-        if (fetch) {
-            multiply_tile(8, 1, bf16, words, x, stride, panel, ahead, first, sums);
-            multiply_tile(8, 1, bf16, words, x + 8 * stride, stride, panel, ahead + words * LINE, first,
-                          sums + 8 * PAIR);
-        } else {
-            multiply_tile(8, 0, bf16, words, x, stride, panel, NULL, first, sums);
-            multiply_tile(8, 0, bf16, words, x + 8 * stride, stride, panel, NULL, first, sums + 8 * PAIR);
-        }
+    if (rows == GROUP && fetch) {
+        multiply_tile(8, 1, bf16, words, x, stride, panel, ahead, first, sums);
+        multiply_tile(8, 1, bf16, words, x + 8 * stride, stride, panel, ahead + words * LINE, first,
+                      sums + 8 * PAIR);
         return;
     }
-    if (fetch)
-        for (int line = 0; line < 2 * words; line++)
-            _mm_prefetch(ahead + line * LINE, _MM_HINT_T0);
     int row = 0;
     for (; row + 8 <= rows; row += 8)
-        multiply_tile(8, 0, bf16, words, x + row * stride, stride, panel, NULL, first, sums + row * PAIR);
+        multiply_fetching(8, fetch && row == 0, bf16, words, x + row * stride, stride, panel, ahead, first,
+                          sums + row * PAIR);
     for (; row + 4 <= rows; row += 4)
-        multiply_tile(4, 0, bf16, words, x + row * stride, stride, panel, NULL, first, sums + row * PAIR);
-    for (; row < rows; row++)
-        multiply_tile(1, 0, bf16, words, x + row * stride, stride, panel, NULL, first, sums + row * PAIR);
+        multiply_fetching(4, fetch && row == 0, bf16, words, x + row * stride, stride, panel, ahead, first,
+                          sums + row * PAIR);
+    for (; row + 2 <= rows; row += 2)
+        multiply_fetching(2, fetch && row == 0, bf16, words, x + row * stride, stride, panel, ahead, first,
+                          sums + row * PAIR);
+    if (row < rows)
+        multiply_fetching(1, fetch && row == 0, bf16, words, x + row * stride, stride, panel, ahead, first,
+                          sums + row * PAIR);
 }
 
 INLINE void multiply_group(const panel_shape *shape, int rows, bool fetch, bool bf16, const float *x,
