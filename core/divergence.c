@@ -28,7 +28,8 @@ status divergence_create(divergence **out, device *device, policy *of, int batch
         largest = shape->codebook[level] > largest ? shape->codebook[level] : largest;
     const size_t clips = (size_t)batch, rows = clips * (size_t)frames;
     status result;
-    TRY_GOTO(result, policy_create(&d->reference, device, policy_get_config(of), false, WEIGHT_F32), failed);
+    TRY_GOTO(result, policy_create(&d->reference, device, policy_get_config(of), WEIGHT_SCORE, WEIGHT_F32),
+             failed);
     TRY_GOTO(result, policy_pass_create(&d->of_pass, of, batch, frames, false), failed);
     TRY_GOTO(result, policy_pass_create(&d->reference_pass, d->reference, batch, frames, false), failed);
     TRY_GOTO(result, memory_allocate((void **)&d->rows, sizeof(float) * 4 * rows, "divergence rows"), failed);

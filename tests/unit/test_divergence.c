@@ -46,7 +46,7 @@ static void fill(policy *p, uint64_t seed) {
 
 static void make(fixture *f, int threads) {
     must(device_create(&f->device, threads));
-    must(policy_create(&f->policy, f->device, &config, false, WEIGHT_F32));
+    must(policy_create(&f->policy, f->device, &config, WEIGHT_SCORE, WEIGHT_F32));
     fill(f->policy, 7);
     philox_stream stream = {.key = 3};
     for (int i = 0; i < CLIPS * PREFIX; i++)
@@ -85,7 +85,7 @@ static void test_definition(void **state) {
     measure(&f, CLIPS, 8, found);
     policy *reference;
     policy_pass *p, *q;
-    must(policy_create(&reference, f.device, &config, false, WEIGHT_F32));
+    must(policy_create(&reference, f.device, &config, WEIGHT_SCORE, WEIGHT_F32));
     fill(reference, 8);
     must(policy_pass_create(&p, f.policy, CLIPS, FRAMES, false));
     must(policy_pass_create(&q, reference, CLIPS, FRAMES, false));
