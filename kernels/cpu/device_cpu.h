@@ -30,7 +30,7 @@ static inline int thread_count(void) {
 #endif
 }
 
-// What a trial of few-row products found for one shape; see panel_find_chunk.
+// What a trial of few-row products found for one shape; see few_rows_find_chunk.
 typedef struct product_trial {
     int64_t outputs, inputs;
     weight_precision precision;
@@ -48,8 +48,8 @@ struct device {
     size_t scratch_bytes;
     void *rounded; // bf16 copies of a product's inputs
     size_t rounded_bytes;
-    bool has_bf16;                   // the processor multiplies bf16 values
-    struct panel_weight *last_panel; // of the last few-row product; NULL: none yet, or it is gone
+    bool has_bf16;                         // the processor multiplies bf16 values
+    struct few_rows_weight *last_few_rows; // of the last few-row product; NULL: none yet, or it is gone
     product_trial trials[PRODUCT_TRIALS_MAX];
     int trial_count;
 };

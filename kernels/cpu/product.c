@@ -4,7 +4,7 @@
 #include "kernels/product.h"
 
 #include "kernels/cpu/device_cpu.h"
-#include "kernels/cpu/panel.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/memory.h"
 
 #include <string.h>
@@ -35,9 +35,9 @@ struct weight {
     device *device;
     int64_t outputs, inputs;
     weight_precision precision;
-    panel_weight panel; // instead of `forward`, where few rows are wanted and the bits are the same
+    few_rows_weight few_rows; // instead of `forward`, where few rows are wanted and the bits are the same
     packed_copy forward, backward;
-    bool has_panel, has_backward;
+    bool has_few_rows, has_backward;
     prepared_product *products;
     int count, capacity;
 };
@@ -153,10 +153,10 @@ status weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, w
     int64_t chunk = 0;
     status result = STATUS_OK;
     if (use == WEIGHT_SAMPLE)
-        TRY_GOTO(result, panel_find_chunk(d, outputs, inputs, precision, &chunk), failed);
-    w->has_panel = chunk > 0;
-    if (w->has_panel)
-        TRY_GOTO(result, panel_create(&w->panel, d, outputs, inputs, precision, chunk), failed);
+        TRY_GOTO(result, few_rows_find_chunk(d, outputs, inputs, precision, &chunk), failed);
+    w->has_few_rows = chunk > 0;
+    if (w->has_few_rows)
+        TRY_GOTO(result, few_rows_create(&w->few_rows, d, outputs, inputs, precision, chunk), failed);
     else
         TRY_GOTO(result, create_copy(w, &w->forward, inputs, outputs, dnnl_ba), failed);
     if (w->has_backward)
@@ -174,14 +174,14 @@ void weight_destroy(weight *w) {
     for (int i = 0; i < w->count; i++)
         destroy_product(&w->products[i]);
     memory_free(w->products);
-    panel_release(&w->panel, w->device);
+    few_rows_release(&w->few_rows, w->device);
     destroy_copy(w->device, &w->forward);
     destroy_copy(w->device, &w->backward);
     memory_free(w);
 }
 
 size_t weight_bytes(const weight *w) {
-    return w->panel.bytes + w->forward.bytes + w->backward.bytes;
+    return w->few_rows.bytes + w->forward.bytes + w->backward.bytes;
 }
 
 static status pack(device *d, packed_copy *copy, const float *plain) {
@@ -195,8 +195,8 @@ done:
 }
 
 status weight_pack(weight *w, const float *plain) {
-    if (w->has_panel) {
-        panel_pack(&w->panel, w->device, plain);
+    if (w->has_few_rows) {
+        few_rows_pack(&w->few_rows, w->device, plain);
         return STATUS_OK;
     }
     TRY(pack(w->device, &w->forward, plain));
@@ -267,7 +267,7 @@ static status find_product(weight *w, product_kind kind, int64_t rows, bool accu
 
 status weight_prepare(weight *w, int64_t rows, bool backward) {
     prepared_product *product;
-    if (w->has_panel)
+    if (w->has_few_rows)
         return w->precision == WEIGHT_BF16 ? grow_rounded(w, rows) : STATUS_OK;
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         TRY(find_product(w, FORWARD, rows, accumulate, &product));
@@ -297,7 +297,7 @@ done:
 
 status product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
     prepared_product *product = NULL;
-    if (w->has_panel)
+    if (w->has_few_rows)
         TRY(weight_prepare(w, rows, false));
     else
         TRY(find_product(w, FORWARD, rows, accumulate, &product));
@@ -306,8 +306,8 @@ status product_forward(weight *w, int64_t rows, const float *x, float *y, bool a
         w->device->vector->round_to_bf16((size_t)(rows * w->inputs), x, w->device->rounded);
         source = w->device->rounded;
     }
-    if (w->has_panel) {
-        panel_multiply(&w->panel, w->device, rows, source, y, accumulate);
+    if (w->has_few_rows) {
+        few_rows_multiply(&w->few_rows, w->device, rows, source, y, accumulate);
         return STATUS_OK;
     }
     return run(w->device, product, source, w->forward.values, y);

@@ -38,14 +38,14 @@ typedef struct attention_head {
     int limit_step;
 } attention_head;
 
-// One pair of panels of a product of few rows; see vector_panel.c.
-typedef struct panel_shape {
+// One pair of strips of a product of few rows; see vector_few_rows.c.
+typedef struct few_rows_shape {
     int64_t words;    // of a row of x and of the pair
     int64_t chunk;    // words that are summed up in one chain; a multiple of 64, or at least `words`
     int outputs;      // of the pair that exist, 1 .. 32
     int64_t y_stride; // floats between rows of y
     bool accumulate;  // add to y
-} panel_shape;
+} few_rows_shape;
 
 typedef struct vector_operators {
     const char *name;
@@ -109,13 +109,13 @@ typedef struct vector_operators {
     // -log softmax(logits)[target]; the gradient times `weight` overwrites the logits if weight is not 0.
     float (*cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight);
 
-    // y [rows, outputs] = x [rows, words] times a pair of packed panels [words][2][16]; `follow` is where
-    // this thread will read next. NULL where the instruction set has no such function; panel_bf16 wants a
+    // y [rows, outputs] = x [rows, words] times a pair of packed strips [words][2][16]; `follow` is where
+    // this thread will read next. NULL where the instruction set has no such function; few_rows_bf16 wants a
     // processor with AVX512_BF16 besides.
-    void (*panel_f32)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
-                      const void *follow, float *y);
-    void (*panel_bf16)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
-                       const void *follow, float *y);
+    void (*few_rows_f32)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
+                         const void *follow, float *y);
+    void (*few_rows_bf16)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
+                          const void *follow, float *y);
 } vector_operators;
 
 extern const vector_operators vector_operators_avx2, vector_operators_avx512;

@@ -37,8 +37,8 @@ policy_row_result VECTOR_NAME(policy_row)(size_t count, float *logits, const flo
                                           float *scratch);
 float VECTOR_NAME(cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight);
 #ifdef __AVX512F__
-void VECTOR_NAME(panel_f32)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
-                            const void *follow, float *y);
-void VECTOR_NAME(panel_bf16)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
-                             const void *follow, float *y);
+void VECTOR_NAME(few_rows_f32)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
+                               const void *follow, float *y);
+void VECTOR_NAME(few_rows_bf16)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
+                                const void *follow, float *y);
 #endif

@@ -27,7 +27,7 @@ const vector_operators VECTOR_NAME(vector_operators) = {
     .policy_row = VECTOR_NAME(policy_row),
     .cross_entropy_row = VECTOR_NAME(cross_entropy_row),
 #ifdef __AVX512F__
-    .panel_f32 = VECTOR_NAME(panel_f32),
-    .panel_bf16 = VECTOR_NAME(panel_bf16),
+    .few_rows_f32 = VECTOR_NAME(few_rows_f32),
+    .few_rows_bf16 = VECTOR_NAME(few_rows_bf16),
 #endif
 };

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "kernels/cpu/device_cpu.h"
-#include "kernels/cpu/panel.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/philox.h"
 #include "kernels/product.h"
 
@@ -37,7 +37,7 @@ static float *random_floats(size_t count) {
 static device *device_or_skip(int threads) {
     device *d;
     must(device_create(&d, threads));
-    if (d->vector->panel_f32 != NULL && d->batch_invariant)
+    if (d->vector->few_rows_f32 != NULL && d->batch_invariant)
         return d;
     device_destroy(d);
     print_message("skipped: this processor has no products of few rows\n");
@@ -82,7 +82,7 @@ static void test_few_rows_have_the_bits_of_many(void **state) {
         device *d = device_or_skip(threads);
         for (int shape = 0; shape < SHAPES; shape++) {
             int64_t chunk;
-            must(panel_find_chunk(d, shapes[shape].outputs, shapes[shape].inputs, WEIGHT_F32, &chunk));
+            must(few_rows_find_chunk(d, shapes[shape].outputs, shapes[shape].inputs, WEIGHT_F32, &chunk));
             if (chunk == 0)
                 print_message("%ld x %ld: not used\n", (long)shapes[shape].outputs,
                               (long)shapes[shape].inputs);
@@ -101,7 +101,7 @@ static void test_few_rows_are_used(void **state) {
     for (size_t i = 0; i < sizeof used / sizeof used[0]; i++)
         for (weight_precision precision = WEIGHT_F32; precision <= WEIGHT_BF16; precision++) {
             int64_t chunk;
-            must(panel_find_chunk(d, used[i][0], used[i][1], precision, &chunk));
+            must(few_rows_find_chunk(d, used[i][0], used[i][1], precision, &chunk));
             if (chunk == 0 && (precision == WEIGHT_F32 || d->has_bf16))
                 fail_msg("%ld x %ld, precision %d is left to oneDNN", (long)used[i][0], (long)used[i][1],
                          (int)precision);
@@ -110,17 +110,17 @@ static void test_few_rows_are_used(void **state) {
 }
 
 // Sums in the wrong order by one place.
-static void other_order(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+static void other_order(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
                         const void *follow, float *y) {
-    panel_shape halves = *shape;
+    few_rows_shape halves = *shape;
     halves.chunk = 64;
-    vector_operators_avx512.panel_f32(&halves, rows, x, panel, follow, y);
+    vector_operators_avx512.few_rows_f32(&halves, rows, x, strip, follow, y);
 }
 
 // Wrong in the last bit of one output of the last row.
-static void one_bit(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
+static void one_bit(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
                     const void *follow, float *y) {
-    vector_operators_avx512.panel_f32(shape, rows, x, panel, follow, y);
+    vector_operators_avx512.few_rows_f32(shape, rows, x, strip, follow, y);
     uint32_t bits;
     memcpy(&bits, &y[(rows - 1) * shape->y_stride + shape->outputs - 1], sizeof bits);
     bits ^= 1u;
@@ -129,15 +129,15 @@ static void one_bit(const panel_shape *shape, int64_t rows, const void *x, const
 
 static void test_other_bits_are_refused(void **state) {
     (void)state;
-    void (*const wrong[])(const panel_shape *, int64_t, const void *, const void *, const void *,
+    void (*const wrong[])(const few_rows_shape *, int64_t, const void *, const void *, const void *,
                           float *) = {other_order, one_bit, NULL};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         device *d = device_or_skip(2);
         vector_operators table = *d->vector;
-        table.panel_f32 = wrong[i];
+        table.few_rows_f32 = wrong[i];
         d->vector = &table;
         int64_t chunk;
-        must(panel_find_chunk(d, 256, 704, WEIGHT_F32, &chunk));
+        must(few_rows_find_chunk(d, 256, 704, WEIGHT_F32, &chunk));
         assert_int_equal(chunk, 0);
         compare(d, 5, WEIGHT_F32); // oneDNN serves the weight
         device_destroy(d);

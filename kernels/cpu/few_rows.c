@@ -1,4 +1,4 @@
-#include "kernels/cpu/panel.h"
+#include "kernels/cpu/few_rows.h"
 
 #include "kernels/cpu/device_cpu.h"
 #include "kernels/memory.h"
@@ -8,34 +8,34 @@
 
 enum { PAIR = 2 * VECTOR_LANES, PARALLEL_PRODUCTS = 1 << 16 };
 
-typedef void (*panel_function)(const panel_shape *shape, int64_t rows, const void *x, const void *panel,
-                               const void *follow, float *y);
+typedef void (*few_rows_function)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
+                                  const void *follow, float *y);
 
-static panel_function function_of(const device *d, weight_precision precision) {
-    return precision == WEIGHT_BF16 ? d->has_bf16 ? d->vector->panel_bf16 : NULL : d->vector->panel_f32;
+static few_rows_function function_of(const device *d, weight_precision precision) {
+    return precision == WEIGHT_BF16 ? d->has_bf16 ? d->vector->few_rows_bf16 : NULL : d->vector->few_rows_f32;
 }
 
-status panel_create(panel_weight *p, device *d, int64_t outputs, int64_t inputs, weight_precision precision,
-                    int64_t chunk) {
-    *p = (panel_weight){.outputs = outputs, .chunk = chunk, .precision = precision};
+status few_rows_create(few_rows_weight *p, device *d, int64_t outputs, int64_t inputs,
+                       weight_precision precision, int64_t chunk) {
+    *p = (few_rows_weight){.outputs = outputs, .chunk = chunk, .precision = precision};
     p->stream.pairs = (outputs + PAIR - 1) / PAIR;
     p->stream.words = precision == WEIGHT_BF16 ? inputs / 2 : inputs;
     p->bytes = (size_t)(p->stream.pairs * p->stream.words) * PAIR * sizeof(float);
     return device_allocate(d, (void **)&p->stream.values, p->bytes, "packed weights");
 }
 
-void panel_release(panel_weight *p, device *d) {
-    if (d->last_panel == p)
-        d->last_panel = NULL;
+void few_rows_release(few_rows_weight *p, device *d) {
+    if (d->last_few_rows == p)
+        d->last_few_rows = NULL;
     device_free(d, p->stream.values);
-    *p = (panel_weight){0};
+    *p = (few_rows_weight){0};
 }
 
-static char *pair_at(const panel_stream *s, int64_t pair) {
+static char *pair_at(const few_rows_stream *s, int64_t pair) {
     return s->values + (size_t)(pair * s->words) * PAIR * sizeof(float);
 }
 
-void panel_pack(panel_weight *p, device *d, const float *plain) {
+void few_rows_pack(few_rows_weight *p, device *d, const float *plain) {
     const int64_t words = p->stream.words, outputs = p->outputs;
     const bool bf16 = p->precision == WEIGHT_BF16;
 #pragma omp parallel for schedule(static)
@@ -53,30 +53,31 @@ void panel_pack(panel_weight *p, device *d, const float *plain) {
 }
 
 // A thread's pairs are those from this one to the next thread's.
-static int64_t first_pair(const panel_stream *s, int thread, int threads) {
+static int64_t first_pair(const few_rows_stream *s, int thread, int threads) {
     return s->pairs * thread / threads;
 }
 
-void panel_multiply(panel_weight *p, device *d, int64_t rows, const void *x, float *y, bool accumulate) {
-    const panel_function multiply = function_of(d, p->precision);
-    const panel_stream *stream = &p->stream;
+void few_rows_multiply(few_rows_weight *p, device *d, int64_t rows, const void *x, float *y,
+                       bool accumulate) {
+    const few_rows_function multiply = function_of(d, p->precision);
+    const few_rows_stream *stream = &p->stream;
     // Products follow one another in the same order at every position, so that each thread can fetch the
     // start of its share of the next product while this one ends.
-    if (d->last_panel != NULL)
-        d->last_panel->following = *stream;
-    d->last_panel = p;
-    const panel_stream *following = p->following.values != NULL ? &p->following : stream;
+    if (d->last_few_rows != NULL)
+        d->last_few_rows->following = *stream;
+    d->last_few_rows = p;
+    const few_rows_stream *following = p->following.values != NULL ? &p->following : stream;
 #pragma omp parallel if (rows * stream->pairs * stream->words * PAIR >= PARALLEL_PRODUCTS)
     {
         const int thread = thread_number(), threads = thread_count();
         const int64_t end = first_pair(stream, thread + 1, threads);
         for (int64_t pair = first_pair(stream, thread, threads); pair < end; pair++) {
             const int64_t left = p->outputs - pair * PAIR;
-            const panel_shape shape = {.words = stream->words,
-                                       .chunk = p->chunk,
-                                       .outputs = (int)(left < PAIR ? left : PAIR),
-                                       .y_stride = p->outputs,
-                                       .accumulate = accumulate};
+            const few_rows_shape shape = {.words = stream->words,
+                                          .chunk = p->chunk,
+                                          .outputs = (int)(left < PAIR ? left : PAIR),
+                                          .y_stride = p->outputs,
+                                          .accumulate = accumulate};
             multiply(&shape, rows, x, pair_at(stream, pair),
                      pair + 1 < end ? pair_at(stream, pair + 1)
                                     : pair_at(following, first_pair(following, thread, threads)),
@@ -104,7 +105,8 @@ static void carve_trial(trial *t, int64_t outputs, int64_t inputs, arena *a) {
 }
 
 // Compares with oneDNN's products, which go to y first, for one row, a few and more than a group.
-static bool same_bits(panel_weight *p, device *d, weight *other, trial *t, int64_t inputs, status *result) {
+static bool same_bits(few_rows_weight *p, device *d, weight *other, trial *t, int64_t inputs,
+                      status *result) {
     static const int row_counts[] = {1, 16, TRIAL_ROWS};
     const void *x = p->precision == WEIGHT_BF16 ? (const void *)t->rounded : t->x;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++)
@@ -115,7 +117,7 @@ static bool same_bits(panel_weight *p, device *d, weight *other, trial *t, int64
             *result = product_forward(other, row_counts[i], t->x, t->wanted, accumulate);
             if (*result != STATUS_OK)
                 return false;
-            panel_multiply(p, d, row_counts[i], x, t->y, accumulate);
+            few_rows_multiply(p, d, row_counts[i], x, t->y, accumulate);
             if (memcmp(t->wanted, t->y, sizeof(float) * count) != 0)
                 return false;
         }
@@ -127,10 +129,10 @@ static status find_chunk(device *d, int64_t outputs, int64_t inputs, weight_prec
     // In words; longer than a row: oneDNN does not cut its sums.
     static const int64_t lengths[] = {INT64_MAX / 4, 256, 512, 1024, 2048};
     weight *other = NULL;
-    panel_weight panel = {0};
+    few_rows_weight packed = {0};
     trial t = {0};
     arena a = {0};
-    philox_stream numbers = {.key = 1, .purpose = 0x70616e65u};
+    philox_stream numbers = {.key = 1, .purpose = 0x666577u};
     status result;
     carve_trial(&t, outputs, inputs, &a);
     TRY_GOTO(result, memory_allocate(&t.memory, a.used, "product trial"), done);
@@ -143,24 +145,24 @@ static status find_chunk(device *d, int64_t outputs, int64_t inputs, weight_prec
     d->vector->round_to_bf16((size_t)(TRIAL_ROWS * inputs), t.x, t.rounded);
     TRY_GOTO(result, weight_create(&other, d, outputs, inputs, WEIGHT_SCORE, precision), done);
     TRY_GOTO(result, weight_pack(other, t.plain), done);
-    TRY_GOTO(result, panel_create(&panel, d, outputs, inputs, precision, 0), done);
-    panel_pack(&panel, d, t.plain);
+    TRY_GOTO(result, few_rows_create(&packed, d, outputs, inputs, precision, 0), done);
+    few_rows_pack(&packed, d, t.plain);
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0] && *chunk == 0; i++) {
-        panel.chunk = lengths[i];
-        if (same_bits(&panel, d, other, &t, inputs, &result))
+        packed.chunk = lengths[i];
+        if (same_bits(&packed, d, other, &t, inputs, &result))
             *chunk = lengths[i];
         if (result != STATUS_OK)
             break;
     }
 done:
-    panel_release(&panel, d);
+    few_rows_release(&packed, d);
     weight_destroy(other);
     memory_free(t.memory);
     return result;
 }
 
-status panel_find_chunk(device *d, int64_t outputs, int64_t inputs, weight_precision precision,
-                        int64_t *chunk) {
+status few_rows_find_chunk(device *d, int64_t outputs, int64_t inputs, weight_precision precision,
+                           int64_t *chunk) {
     *chunk = 0;
     // Where oneDNN's own rows depend on the batch, there are no bits to agree on.
     if (function_of(d, precision) == NULL || !d->batch_invariant || (precision == WEIGHT_BF16 && inputs % 2))
