@@ -5,6 +5,8 @@ static const command_entry entries[] = {
     {"import", cmd_reward_import, "people's votes and scores, as JSON lines or CSV -> ratings"},
     {"show", cmd_reward_show, "what is in a folder of ratings"},
     {"train", cmd_reward_train, "train the quality or the preference model; also under mpirun"},
+    {"eval", cmd_reward_eval, "what both models are worth on held-out captions, beside baselines"},
+    {"ablate", cmd_reward_ablate, "the preference model without its parts"},
 };
 
 int cmd_reward(int argc, char **argv) {

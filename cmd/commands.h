@@ -19,6 +19,8 @@ int cmd_reward_import(int argc, char **argv);
 int cmd_reward_show(int argc, char **argv);
 int cmd_reward_listeners(int argc, char **argv);
 int cmd_reward_train(int argc, char **argv);
+int cmd_reward_eval(int argc, char **argv);
+int cmd_reward_ablate(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_evaluate(int argc, char **argv);

@@ -64,11 +64,14 @@ static status open_parts(reward_data *d) {
     if (d->rows == 0)
         return FAIL("%s holds no %s; collect or import some", config->data.ratings,
                     d->plan.quality ? "scores of clips" : "votes on pairs");
-    d->frames = (int)format->frames;
+    d->frames = d->plan.listen > 0 ? d->plan.listen : (int)format->frames;
+    d->start = ((int)format->frames - d->frames) / 2;
     TRY(conditioner_load(&d->conditioner, d->device, config->data.embedding, CONDITIONER_BATCH));
     TRY(conditioner_check_format(d->conditioner, format));
     TRY(reward_embedding_identity(config->data.embedding, d->embedding_identity));
     d->embedding = (size_t)embedding_get_config(d->conditioner->embedding)->output;
+    if (d->plan.listen > 0)
+        d->plan.features = RUN_REWARD_FEATURES_NONE;
     TRY(make_shape(d, format));
     d->levels = d->shape.temporal.levels;
     if (d->shape.temporal.prefix > 0 && (d->conditioner->prefix != config->model.prefix ||
@@ -118,16 +121,17 @@ status reward_data_digest(reward_data *d, char out[DIGEST_HEX]) {
     const run_config_reward_training *training = d->plan.quality ? &c->reward.quality : &c->reward.preference;
     char text[2048];
     snprintf(text, sizeof text,
-             "%s start %d features %d text %d fit %d crop %d members %d seed %lld examples %d ridge %.17g "
+             "%s start %d features %d text %d fit %d crop %d listen %d members %d seed %lld examples %d "
+             "ridge %.17g "
              "steps %d batch %d clips %d rate %.17g warm_up %d every %d patience %d decay %.17g betas %.17g "
              "%.17g epsilon %.17g clip %.17g slots %d limit %d codec %s embedding %s frames %d levels %d",
              reward_plan_kind(&d->plan), (int)d->plan.start, (int)d->plan.features, d->plan.text, d->plan.fit,
-             d->plan.crop, d->plan.members, (long long)c->seed, c->reward.fit_examples, c->reward.fit_ridge,
-             training->steps, training->batch, training->slot_clips, training->learning_rate,
-             training->warm_up, training->evaluate_every, training->patience, c->reward.weight_decay,
-             c->reward.beta1, c->reward.beta2, c->reward.epsilon, c->reward.gradient_clip,
-             c->reward.gradient_slots, c->reward.evaluate_limit, corpus_get_format(d->clips)->codec,
-             d->embedding_identity, d->shape.temporal.frames, d->levels);
+             d->plan.crop, d->plan.listen, d->plan.members, (long long)c->seed, c->reward.fit_examples,
+             c->reward.fit_ridge, training->steps, training->batch, training->slot_clips,
+             training->learning_rate, training->warm_up, training->evaluate_every, training->patience,
+             c->reward.weight_decay, c->reward.beta1, c->reward.beta2, c->reward.epsilon,
+             c->reward.gradient_clip, c->reward.gradient_slots, c->reward.evaluate_limit,
+             corpus_get_format(d->clips)->codec, d->embedding_identity, d->shape.temporal.frames, d->levels);
     digest_stream *stream;
     TRY(digest_stream_create(&stream));
     digest_stream_update(stream, text, strlen(text));
@@ -196,7 +200,7 @@ status reward_data_load(reward_data *d, const uint32_t *clips, size_t count, rew
     const size_t width = d->embedding, clip = (size_t)d->frames * (size_t)d->levels,
                  prefix = (size_t)d->shape.temporal.prefix;
     for (size_t i = 0; i < count; i++) {
-        TRY(stage_read_tokens(d->clips, clips[i], 0, d->frames, d->levels, d->scratch,
+        TRY(stage_read_tokens(d->clips, clips[i], d->start, d->frames, d->levels, d->scratch,
                               inputs->tokens + i * clip));
         const size_t entry = clips[i] % CACHE_ENTRIES;
         if (d->cached[entry] != clips[i] + 1) {
@@ -204,8 +208,9 @@ status reward_data_load(reward_data *d, const uint32_t *clips, size_t count, rew
             TRY(corpus_read_strings(d->clips, clips[i], &strings));
             d->cached[entry] = 0;
             TRY(conditioner_text(d->conditioner, &strings.caption, 1, d->text + entry * width));
-            TRY(conditioner_music(d->conditioner, inputs->tokens + i * clip, 1, d->frames, d->levels,
-                                  d->music + entry * width));
+            if (d->plan.listen == 0) // a part of a clip may be too short for the joint embedding
+                TRY(conditioner_music(d->conditioner, inputs->tokens + i * clip, 1, d->frames, d->levels,
+                                      d->music + entry * width));
             d->cached[entry] = clips[i] + 1;
         }
         memcpy(inputs->text + i * width, d->text + entry * width, sizeof(float) * width);

@@ -25,6 +25,7 @@ typedef struct reward_plan {
     bool text;                    // the caption's prefix is read
     bool fit;                     // the head is fitted in closed form first
     int crop;                     // frames of a window, 0: min(train.frames, frames of a rated clip)
+    int listen;                   // frames of a clip that exist, from its middle; 0: all
     int members;                  // of the ensemble
     char folder[RUN_CONFIG_PATH_MAX];
 } reward_plan;
@@ -40,7 +41,7 @@ typedef struct reward_data {
     corpus *clips;
     conditioner *conditioner;
     reward_model_config shape; // of the models over these data
-    int frames, levels;        // of a rated clip; that models read
+    int start, frames, levels; // first frame of a rated clip, frames from there on, levels that models read
     size_t embedding;          // width of the joint embedding
     size_t rows;               // pairs or scores
     char embedding_identity[DIGEST_HEX];

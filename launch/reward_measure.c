@@ -1,6 +1,9 @@
 #include "launch/reward_measure.h"
 
+#include "kernels/memory.h"
+
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 status reward_score_set(reward_data *d, reward_model *model, reward_pass *pass, reward_inputs *inputs,
@@ -49,4 +52,182 @@ reward_outcome reward_measure(const reward_set *set, bool quality, const float *
     out.loss = set->count > 0 ? out.loss / (double)set->count : NAN;
     out.accuracy = out.decisive > 0 ? right / (double)out.decisive : NAN;
     return out;
+}
+
+typedef struct captioned {
+    uint64_t caption; // digest
+    size_t example;
+} captioned;
+
+static int by_caption(const void *left, const void *right) {
+    const captioned *a = left, *b = right;
+    if (a->caption != b->caption)
+        return a->caption < b->caption ? -1 : 1;
+    return (a->example > b->example) - (a->example < b->example);
+}
+
+status reward_units_create(reward_units *out, const reward_data *d, const reward_set *set) {
+    *out = (reward_units){0};
+    captioned *list = NULL;
+    status result;
+    TRY_GOTO(result, memory_allocate((void **)&out->of, sizeof(size_t) * (set->count + 1), "captions"), done);
+    TRY_GOTO(result, memory_allocate((void **)&list, sizeof *list * (set->count + 1), "captions"), done);
+    for (size_t i = 0; i < set->count; i++) {
+        shard_clip strings;
+        TRY_GOTO(result, corpus_read_strings(d->clips, set->clips[set->examples[i].a], &strings), done);
+        list[i] = (captioned){digest_text(strings.caption), i};
+    }
+    qsort(list, set->count, sizeof *list, by_caption);
+    for (size_t i = 0; i < set->count; i++) {
+        if (i == 0 || list[i].caption != list[i - 1].caption)
+            out->count++;
+        out->of[list[i].example] = out->count - 1;
+    }
+done:
+    memory_free(list);
+    if (result != STATUS_OK)
+        reward_units_destroy(out);
+    return result;
+}
+
+void reward_units_destroy(reward_units *units) {
+    memory_free(units->of);
+    *units = (reward_units){0};
+}
+
+typedef struct votes {
+    double *right, *decisive; // [units]
+} votes;
+
+static double accuracy_of(void *context, const size_t *drawn, size_t units) {
+    const votes *v = context;
+    double right = 0.0, decisive = 0.0;
+    for (size_t i = 0; i < units; i++) {
+        right += v->right[drawn[i]];
+        decisive += v->decisive[drawn[i]];
+    }
+    return decisive > 0.0 ? right / decisive : NAN;
+}
+
+status reward_accuracy(const reward_set *set, const reward_units *units, const float *scores,
+                       size_t resamples, uint64_t seed, interval *out) {
+    votes v;
+    TRY(memory_allocate((void **)&v.right, sizeof(double) * 2 * (units->count + 1), "votes by caption"));
+    v.decisive = v.right + units->count;
+    for (size_t i = 0; i < set->count; i++) {
+        const reward_example *e = &set->examples[i];
+        if (e->vote != PREFERENCE_A && e->vote != PREFERENCE_B)
+            continue;
+        const float a = scores[e->a], b = scores[e->b];
+        v.decisive[units->of[i]] += 1.0;
+        v.right[units->of[i]] += a == b ? 0.5 : (a > b) == (e->vote == PREFERENCE_A);
+    }
+    const status result = bootstrap_interval(accuracy_of, &v, units->count, resamples, 0.95, seed, out);
+    memory_free(v.right);
+    return result;
+}
+
+typedef struct rated {
+    size_t *first, *clips; // [units + 1] where a caption's clips begin; [clips] by caption
+    const float *scores, *ratings;
+    double *x, *y, *x_rank, *y_rank; // [room]
+    size_t room;
+} rated;
+
+static double spearman_of(void *context, const size_t *drawn, size_t units) {
+    rated *r = context;
+    size_t count = 0;
+    for (size_t i = 0; i < units; i++)
+        for (size_t k = r->first[drawn[i]]; k < r->first[drawn[i] + 1] && count < r->room; k++, count++) {
+            r->x[count] = (double)r->scores[r->clips[k]];
+            r->y[count] = (double)r->ratings[r->clips[k]];
+        }
+    if (count < 2 || rank_values(r->x, count, r->x_rank) != STATUS_OK ||
+        rank_values(r->y, count, r->y_rank) != STATUS_OK)
+        return NAN;
+    const double mean = 0.5 * (double)(count + 1);
+    double xy = 0.0, xx = 0.0, yy = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        xy += (r->x_rank[i] - mean) * (r->y_rank[i] - mean);
+        xx += (r->x_rank[i] - mean) * (r->x_rank[i] - mean);
+        yy += (r->y_rank[i] - mean) * (r->y_rank[i] - mean);
+    }
+    return xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : NAN;
+}
+
+status reward_spearman(const reward_set *set, const reward_units *units, const float *scores,
+                       const float *ratings, size_t resamples, uint64_t seed, interval *out) {
+    const size_t clips = set->clip_count;
+    size_t largest = 1, *unit = NULL;
+    rated r = {.scores = scores, .ratings = ratings};
+    status result;
+    TRY_GOTO(result, memory_allocate((void **)&unit, sizeof(size_t) * (clips + 1), "captions"), done);
+    TRY_GOTO(result, memory_allocate((void **)&r.first, sizeof(size_t) * (units->count + 2), "captions"),
+             done);
+    TRY_GOTO(result, memory_allocate((void **)&r.clips, sizeof(size_t) * (clips + 1), "captions"), done);
+    for (size_t i = 0; i < set->count; i++)
+        unit[set->examples[i].a] = units->of[i];
+    for (size_t c = 0; c < clips; c++)
+        r.first[unit[c] + 2]++;
+    for (size_t u = 0; u < units->count; u++) {
+        largest = r.first[u + 2] > largest ? r.first[u + 2] : largest;
+        r.first[u + 2] += r.first[u + 1];
+    }
+    for (size_t c = 0; c < clips; c++) // moves first[u + 1] from the start of unit u to its end
+        r.clips[r.first[unit[c] + 1]++] = c;
+    r.room = largest * units->count;
+    TRY_GOTO(result, memory_allocate((void **)&r.x, sizeof(double) * 4 * r.room, "ranks"), done);
+    r.y = r.x + r.room;
+    r.x_rank = r.y + r.room;
+    r.y_rank = r.x_rank + r.room;
+    TRY_GOTO(result, bootstrap_interval(spearman_of, &r, units->count, resamples, 0.95, seed, out), done);
+done:
+    memory_free(unit);
+    memory_free(r.first);
+    memory_free(r.clips);
+    memory_free(r.x);
+    return result;
+}
+
+typedef struct prediction {
+    double predicted, observed;
+} prediction;
+
+static int by_prediction(const void *left, const void *right) {
+    const prediction *a = left, *b = right;
+    if (a->predicted != b->predicted)
+        return a->predicted < b->predicted ? -1 : 1;
+    return (a->observed > b->observed) - (a->observed < b->observed);
+}
+
+status reward_calibrate(const double *predicted, const double *observed, size_t count, reward_bin *bins,
+                        int *bin_count) {
+    prediction *list;
+    TRY(memory_allocate((void **)&list, sizeof *list * (count + 1), "predictions"));
+    for (size_t i = 0; i < count; i++)
+        list[i] = (prediction){predicted[i], observed[i]};
+    qsort(list, count, sizeof *list, by_prediction);
+    *bin_count = 0;
+    for (size_t b = 0; b < REWARD_BINS; b++) {
+        const size_t first = count * b / REWARD_BINS, last = count * (b + 1) / REWARD_BINS;
+        if (first == last)
+            continue;
+        reward_bin *bin = &bins[(*bin_count)++];
+        *bin = (reward_bin){.count = last - first};
+        for (size_t i = first; i < last; i++) {
+            bin->predicted += list[i].predicted / (double)bin->count;
+            bin->observed += list[i].observed / (double)bin->count;
+        }
+    }
+    memory_free(list);
+    return STATUS_OK;
+}
+
+double reward_calibration_error(const reward_bin *bins, int bin_count) {
+    double sum = 0.0, count = 0.0;
+    for (int i = 0; i < bin_count; i++) {
+        sum += (double)bins[i].count * fabs(bins[i].predicted - bins[i].observed);
+        count += (double)bins[i].count;
+    }
+    return count > 0.0 ? sum / count : 0.0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "comm/group.h"
+#include "core/significance.h"
 #include "launch/reward_data.h"
 
 // Scores of the set's clips: each rank of the group (NULL: this process alone) scores a share, every one
@@ -19,3 +20,32 @@ typedef struct reward_outcome {
 // threshold: as preference_loss; for scores (the quality model) not read.
 reward_outcome reward_measure(const reward_set *set, bool quality, const float *scores,
                               const float *threshold);
+
+// Which independent unit, a caption, each example of a set belongs to.
+typedef struct reward_units {
+    size_t *of;   // [examples]
+    size_t count; // of captions
+} reward_units;
+status reward_units_create(reward_units *out, const reward_data *data, const reward_set *set);
+void reward_units_destroy(reward_units *units);
+
+// Accuracy as in reward_measure, with the 95 % interval of a bootstrap over captions.
+status reward_accuracy(const reward_set *set, const reward_units *units, const float *scores,
+                       size_t resamples, uint64_t seed, interval *out);
+// Spearman's rank correlation of scores [clip count] with the mean ratings of the clips [clip count],
+// likewise.
+status reward_spearman(const reward_set *set, const reward_units *units, const float *scores,
+                       const float *ratings, size_t resamples, uint64_t seed, interval *out);
+
+// Predictions against what came true, in bins of equal count.
+typedef struct reward_bin {
+    double predicted, observed; // means
+    size_t count;
+} reward_bin;
+enum { REWARD_BINS = 10 };
+// bins: [REWARD_BINS], in ascending order of prediction; returns how many hold something. predicted,
+// observed: [count].
+status reward_calibrate(const double *predicted, const double *observed, size_t count, reward_bin *bins,
+                        int *bin_count);
+// Expected calibration error: the mean over bins, by count, of |predicted - observed|.
+double reward_calibration_error(const reward_bin *bins, int bin_count);

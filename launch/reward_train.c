@@ -249,9 +249,9 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
     t->slots = slots / ranks;
     t->first_slot = t->slots * world_rank(t->world);
     t->slot_rows = (size_t)(t->settings->batch / slots);
+    plan_begin(&t->plan);
     TRY(reward_data_open(&t->data, t->device, c, plan));
     TRY(reward_data_digest(&t->data, t->digest));
-    plan_begin(&t->plan);
     TRY(reward_model_create(&t->model, t->device, &t->data.shape, true));
     TRY(reward_pass_create(&t->pass, t->model, t->settings->slot_clips, true));
     const parameter_list *list = reward_model_parameters(t->model);

@@ -1,0 +1,283 @@
+#include "launch/reward_eval.h"
+
+#include "data/json_file.h"
+#include "data/publish.h"
+#include "kernels/memory.h"
+#include "launch/reward_variants.h"
+#include "launch/run_folder.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static json_t *number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *interval_json(const interval *i) {
+    return json_pack("{s:o,s:o,s:o}", "mean", number(i->mean), "low", number(i->low), "high",
+                     number(i->high));
+}
+
+static json_t *calibration_json(const reward_bin *bins, int count) {
+    json_t *list = json_array();
+    for (int i = 0; i < count; i++)
+        json_array_append_new(list, json_pack("{s:f,s:f,s:I}", "predicted", bins[i].predicted, "observed",
+                                              bins[i].observed, "count", (json_int_t)bins[i].count));
+    return list;
+}
+
+// The selected step, from the summary of a run folder; -1 if there is none.
+static json_int_t selected_step(const char *folder) {
+    char path[PATH_MAX];
+    json_error_t error;
+    snprintf(path, sizeof path, "%s/summary.json", folder);
+    json_t *json = json_load_file(path, 0, &error);
+    const json_t *step = json_object_get(json, "selected_step");
+    const json_int_t value = json_is_integer(step) ? json_integer_value(step) : -1;
+    json_decref(json);
+    return value;
+}
+
+// Mean ratings of the test's clips and predictions, both on the scale of opinion scores.
+static status measure_quality(reward_test *t, const float *scores, float *ratings, json_t **out) {
+    const size_t clips = t->set.clip_count;
+    double *predicted = NULL, *observed = NULL;
+    float *votes = NULL;
+    reward_bin bins[REWARD_BINS];
+    interval spearman;
+    int bin_count;
+    status result;
+    TRY_GOTO(result, memory_allocate((void **)&predicted, sizeof(double) * 2 * clips, "predictions"), done);
+    observed = predicted + clips;
+    TRY_GOTO(result, memory_allocate((void **)&votes, sizeof(float) * clips, "ratings"), done);
+    for (size_t i = 0; i < t->set.count; i++) {
+        ratings[t->set.examples[i].a] += t->set.examples[i].target;
+        votes[t->set.examples[i].a] += 1.0f;
+    }
+    double error = 0.0;
+    for (size_t c = 0; c < clips; c++) {
+        ratings[c] /= votes[c];
+        predicted[c] = 1.0 + 4.0 * (double)scores[c];
+        observed[c] = 1.0 + 4.0 * (double)ratings[c];
+        error += fabs(predicted[c] - observed[c]) / (double)clips;
+    }
+    TRY_GOTO(result,
+             reward_spearman(&t->set, &t->units, scores, ratings, (size_t)t->config->reward.bootstrap,
+                             (uint64_t)t->config->seed, &spearman),
+             done);
+    TRY_GOTO(result, reward_calibrate(predicted, observed, clips, bins, &bin_count), done);
+    if (world_rank(t->world) == 0) {
+        printf("reward: quality on %zu clips of %zu held-out captions\n", clips, t->units.count);
+        printf("reward:   Spearman's correlation with the mean rating  %.3f  (%.3f to %.3f)\n", spearman.mean,
+               spearman.low, spearman.high);
+        printf("reward:   mean absolute error %.2f, expected calibration error %.2f, of ratings 1 to 5\n",
+               error, reward_calibration_error(bins, bin_count));
+    }
+    *out = json_pack("{s:o,s:o,s:f,s:f,s:I,s:I,s:I}", "spearman", interval_json(&spearman), "calibration",
+                     calibration_json(bins, bin_count), "ece", reward_calibration_error(bins, bin_count),
+                     "absolute_error", error, "clips", (json_int_t)clips, "captions",
+                     (json_int_t)t->units.count, "step", selected_step(t->plan.folder));
+done:
+    memory_free(predicted);
+    memory_free(votes);
+    return result;
+}
+
+static status eval_quality(world *world, const run_config *config, json_t **out) {
+    reward_test t;
+    float *scores = NULL, *ratings = NULL;
+    status result;
+    TRY(reward_test_open(&t, world, config, "quality"));
+    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * t.set.clip_count, "scores"), done);
+    TRY_GOTO(result, memory_allocate((void **)&ratings, sizeof(float) * t.set.clip_count, "ratings"), done);
+    TRY_GOTO(result, reward_test_score(&t, &t.plan, scores), done);
+    TRY_GOTO(result, measure_quality(&t, scores, ratings, out), done);
+done:
+    memory_free(scores);
+    memory_free(ratings);
+    reward_test_close(&t);
+    return result;
+}
+
+// Of the decisive votes: the probability that the model gave to the clip that it prefers, against whether
+// that clip won.
+static status calibrate_votes(const reward_test *t, const float *scores, reward_bin *bins, int *bin_count) {
+    double *predicted;
+    size_t count = 0;
+    TRY(memory_allocate((void **)&predicted, sizeof(double) * 2 * (t->set.count + 1), "predictions"));
+    double *observed = predicted + t->set.count;
+    for (size_t i = 0; i < t->set.count; i++) {
+        const reward_example *e = &t->set.examples[i];
+        if (e->vote != PREFERENCE_A && e->vote != PREFERENCE_B)
+            continue;
+        const double difference = (double)scores[e->a] - (double)scores[e->b];
+        predicted[count] = 1.0 / (1.0 + exp(-fabs(difference)));
+        observed[count++] = difference == 0.0 ? 0.5 : (difference > 0.0) == (e->vote == PREFERENCE_A);
+    }
+    const status result = reward_calibrate(predicted, observed, count, bins, bin_count);
+    memory_free(predicted);
+    return result;
+}
+
+static void print_row(const reward_test *t, const char *name, const interval *accuracy, double paper,
+                      double ceiling) {
+    if (world_rank(t->world) != 0)
+        return;
+    printf("reward:   %-32s %5.1f %%  (%.1f to %.1f)", name, 100.0 * accuracy->mean, 100.0 * accuracy->low,
+           100.0 * accuracy->high);
+    if (isfinite(ceiling))
+        printf("  %4.0f %% of the way", 100.0 * (accuracy->mean - 0.5) / (ceiling - 0.5));
+    if (isfinite(paper))
+        printf("  paper %.1f", 100.0 * paper);
+    printf("\n");
+}
+
+static void print_head(const reward_test *t, double agreement, double ceiling) {
+    if (world_rank(t->world) != 0)
+        return;
+    size_t decisive = 0;
+    for (size_t i = 0; i < t->set.count; i++)
+        decisive += t->set.examples[i].vote == PREFERENCE_A || t->set.examples[i].vote == PREFERENCE_B;
+    printf("reward: preference on %zu decisive votes (of %zu) of %zu held-out captions, raters: %s\n",
+           decisive, t->set.count, t->units.count,
+           ratings_get_origin(t->data.ratings) == RATINGS_SIMULATED ? "simulated listeners" : "people");
+    if (isfinite(ceiling))
+        printf("reward:   two raters agree on %.1f %% of pairs, the best possible model on %.1f %%\n",
+               100.0 * agreement, 100.0 * ceiling);
+    printf("reward:   accuracy (95 %% interval over captions)\n");
+}
+
+static status eval_preference(world *world, const run_config *config, json_t **out) {
+    static const reward_variant baselines[] = {REWARD_VARIANT_TOKENS, REWARD_VARIANT_SCRATCH,
+                                               REWARD_VARIANT_ADHERENCE, REWARD_VARIANT_LINEAR,
+                                               REWARD_VARIANT_QUALITY};
+    reward_test t;
+    float *scores = NULL;
+    reward_bin bins[REWARD_BINS];
+    interval accuracy;
+    double agreement, ceiling;
+    int bin_count;
+    json_t *list = json_array();
+    status result;
+    TRY_GOTO(result, reward_test_open(&t, world, config, "preference"), failed);
+    reward_panel_numbers(config, &agreement, &ceiling);
+    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * t.set.clip_count, "scores"), done);
+    TRY_GOTO(result, reward_test_score(&t, &t.plan, scores), done);
+    TRY_GOTO(result,
+             reward_accuracy(&t.set, &t.units, scores, (size_t)config->reward.bootstrap,
+                             (uint64_t)config->seed, &accuracy),
+             done);
+    TRY_GOTO(result, calibrate_votes(&t, scores, bins, &bin_count), done);
+    interval others[sizeof baselines / sizeof baselines[0]];
+    for (size_t i = 0; i < sizeof baselines / sizeof baselines[0]; i++)
+        TRY_GOTO(result, reward_variant_accuracy(&t, baselines[i], &others[i]), done);
+    print_head(&t, agreement, ceiling);
+    print_row(&t, reward_variant_name(REWARD_VARIANT_FULL), &accuracy, 0.60, ceiling);
+    for (size_t i = 0; i < sizeof baselines / sizeof baselines[0]; i++) {
+        print_row(&t, reward_variant_name(baselines[i]), &others[i], reward_variant_paper(baselines[i]),
+                  ceiling);
+        json_array_append_new(list, json_pack("{s:s,s:o}", "name", reward_variant_name(baselines[i]),
+                                              "accuracy", interval_json(&others[i])));
+    }
+    if (world_rank(world) == 0)
+        printf("reward:   expected calibration error %.3f\n", reward_calibration_error(bins, bin_count));
+    *out = json_pack("{s:o,s:f,s:o,s:o,s:I,s:I,s:I,s:o,s:O}", "accuracy", interval_json(&accuracy), "ece",
+                     reward_calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
+                     number(agreement), "pairs", (json_int_t)t.set.count, "captions",
+                     (json_int_t)t.units.count, "step", selected_step(t.plan.folder), "calibration",
+                     calibration_json(bins, bin_count), "baselines", list);
+done:
+    memory_free(scores);
+    reward_test_close(&t);
+failed:
+    json_decref(list);
+    return result;
+}
+
+static bool are_simulated(const run_config *config, status *result) {
+    ratings *r;
+    *result = ratings_open(&r, config->data.ratings);
+    if (*result != STATUS_OK)
+        return false;
+    const bool simulated = ratings_get_origin(r) == RATINGS_SIMULATED;
+    ratings_close(r);
+    return simulated;
+}
+
+// Runs `body` in a world; rank 0 publishes what it makes as FOLDER/NAME.
+static status publish_from(const run_config *config, const char *name,
+                           status (*body)(world *world, const run_config *config, json_t **out)) {
+    world *world;
+    json_t *json = NULL;
+    char path[PATH_MAX];
+    run_catch_signals();
+    const world_options options = {.threads = config->threads};
+    TRY(world_create(&world, &options));
+    status result = world_agree(world, body(world, config, &json));
+    if (result == STATUS_OK && world_rank(world) == 0) {
+        result = publish_make_folder(config->folder);
+        snprintf(path, sizeof path, "%s/%s", config->folder, name);
+        if (result == STATUS_OK)
+            result = json_file_publish(path, json_incref(json));
+    }
+    json_decref(json);
+    result = world_agree(world, result);
+    run_speak_once(world, result);
+    world_destroy(world);
+    return result;
+}
+
+static status eval_both(world *world, const run_config *config, json_t **out) {
+    json_t *quality = NULL, *preference = NULL;
+    status result;
+    TRY_GOTO(result, run_config_require(config, "data.ratings"), done);
+    const bool simulated = are_simulated(config, &result);
+    TRY_GOTO(result, result, done);
+    TRY_GOTO(result, eval_quality(world, config, &quality), done);
+    TRY_GOTO(result, eval_preference(world, config, &preference), done);
+    *out = json_pack("{s:O,s:O,s:b}", "quality", quality, "preference", preference, "simulated", simulated);
+done:
+    json_decref(quality);
+    json_decref(preference);
+    return result;
+}
+
+status reward_eval(const run_config *config) {
+    return publish_from(config, "reward.json", eval_both);
+}
+
+static status ablate(world *world, const run_config *config, json_t **out) {
+    reward_test t;
+    double agreement, ceiling;
+    interval accuracy[REWARD_VARIANTS];
+    json_t *rows = json_array();
+    status result;
+    TRY_GOTO(result, reward_test_open(&t, world, config, "preference"), failed);
+    reward_panel_numbers(config, &agreement, &ceiling);
+    for (int v = 0; v < REWARD_VARIANTS; v++)
+        TRY_GOTO(result, reward_variant_accuracy(&t, (reward_variant)v, &accuracy[v]), done);
+    print_head(&t, agreement, ceiling);
+    for (int v = 0; v < REWARD_VARIANTS; v++) {
+        const double paper = reward_variant_paper((reward_variant)v);
+        print_row(&t, reward_variant_name((reward_variant)v), &accuracy[v], paper, ceiling);
+        json_array_append_new(rows,
+                              json_pack("{s:s,s:o,s:I,s:o}", "name", reward_variant_name((reward_variant)v),
+                                        "accuracy", interval_json(&accuracy[v]), "pairs",
+                                        (json_int_t)t.set.count, "paper", number(paper)));
+    }
+    *out = json_pack("{s:o,s:f,s:O,s:I,s:b}", "ceiling", number(ceiling), "chance", 0.5, "rows", rows,
+                     "captions", (json_int_t)t.units.count, "simulated",
+                     ratings_get_origin(t.data.ratings) == RATINGS_SIMULATED);
+done:
+    reward_test_close(&t);
+failed:
+    json_decref(rows);
+    return result;
+}
+
+status reward_ablate(const run_config *config) {
+    return publish_from(config, "ablation.json", ablate);
+}
