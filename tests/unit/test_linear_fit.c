@@ -1,0 +1,134 @@
+// Linear fits: known weights are found again, the optimum is one, ties and constants are harmless, bad input
+// is an error.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/linear_fit.h"
+#include "kernels/philox.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { ROWS = 600, WIDTH = 5, PAIRS = 6000 };
+
+static void must(status result) {
+    if (result != STATUS_OK)
+        fail_msg("%s", status_message());
+}
+
+static const double truth[WIDTH] = {1.0, -0.5, 0.0, 2.0, 0.25};
+
+static void draw(float *x, philox_stream *stream) {
+    for (int i = 0; i < ROWS * WIDTH; i++)
+        x[i] = 2.0f * philox_next_uniform(stream) - 1.0f;
+}
+
+static double utility(const float *row) {
+    double sum = 0.0;
+    for (int j = 0; j < WIDTH; j++)
+        sum += truth[j] * (double)row[j];
+    return sum;
+}
+
+static void test_preference_finds_the_weights(void **state) {
+    (void)state;
+    static float x[ROWS * WIDTH];
+    static fit_pair pairs[PAIRS];
+    philox_stream stream = {.key = 1};
+    draw(x, &stream);
+    for (int i = 0; i < PAIRS; i++) {
+        const int a = (int)philox_next_below(&stream, ROWS), b = (int)philox_next_below(&stream, ROWS);
+        const double p = 1.0 / (1.0 + exp(utility(x + b * WIDTH) - utility(x + a * WIDTH)));
+        pairs[i] = (fit_pair){a, b, (double)philox_next_uniform(&stream) < p ? 1.0f : 0.0f};
+    }
+    double weights[WIDTH] = {0.0};
+    must(fit_preference(x, WIDTH, pairs, PAIRS, 1e-6, weights));
+    for (int j = 0; j < WIDTH; j++)
+        assert_true(fabs(weights[j] - truth[j]) < 0.12);
+    // At the minimum the gradient of the mean log-likelihood is 0.
+    for (int j = 0; j < WIDTH; j++) {
+        double slope = 0.0;
+        for (int i = 0; i < PAIRS; i++) {
+            double d = 0.0;
+            for (int k = 0; k < WIDTH; k++)
+                d += weights[k] * (double)(x[pairs[i].a * WIDTH + k] - x[pairs[i].b * WIDTH + k]);
+            slope += (1.0 / (1.0 + exp(-d)) - (double)pairs[i].outcome) *
+                     (double)(x[pairs[i].a * WIDTH + j] - x[pairs[i].b * WIDTH + j]) / PAIRS;
+        }
+        assert_true(fabs(slope) < 1e-4);
+    }
+    // A penalty draws the weights towards 0; another start ends at the same place.
+    double small[WIDTH] = {0.0}, again[WIDTH] = {5.0, 5.0, -5.0, 5.0, 0.0};
+    must(fit_preference(x, WIDTH, pairs, PAIRS, 1.0, small));
+    must(fit_preference(x, WIDTH, pairs, PAIRS, 1.0, again));
+    for (int j = 0; j < WIDTH; j++) {
+        assert_true(fabs(small[j] - again[j]) < 1e-3);
+        assert_true(fabs(small[j]) <= fabs(weights[j]) + 0.02);
+    }
+}
+
+static void test_preference_of_ties_and_constants(void **state) {
+    (void)state;
+    float x[4 * WIDTH] = {0.0f};
+    for (int i = 0; i < 4; i++) {
+        x[i * WIDTH] = (float)i;
+        x[i * WIDTH + 1] = 7.0f; // never differs
+    }
+    const fit_pair ties[] = {{0, 3, 0.5f}, {1, 2, 0.5f}, {3, 1, 0.5f}};
+    double weights[WIDTH] = {1.0, 1.0, 0.0, 0.0, 0.0};
+    must(fit_preference(x, WIDTH, ties, 3, 1e-3, weights));
+    assert_true(fabs(weights[0]) < 1e-3 && isfinite(weights[1]));
+    // Perfectly separable: the penalty keeps the minimum finite.
+    const fit_pair wins[] = {{3, 0, 1.0f}, {2, 1, 1.0f}, {0, 2, 0.0f}};
+    must(fit_preference(x, WIDTH, wins, 3, 1e-3, weights));
+    assert_true(weights[0] > 0.5 && isfinite(weights[0]));
+    assert_int_equal(fit_preference(x, WIDTH, wins, 0, 1e-3, weights), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "no pairs"));
+}
+
+static void test_scores(void **state) {
+    (void)state;
+    static float x[ROWS * WIDTH], targets[ROWS], importances[ROWS];
+    philox_stream stream = {.key = 2};
+    draw(x, &stream);
+    for (int i = 0; i < ROWS; i++) {
+        importances[i] = (float)(1 + i % 3);
+        targets[i] = (float)(utility(x + i * WIDTH) + 0.7);
+    }
+    double weights[WIDTH + 1];
+    must(fit_scores(x, WIDTH, targets, importances, ROWS, 1e-9, weights));
+    for (int j = 0; j < WIDTH; j++)
+        assert_true(fabs(weights[j] - truth[j]) < 1e-4);
+    assert_true(fabs(weights[WIDTH] - 0.7) < 1e-4);
+    // An importance of 2 is the row twice.
+    static float twice[2 * ROWS * WIDTH], twice_targets[2 * ROWS], ones[2 * ROWS];
+    int rows = 0;
+    for (int i = 0; i < ROWS; i++) {
+        targets[i] += sinf((float)i);
+        importances[i] = (float)(1 + i % 2);
+        for (int k = 0; k <= i % 2; k++, rows++) {
+            memcpy(twice + rows * WIDTH, x + i * WIDTH, sizeof(float) * WIDTH);
+            twice_targets[rows] = targets[i];
+            ones[rows] = 1.0f;
+        }
+    }
+    double other[WIDTH + 1];
+    must(fit_scores(x, WIDTH, targets, importances, ROWS, 0.1, weights));
+    must(fit_scores(twice, WIDTH, twice_targets, ones, (size_t)rows, 0.1, other));
+    for (int j = 0; j <= WIDTH; j++)
+        assert_true(fabs(weights[j] - other[j]) < 1e-5);
+    assert_int_equal(fit_scores(x, WIDTH, targets, importances, 0, 0.1, weights), STATUS_FAILED);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_preference_finds_the_weights),
+        cmocka_unit_test(test_preference_of_ties_and_constants),
+        cmocka_unit_test(test_scores),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
