@@ -48,6 +48,12 @@ refused 2 "train.steps is '0', wanted is a whole number from 1" "impossible numb
 refused 1 "model.temporal.width / model.temporal.heads is 33 / 2" "impossible width" "${train[@]}" model.temporal.width=33
 refused 1 "does not divide train.batch = 12" "impossible batch" "${train[@]}" train.batch=12
 refused 1 "missing.yaml" "missing run file" train missing.yaml
+refused 1 "missing.yaml" "missing overlay" "${train[@]}" missing.yaml
+printf 'train:\n  rewards:\n    - {name: qualty}\n' >over.yaml
+refused 1 "over.yaml:3: unknown reward 'qualty' in train.rewards; the nearest known one is 'quality'" \
+    "unknown reward in an overlay" "${train[@]}" over.yaml
+refused 1 "every weight of train.rewards is 0" "rewards that teach nothing" \
+    "${train[@]}" 'train.rewards=[{name: text_adherence, weight: 0}]
 
 refused 1 "MiB are available; use fewer ranks there, a smaller batch" "too little memory" \
     "${train[@]}" train.batch=16384 train.frames=1000
