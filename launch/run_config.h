@@ -29,6 +29,12 @@ typedef enum run_reward_features {
     RUN_REWARD_FEATURES_MUSIC_TEXT,
 } run_reward_features;
 
+// How `train` learns.
+typedef enum run_method {
+    RUN_METHOD_RL,
+    RUN_METHOD_DPO,
+} run_method;
+
 // What happens to a score that is not a finite number.
 typedef enum run_bad_scores {
     RUN_BAD_SCORES_FAIL,
@@ -110,6 +116,7 @@ typedef struct run_config {
         int32_t evaluate_every, evaluate_clips, save_every;
     } pretrain;
     struct {
+        run_method method;
         int32_t steps, batch, group, frames;
         run_baseline baseline;
         bool whiten_group;
@@ -141,6 +148,10 @@ typedef struct run_config {
             double alarms, disagreement;
         } stop;
     } train;
+    struct {
+        int32_t batch;
+        double beta;
+    } dpo;
     struct {
         run_reward_start start;
         run_reward_features features;

@@ -88,6 +88,18 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
         return FAIL("%s: ratings.scores is %d, but there are ratings.raters = %d listeners and each scores a "
                     "clip once; use at most %d",
                     WHERE("ratings.scores"), c->ratings.scores, c->ratings.raters, c->ratings.raters);
+    if (c->train.method == RUN_METHOD_DPO) {
+        if (c->dpo.batch % c->train.gradient_slots != 0)
+            return FAIL(
+                "%s: dpo.batch is %d, which train.gradient_slots = %d does not divide; use a multiple",
+                WHERE("dpo.batch"), c->dpo.batch, c->train.gradient_slots);
+        if (c->train.lag != 0 || c->train.ppo_epochs != 1)
+            return FAIL(
+                "%s: train.lag is %d and train.ppo_epochs %d, but train.method: dpo samples nothing to "
+                "learn from; use 0 and 1",
+                WHERE(c->train.lag != 0 ? "train.lag" : "train.ppo_epochs"), c->train.lag,
+                c->train.ppo_epochs);
+    }
     bool learns = false;
     for (int i = 0; i < c->train.rewards.count; i++)
         learns = learns || c->train.rewards.entries[i].weight != 0.0;

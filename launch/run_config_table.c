@@ -6,6 +6,7 @@
 
 static const char *const precisions[] = {"f32", "bf16", NULL};
 static const char *const reward_names[] = {"text_adherence", "quality", "preference", NULL};
+static const char *const methods[] = {"rl", "dpo", NULL};
 static const char *const bad_scores[] = {"fail", "skip", NULL};
 static const char *const reward_starts[] = {"policy", "scratch", NULL};
 static const char *const reward_features[] = {"none", "music", "music_text", NULL};
@@ -25,6 +26,7 @@ static const char *const kl_controls[] = {"fixed", "adaptive", NULL};
         run_reward_features: SETTING_WORD,                                                                         \
         run_baseline: SETTING_WORD,                                                                          \
         run_kl_control: SETTING_WORD,                                                                        \
+        run_method: SETTING_WORD, \
         run_bad_scores: SETTING_WORD, \
         run_config_rewards: SETTING_REWARDS)
 #define ROW(member, initial, minimum, maximum, words, help)                                                  \
@@ -113,7 +115,10 @@ const setting run_settings[] = {
     NUMBER(pretrain.evaluate_clips, "256", 1, 10000000, "held-out clips of an evaluation"),
     NUMBER(pretrain.save_every, "200", 0, STEPS, "steps between checkpoints; 0: only at the end"),
 
-    NUMBER(train.steps, "160", 1, STEPS, "steps of reinforcement learning"),
+    WORDS(train.method, "rl", methods,
+          "rl: reinforcement learning from the rewards; dpo: direct preference optimisation on the pairs of "
+          "data.ratings, where the rewards only select a step"),
+    NUMBER(train.steps, "160", 1, STEPS, "steps of training"),
     NUMBER(train.batch, "64", 1, BATCH, "rollouts a step"),
     NUMBER(train.group, "1", 1, BATCH, "rollouts of each caption; divides the batch"),
     NUMBER(train.frames, "80", 1, FRAMES, "frames of a rollout"),
@@ -173,6 +178,9 @@ const setting run_settings[] = {
            "or when a music alarm's share exceeds the base's by more than this; 0: never"),
     NUMBER(train.stop.disagreement, "0", 0, 1e9,
            "or when an ensemble disagrees more than so many times as on the base; 0: never"),
+
+    NUMBER(dpo.batch, "32", 1, BATCH, "pairs a step; train.gradient_slots divides it"),
+    NUMBER(dpo.beta, "0.1", 1e-6, 1e6, "weight of the log-ratios to the base: the larger, the nearer to it"),
 
     WORDS(reward.start, "policy", reward_starts,
           "weights that a reward model starts from: data.base, or none"),

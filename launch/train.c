@@ -136,6 +136,7 @@ static status prepare(train *t) {
     TRY(train_rollout_create(t));
     TRY(train_reward_create(t));
     TRY(train_learner_create(t));
+    TRY(train_dpo_create(t));
     return count_parameters(t);
 }
 
@@ -174,7 +175,7 @@ static status check_step(const train *t, const step_result *r) {
     return STATUS_OK;
 }
 
-static status learn(train *t, step_result *result, float rate_factor, step_times *times) {
+static status learn(train *t, step_record *step) {
     double start = stage_seconds();
     if (t->run.writes && t->config->train.lag > 0) {
         const size_t lag = (size_t)t->config->train.lag;
@@ -182,14 +183,45 @@ static status learn(train *t, step_result *result, float rate_factor, step_times
         memcpy(t->older + (lag - 1) * t->parameters, policy_values(learner_policy(t->learner.learner)),
                sizeof(float) * t->parameters);
     }
-    TRY(train_learner_update(t, rate_factor, result));
-    TRY(check_step(t, result));
-    t->skipped_updates += result->skipped;
-    times->learn = stage_seconds() - start;
+    if (t->config->train.method == RUN_METHOD_DPO) {
+        TRY(train_dpo_update(t, step->rate_factor, &step->result, &step->dpo));
+    } else {
+        TRY(train_learner_update(t, step->rate_factor, &step->result));
+        TRY(check_step(t, &step->result));
+    }
+    t->skipped_updates += step->result.skipped;
+    step->times.learn = stage_seconds() - start;
     start = stage_seconds();
     TRY(weights_send(t->channel, (uint64_t)t->step + 1, policy_values(learner_policy(t->learner.learner))));
-    times->sync = stage_seconds() - start;
+    step->times.sync = stage_seconds() - start;
     return STATUS_OK;
+}
+
+// Sampling of step + lag comes first, so that it runs beside the learning of step where ranks do one of the
+// two.
+static status learn_from_rollouts(train *t, step_record *step) {
+    const sampling_round ahead = {
+        .kind = ROUND_TRAIN, .step = t->step + t->config->train.lag, .version = t->step};
+    const sampling_round due_round = {
+        .kind = ROUND_TRAIN, .step = t->step, .version = train_version_of(t, t->step)};
+    if (t->rollout.active && ahead.step < t->config->train.steps)
+        TRY(train_rollout_round(t, &ahead));
+    if (t->reward.active)
+        TRY(train_reward_round(t, &due_round));
+    if (!t->learner.active)
+        return STATUS_OK;
+    TRY(train_learner_collect(t, &due_round));
+    train_measure_batch(t, (size_t)t->config->train.batch, &step->batch);
+    step->made = train_batch_times(t);
+    t->bad_scores += train_count_bad_scores(t);
+    return learn(t, step);
+}
+
+// Ranks that do not learn take the weights of every step, as they are sent.
+static status learn_from_pairs(train *t, step_record *step) {
+    if (t->learner.active)
+        return learn(t, step);
+    return t->rollout.active ? train_rollout_take_weights(t, t->step + 1) : STATUS_OK;
 }
 
 static bool due(int64_t step, int every, bool last) {
@@ -202,45 +234,29 @@ typedef struct run_end {
     char reason[256];    // of the latter, on learner ranks
 } run_end;
 
-// One step of every role. Sampling of step + lag comes first, so that it runs beside the learning of step
-// where ranks do one of the two.
+// One step of every role, its evaluation, its line of metrics and its checkpoint.
 static status take_step(train *t, run_end *end, char *detail, size_t detail_size) {
     const run_config *config = t->config;
-    const int lag = config->train.lag;
+    const bool is_dpo = config->train.method == RUN_METHOD_DPO;
     const double start = stage_seconds();
-    const sampling_round ahead = {.kind = ROUND_TRAIN, .step = t->step + lag, .version = t->step};
-    const sampling_round due_round = {
-        .kind = ROUND_TRAIN, .step = t->step, .version = train_version_of(t, t->step)};
-    const float rate_factor = schedule_factor(t->step, config->train.warm_up, 0, 1.0f);
-    step_result result = {0};
-    step_times times = {0};
-    evaluation batch = {0};
-    batch_times made = {0};
-    if (t->rollout.active && ahead.step < config->train.steps)
-        TRY(train_rollout_round(t, &ahead));
-    if (t->reward.active)
-        TRY(train_reward_round(t, &due_round));
-    if (t->learner.active) {
-        TRY(train_learner_collect(t, &due_round));
-        train_measure_batch(t, (size_t)config->train.batch, &batch);
-        made = train_batch_times(t);
-        t->bad_scores += train_count_bad_scores(t);
-        TRY(learn(t, &result, rate_factor, &times));
-    }
+    step_record step = {.rate_factor = schedule_factor(t->step, config->train.warm_up, 0, 1.0f)};
+    TRY(is_dpo ? learn_from_pairs(t, &step) : learn_from_rollouts(t, &step));
     t->step++;
-    times.total = stage_seconds() - start;
+    step.times.total = stage_seconds() - start;
     const bool last = t->step == config->train.steps;
     const bool evaluates = due(t->step, config->train.evaluate_every, last);
     if (evaluates)
         TRY(train_evaluate(t));
-    if (t->run.writes)
-        TRY(train_write_metrics(t, &batch, &made, &result, rate_factor, &times, train_evaluation_of_step(t)));
+    TRY(train_write_metrics(t, &step, train_evaluation_of_step(t)));
     TRY(world_any(t->world, run_stop_requested(), &end->stopped));
     if (evaluates)
         TRY(world_any(t->world, train_ends_early(t, end->reason, sizeof end->reason), &end->early));
     if (evaluates || due(t->step, config->train.save_every, last) || end->stopped)
         TRY(train_save(t));
-    snprintf(detail, detail_size, "reward %.3f, KL %.2f nats", batch.reward, result.kl);
+    if (is_dpo)
+        snprintf(detail, detail_size, "loss %.3f, accuracy %.2f", step.dpo.loss, step.dpo.accuracy);
+    else
+        snprintf(detail, detail_size, "reward %.3f, KL %.2f nats", step.batch.reward, step.result.kl);
     return STATUS_OK;
 }
 
@@ -384,6 +400,7 @@ status train_run(const run_config *config) {
     train_rollout_destroy(&t);
     train_reward_destroy(&t);
     weights_destroy(t.channel);
+    train_dpo_destroy(&t);
     train_learner_destroy(&t);
     mailbox_destroy(t.mailboxes[0]);
     mailbox_destroy(t.mailboxes[1]);

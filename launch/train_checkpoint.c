@@ -52,7 +52,7 @@ static void older_name(int i, char *name, size_t size) {
 
 // What the weights depend on beside the base.
 static status record_settings(const train *t, json_t **out) {
-    static const char *const keys[] = {"seed", "model", "train", NULL};
+    static const char *const keys[] = {"seed", "model", "train", "dpo", NULL};
     static const char *const except[] = {"train.steps", "train.evaluate_every",      "train.save_every",
                                          "train.keep",  "train.save_rollouts_every", "train.select",
                                          "train.stop",  "train.alarm_clips",         NULL};
@@ -81,11 +81,12 @@ status train_save(train *t) {
         json_t *state = NULL, *settings;
         TRY_GOTO(result, record_settings(t, &settings), done);
         reference_digest(t, reference);
-        state =
-            json_pack("{s:I,s:f,s:I,s:I,s:s,s:O,s:O,s:o,s:o}", "step", (json_int_t)t->step, "alpha", t->alpha,
-                      "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
-                      (json_int_t)t->bad_scores, "reference", reference, "reward_mean", means, "reward_std",
-                      deviations, "evaluations", train_evaluations_to_json(t), "settings", settings);
+        state = json_pack("{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:O,s:O,s:o,s:o}", "step", (json_int_t)t->step,
+                          "alpha", t->alpha, "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
+                          (json_int_t)t->bad_scores, "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch",
+                          (json_int_t)t->dpo.epoch, "dpo_pairs", (json_int_t)t->dpo.count, "reference",
+                          reference, "reward_mean", means, "reward_std", deviations, "evaluations",
+                          train_evaluations_to_json(t), "settings", settings);
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
         TRY_GOTO(result,
@@ -172,6 +173,12 @@ status train_resume(train *t, const checkpoint *from) {
                                             checkpoint_path(from), "choose another 'folder'");
     json_decref(settings);
     TRY(result);
+    t->dpo.position = (size_t)json_integer_value(json_object_get(state, "dpo_position"));
+    t->dpo.epoch = json_integer_value(json_object_get(state, "dpo_epoch"));
+    const long long pairs = json_integer_value(json_object_get(state, "dpo_pairs"));
+    if (t->learner.active && pairs != (long long)t->dpo.count)
+        return FAIL("%s learnt from %lld pairs, %s has %zu now; restore them or choose another 'folder'",
+                    checkpoint_path(from), pairs, t->config->data.ratings, t->dpo.count);
     if (json_array_size(json_object_get(state, "evaluations")) == 0)
         return FAIL("%s does not hold the evaluations of its run: another version of the program wrote it; "
                     "choose another 'folder'",

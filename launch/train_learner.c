@@ -39,7 +39,8 @@ status train_learner_create(train *t) {
         .importance_cap = (float)config->train.importance_cap,
         .clip = config->train.ppo_epochs > 1 ? (float)config->train.clip : 0.0f,
         .entropy_bonus = (float)config->train.entropy_bonus,
-        .no_value_network = config->train.baseline != RUN_BASELINE_VALUE,
+        .no_value_network =
+            config->train.baseline != RUN_BASELINE_VALUE || config->train.method == RUN_METHOD_DPO,
         .optimizer = {.beta1 = (float)config->train.beta1,
                       .beta2 = (float)config->train.beta2,
                       .epsilon = (float)config->train.epsilon,

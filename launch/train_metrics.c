@@ -67,17 +67,14 @@ status train_write_base_metrics(train *t) {
     return metrics_end(t->run.metrics);
 }
 
-status train_write_metrics(train *t, const evaluation *batch, const batch_times *made, const step_result *r,
-                           float rate_factor, const step_times *times, const evaluation *held_out) {
-    if (!t->run.writes)
-        return STATUS_OK;
+static void add_rl(train *t, const step_record *step) {
     metrics *m = t->run.metrics;
     const run_config *config = t->config;
+    const step_result *r = &step->result;
     const double tokens = (double)config->train.frames * t->shape.temporal.levels;
-    metrics_begin(m, t->step);
-    metrics_add(m, "reward", batch->reward);
-    metrics_add(m, "reward_std", batch->deviation);
-    add_measured(t, "", batch);
+    metrics_add(m, "reward", step->batch.reward);
+    metrics_add(m, "reward_std", step->batch.deviation);
+    add_measured(t, "", &step->batch);
     metrics_add(m, "kl_ref", r->kl);
     metrics_add(m, "kl_ref_token", r->kl / tokens);
     metrics_add(m, "kl_k1", r->kl_k1);
@@ -96,17 +93,42 @@ status train_write_metrics(train *t, const evaluation *batch, const batch_times 
     metrics_add(m, "importance", r->importance);
     if (config->train.ppo_epochs > 1)
         metrics_add(m, "clip_fraction", r->clip_fraction);
-    metrics_add(m, "grad_norm", r->gradient_norm);
-    metrics_add(m, "learning_rate", config->train.learning_rate * (double)rate_factor);
     metrics_add(m, "logprob_gap_max", r->gap);
     metrics_add(m, "staleness", (double)(t->step - 1 - train_version_of(t, t->step - 1)));
     metrics_add(m, "rollout_digest", r->rollout_digest);
-    metrics_add(m, "diversity", batch->diversity);
-    metrics_add(m, "frames_per_s", (double)config->train.batch * config->train.frames / times->total);
-    metrics_add(m, "seconds/rollout", made->rollout);
-    metrics_add(m, "seconds/reward", made->reward);
-    metrics_add(m, "seconds/learn", times->learn);
-    metrics_add(m, "seconds/sync", times->sync);
+    metrics_add(m, "diversity", step->batch.diversity);
+    metrics_add(m, "frames_per_s", (double)config->train.batch * config->train.frames / step->times.total);
+    metrics_add(m, "seconds/rollout", step->made.rollout);
+    metrics_add(m, "seconds/reward", step->made.reward);
+    metrics_add(m, "bad_scores", (double)t->bad_scores);
+}
+
+// Nothing is sampled in a step of dpo, so the KL is that of the evaluations.
+static void add_dpo(train *t, const step_record *step, const evaluation *held_out) {
+    metrics *m = t->run.metrics;
+    metrics_add(m, "dpo_loss", step->dpo.loss);
+    metrics_add(m, "dpo_accuracy", step->dpo.accuracy);
+    metrics_add(m, "dpo_margin", step->dpo.margin);
+    metrics_add(m, "dpo_preferred", step->dpo.preferred);
+    metrics_add(m, "dpo_rejected", step->dpo.rejected);
+    if (held_out != NULL)
+        metrics_add(m, "kl_ref", held_out->kl);
+    metrics_add(m, "pairs_per_s", t->config->dpo.batch / step->times.total);
+}
+
+status train_write_metrics(train *t, const step_record *step, const evaluation *held_out) {
+    if (!t->run.writes)
+        return STATUS_OK;
+    metrics *m = t->run.metrics;
+    metrics_begin(m, t->step);
+    if (t->config->train.method == RUN_METHOD_DPO)
+        add_dpo(t, step, held_out);
+    else
+        add_rl(t, step);
+    metrics_add(m, "grad_norm", step->result.gradient_norm);
+    metrics_add(m, "learning_rate", t->config->train.learning_rate * (double)step->rate_factor);
+    metrics_add(m, "seconds/learn", step->times.learn);
+    metrics_add(m, "seconds/sync", step->times.sync);
     metrics_add(m, "seconds/save", t->save_seconds);
     metrics_add(m, "peak_host_bytes", (double)memory_resident_peak_bytes());
     metrics_add(m, "peak_device_bytes", (double)memory_read_counters().peak_bytes);
@@ -114,7 +136,6 @@ status train_write_metrics(train *t, const evaluation *batch, const batch_times 
     metrics_add(m, "resident_before_bytes", (double)t->plan.resident_before);
     metrics_add(m, "allocations", (double)memory_read_counters().allocations);
     metrics_add(m, "skipped_updates", (double)t->skipped_updates);
-    metrics_add(m, "bad_scores", (double)t->bad_scores);
     if (held_out != NULL)
         add_evaluation(t, held_out);
     return metrics_end(m);

@@ -7,7 +7,9 @@
 #include "comm/tree.h"
 #include "comm/weights.h"
 #include "core/codec.h"
+#include "core/dpo.h"
 #include "core/learner.h"
+#include "data/ratings.h"
 #include "launch/conditioner.h"
 #include "launch/plan.h"
 #include "launch/roles.h"
@@ -118,6 +120,23 @@ typedef struct evaluation {
     double perplexity[CODEC_LEVELS_MAX]; // [levels] of a batch
 } evaluation;
 
+// Learning from rated pairs instead of rollouts, on learner ranks.
+typedef struct dpo_role {
+    dpo *dpo; // NULL where the run learns otherwise
+    ratings *ratings;
+    int frames, levels; // of a rated clip
+    size_t position;    // of the next pair in the order of this epoch
+    int64_t epoch;
+    rating_pair *pairs;         // [batch] of this step
+    const char **captions;      // [batch]
+    float *text;                // [batch, embedding]
+    uint16_t *clip;             // [frames, levels] as rated
+    uint16_t *prefix, *tokens;  // [2 slot pairs, prefix], [2 slot pairs, frames, policy levels]
+    dpo_statistics *statistics; // [slot pairs]
+    double *rows;               // [batch, DPO_COLUMNS] of every pair, shared among learners
+} dpo_role;
+enum dpo_column { DPO_LOSS, DPO_MARGIN, DPO_PREFERRED, DPO_REJECTED, DPO_COLUMNS };
+
 static inline bool round_trains(const sampling_round *round) {
     return round->kind == ROUND_TRAIN;
 }
@@ -139,6 +158,7 @@ typedef struct train {
     rollout_role rollout;
     reward_role reward;
     learner_role learner;
+    dpo_role dpo;
     run_folder run;
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
@@ -198,6 +218,8 @@ status train_check_batch(const train *t, const sampling_round *round, const roll
 status train_rollout_create(train *t);
 void train_rollout_destroy(train *t);
 status train_rollout_round(train *t, const sampling_round *round);
+// Weights of a version: this rank's own if it learns, else received, and every version before it.
+status train_rollout_take_weights(train *t, int64_t version);
 // Gives the rollout policy weights that did not come by message (the base's, a checkpoint's), values
 // [parameters].
 status train_rollout_set_weights(train *t, int64_t version, const float *values);
@@ -229,6 +251,18 @@ typedef struct step_result {
 // Learns from the collected samples: train.ppo_epochs updates of the policy, and of the value network if
 // there is one. rate_factor: of both learning rates.
 status train_learner_update(train *t, float rate_factor, step_result *result);
+
+// From the gradients of all learners to new weights, unless one is not finite: then out->skipped.
+status train_learner_apply(train *t, float rate_factor, step_result *out);
+
+// Of the pairs of a step, as the policy stood when it began.
+typedef struct dpo_result {
+    double loss, accuracy, margin, preferred, rejected;
+} dpo_result;
+status train_dpo_create(train *t);
+void train_dpo_destroy(train *t);
+// One update from the next dpo.batch pairs.
+status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_result *out);
 
 // Mean pairwise distance 1 - cos of the music embeddings of the first `count` samples of rows.
 double train_diversity(const train *t, size_t count);
@@ -280,7 +314,15 @@ typedef struct batch_times {
 batch_times train_batch_times(const train *t);
 // The base's evaluation, as step 0.
 status train_write_base_metrics(train *t);
+// What a step was, for its line of metrics.
+typedef struct step_record {
+    evaluation batch; // of rl
+    batch_times made; // of rl
+    dpo_result dpo;   // of dpo
+    step_result result;
+    step_times times;
+    float rate_factor;
+} step_record;
 // Written before the checkpoint of the step, so that no checkpoint is ahead of the metrics; hence the time of
 // saving is that of the checkpoint before. held_out: NULL if the step was not evaluated.
-status train_write_metrics(train *t, const evaluation *batch, const batch_times *made, const step_result *r,
-                           float rate_factor, const step_times *times, const evaluation *held_out);
+status train_write_metrics(train *t, const step_record *step, const evaluation *held_out);

@@ -62,8 +62,7 @@ status train_rollout_set_weights(train *t, int64_t version, const float *values)
     return policy_pack(r->policy);
 }
 
-// Weights of the round's version: this rank's own if it learns, else received.
-static status take_weights(train *t, int64_t version) {
+status train_rollout_take_weights(train *t, int64_t version) {
     rollout_role *r = &t->rollout;
     if (r->packed_version == version)
         return STATUS_OK;
@@ -128,7 +127,7 @@ status train_rollout_round(train *t, const sampling_round *round) {
     const size_t samples = r->samples.count;
     const double start = stage_seconds();
     size_t caption_bytes;
-    TRY(take_weights(t, round->version));
+    TRY(train_rollout_take_weights(t, round->version));
     TRY(read_captions(t, round, &caption_bytes));
     TRY(conditioner_text(t->conditioner, r->caption_list, samples, r->text));
     for (size_t i = 0; i < samples; i++) {

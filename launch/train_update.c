@@ -209,6 +209,14 @@ static status update(train *t, float rate_factor, step_result *out) {
     return value_pack(value);
 }
 
+status train_learner_apply(train *t, float rate_factor, step_result *out) {
+    out->skipped = !gradients_are_finite(t);
+    if (!out->skipped)
+        return update(t, rate_factor, out);
+    out->gradient_norm = out->value_gradient_norm = NAN;
+    return STATUS_OK;
+}
+
 // Of the shared rows.
 static void summarise(train *t, step_result *out) {
     const run_config *config = t->config;
@@ -240,12 +248,8 @@ status train_learner_update(train *t, float rate_factor, step_result *out) {
         if (epoch > 0 && learner_value(l->learner) != NULL)
             TRY(value_pass_over_slots(t, epoch));
         TRY(policy_pass_over_slots(t, epoch, scale));
-        out->skipped = !gradients_are_finite(t);
-        if (!out->skipped)
-            TRY(update(t, rate_factor, out));
+        TRY(train_learner_apply(t, rate_factor, out));
     }
-    if (out->skipped)
-        out->gradient_norm = out->value_gradient_norm = NAN;
     TRY(share_own_rows(t));
     summarise(t, out);
     if (config->train.kl_control == RUN_KL_ADAPTIVE)
