@@ -80,7 +80,8 @@ static status read_format(train *t) {
     TRY(corpus_open(&corpus, t->config->data.tokens, SHARD_TOKENS));
     t->format = *corpus_get_format(corpus);
     corpus_close(corpus);
-    return model_policy_config(&t->shape, t->config, &t->format);
+    TRY(model_policy_config(&t->shape, t->config, &t->format));
+    return t->config->train.method == RUN_METHOD_DPO ? train_dpo_widen(t) : STATUS_OK;
 }
 
 // A rank that only scores has no policy, but takes part in making the channel that weights go through.

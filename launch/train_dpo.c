@@ -51,6 +51,19 @@ static status count_pairs(train *t) {
     return STATUS_OK;
 }
 
+status train_dpo_widen(train *t) {
+    char path[RUN_CONFIG_PATH_MAX + 16];
+    corpus *clips;
+    TRY(run_config_require(t->config, "data.ratings"));
+    snprintf(path, sizeof path, "%s/clips", t->config->data.ratings);
+    TRY(corpus_open(&clips, path, SHARD_TOKENS));
+    const int frames = (int)corpus_get_format(clips)->frames;
+    corpus_close(clips);
+    if (t->shape.temporal.frames < frames)
+        t->shape.temporal.frames = frames;
+    return STATUS_OK;
+}
+
 static status check_clips(train *t) {
     dpo_role *d = &t->dpo;
     const shard_format *format = corpus_get_format(ratings_clips(d->ratings));
@@ -60,10 +73,11 @@ static status check_clips(train *t) {
             "the clips of %s are tokens of codec %s, those of %s of codec %s; collect ratings of clips of "
             "this codec",
             t->config->data.ratings, format->codec, t->config->data.tokens, t->format.codec);
-    if (format->levels < (uint32_t)shape->levels || format->frames > (uint32_t)shape->frames)
+    if (format->levels < (uint32_t)shape->levels)
         return FAIL(
-            "the clips of %s have %u frames of %u levels, the policy reads at most %d frames of %d levels",
-            t->config->data.ratings, format->frames, format->levels, shape->frames, shape->levels);
+            "the clips of %s have %u levels, the policy models %d; collect ratings of clips that have "
+            "them",
+            t->config->data.ratings, format->levels, shape->levels);
     d->frames = (int)format->frames;
     d->levels = (int)format->levels;
     return STATUS_OK;
@@ -74,7 +88,6 @@ status train_dpo_create(train *t) {
     const run_config *config = t->config;
     if (config->train.method != RUN_METHOD_DPO || !t->learner.active)
         return STATUS_OK;
-    TRY(run_config_require(config, "data.ratings"));
     TRY(ratings_open(&d->ratings, config->data.ratings));
     TRY(check_clips(t));
     TRY(count_pairs(t));

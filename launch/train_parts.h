@@ -124,6 +124,7 @@ typedef struct evaluation {
 typedef struct dpo_role {
     dpo *dpo; // NULL where the run learns otherwise
     ratings *ratings;
+    size_t count;       // of all pairs
     int frames, levels; // of a rated clip
     size_t position;    // of the next pair in the order of this epoch
     int64_t epoch;
@@ -259,6 +260,8 @@ status train_learner_apply(train *t, float rate_factor, step_result *out);
 typedef struct dpo_result {
     double loss, accuracy, margin, preferred, rejected;
 } dpo_result;
+// Lets the policy's shape hold clips as long as the rated ones.
+status train_dpo_widen(train *t);
 status train_dpo_create(train *t);
 void train_dpo_destroy(train *t);
 // One update from the next dpo.batch pairs.

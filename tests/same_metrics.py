@@ -14,7 +14,7 @@ def read(path, start, steps):
 
 
 def measured(name):
-    return name.startswith("seconds/") or name.endswith("_bytes") or name in ("frames_per_s", "allocations")
+    return name.startswith("seconds/") or name.endswith(("_bytes", "_per_s")) or name == "allocations"
 
 
 first, second, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
