@@ -2,6 +2,7 @@
 
 static const command_entry entries[] = {
     {"listeners", cmd_reward_listeners, "simulated listeners: what they hear, how they vote"},
+    {"collect", cmd_reward_collect, "simulated listeners' votes and scores -> ratings"},
     {"import", cmd_reward_import, "people's votes and scores, as JSON lines or CSV -> ratings"},
     {"show", cmd_reward_show, "what is in a folder of ratings"},
     {"train", cmd_reward_train, "train the quality or the preference model; also under mpirun"},

@@ -15,6 +15,7 @@ int cmd_codec_decode(int argc, char **argv);
 int cmd_embed(int argc, char **argv);
 int cmd_pretrain(int argc, char **argv);
 int cmd_reward(int argc, char **argv);
+int cmd_reward_collect(int argc, char **argv);
 int cmd_reward_import(int argc, char **argv);
 int cmd_reward_show(int argc, char **argv);
 int cmd_reward_listeners(int argc, char **argv);
