@@ -18,6 +18,7 @@ status caption_write(const piece_attributes *attributes, uint64_t seed, uint32_t
 //     seconds (number), tempo_bpm (number), tempo ("slow", "medium", "fast"), metre ("4/4", "3/4"),
 //     beats_per_bar (4, 3), key ("A minor"), tonic (0 = C ... 11 = B), mode ("major", "minor"),
 //     lead, accompaniment, drums, density, dynamics, register (the words of data/composer.h),
-//     articulation ("legato", "staccato", or null where the lead instrument cannot hold a tone).
+//     articulation ("legato", "staccato", or null where the lead instrument cannot hold a tone),
+//     recording (the words of data/recording.h).
 // out: [ATTRIBUTES_JSON_MAX].
 status attributes_write_json(const piece_attributes *attributes, char *out);
