@@ -1,11 +1,13 @@
 #include "launch/embed_job.h"
 
+#include "core/code_embedding.h"
 #include "core/optimizer.h"
 #include "data/json_file.h"
 #include "data/metrics.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
+#include "launch/codec_file.h"
 #include "launch/conditioner.h"
 #include "launch/model_setup.h"
 #include "launch/progress.h"
@@ -19,6 +21,8 @@
 #include <string.h>
 
 enum { RETRIEVAL_MAX = 600, PURPOSE_CROP = 0x43524f50, PURPOSE_DROP = 0x44524f50, RVQ_ITERATIONS = 20 };
+
+static const float code_rms = 0.3f; // of the music tower's tables at the start
 
 typedef struct embed_job {
     const run_config *config;
@@ -268,10 +272,32 @@ done:
     return result;
 }
 
+// The music tower's tables start from the codes of the codec that made the tokens.
+static status start_from_codes(embed_job *job) {
+    codec *codec;
+    char identity[DIGEST_HEX];
+    const char *wanted = corpus_get_format(job->corpus)->codec;
+    TRY(codec_load(&codec, job->config->data.codec));
+    status result;
+    TRY_GOTO(result, codec_identify(codec, identity), done);
+    if (strcmp(identity, wanted) != 0) {
+        result = FAIL("%s is codec %s, the tokens in %s were made by %s; encode them again or use that codec",
+                      job->config->data.codec, identity, job->config->data.tokens, wanted);
+        goto done;
+    }
+    result = code_embedding_start(codec, (uint64_t)job->config->seed, embedding_parameters(job->embedding),
+                                  "music.embedding", job->shape.levels, code_rms,
+                                  embedding_values(job->embedding));
+done:
+    codec_destroy(codec);
+    return result;
+}
+
 static status prepare(embed_job *job) {
     const run_config *config = job->config;
     TRY(stage_create_device(&job->device, config));
     TRY(run_config_require(config, "data.tokens"));
+    TRY(run_config_require(config, "data.codec"));
     TRY(run_config_require(config, "data.embedding"));
     TRY(corpus_open(&job->corpus, config->data.tokens, SHARD_TOKENS));
     const shard_format *format = corpus_get_format(job->corpus);
@@ -289,6 +315,7 @@ static status prepare(embed_job *job) {
     TRY(embedding_create(&job->embedding, job->device, &job->shape, true));
     const parameter_list *list = embedding_parameters(job->embedding);
     parameter_list_initialise(list, (uint64_t)config->seed, embedding_values(job->embedding));
+    TRY(start_from_codes(job));
     embedding_set_scale(job->embedding, (float)(1.0 / config->embedding.initial_temperature));
     TRY(embedding_pass_create(&job->pass, job->embedding, config->embedding.batch, true));
     const optimizer_config adamw = {.beta1 = 0.9f,

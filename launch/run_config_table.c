@@ -90,7 +90,7 @@ const setting run_settings[] = {
     NUMBER(embedding.frames, "80", 1, FRAMES, "frames of a training crop, and of a reward segment"),
     NUMBER(embedding.text_length, "48", 1, 4096, "word pieces that are read of a caption"),
     NUMBER(embedding.vocabulary, "1000", 32, 65536, "word pieces of the tokeniser"),
-    NUMBER(embedding.word_dropout, "0.1", 0, 0.95, "share of word pieces dropped in training"),
+    NUMBER(embedding.word_dropout, "0.3", 0, 0.95, "share of word pieces dropped in training"),
     NUMBER(embedding.batch, "128", 2, BATCH, "pairs a step; each is contrasted with the others"),
     NUMBER(embedding.steps, "500", 1, STEPS, "training steps"),
     NUMBER(embedding.learning_rate, "5e-4", 0, 1, "peak of the schedule"),

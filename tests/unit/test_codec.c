@@ -1,3 +1,4 @@
+#include "core/code_embedding.h"
 #include "core/codec.h"
 #include "core/codec_train.h"
 #include "core/griffin_lim.h"
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef _OPENMP
@@ -260,6 +262,54 @@ static void test_silence(void **state) {
     free(quiet);
 }
 
+// Tables that start from the codes keep the codes' distances, and a frame's sum is that of its vectors.
+static void test_embeddings_start_from_codes(void **state) {
+    (void)state;
+    enum { WIDTH = 512 };
+    codec_tensor tensors[CODEC_TENSORS];
+    codec_get_tensors(subject, tensors);
+    const codec_tensor *acoustic = &tensors[CODEC_TENSOR_CODEBOOKS];
+    const size_t count = (size_t)acoustic->shape[1], dimension = (size_t)acoustic->shape[2];
+    parameter_list list = {0};
+    size_t offset[3];
+    for (int level = 0; level < 3; level++) {
+        char name[PARAMETER_NAME_MAX];
+        snprintf(name, sizeof name, "table.%d.weight", level);
+        assert_int_equal(parameter_list_add(&list, name, codec_describe(subject)->codebook_size[level], WIDTH,
+                                            INITIALISE_ZEROS, 0.0f, &offset[level]),
+                         STATUS_OK);
+    }
+    float *values = calloc(list.size, sizeof *values);
+    assert_int_equal(code_embedding_start(subject, 5, &list, "table", 3, 0.3f, values), STATUS_OK);
+    double squares = 0.0;
+    for (size_t i = 0; i < (size_t)codec_describe(subject)->codebook_size[0] * WIDTH; i++)
+        squares += (double)values[offset[0] + i] * (double)values[offset[0] + i];
+    assert_true(fabs(sqrt(squares / codec_describe(subject)->codebook_size[0] / WIDTH) - 0.3) < 0.05);
+    // Squared distances of rows over those of vectors: one factor for all pairs of both acoustic levels, to
+    // about sqrt(2 / WIDTH).
+    double ratio = 0.0;
+    int pairs = 0;
+    for (size_t i = 1; i < count; i++) {
+        const float *a = acoustic->data, *b = acoustic->data + (count + i) * dimension;
+        const float *x = values + offset[1], *y = values + offset[2] + i * WIDTH;
+        double vectors = 0.0, rows = 0.0;
+        for (size_t d = 0; d < dimension; d++)
+            vectors += pow((double)(a[d] - b[d]), 2.0);
+        for (size_t w = 0; w < WIDTH; w++)
+            rows += pow((double)(x[w] - y[w]), 2.0);
+        if (vectors < 1e-9)
+            continue;
+        ratio = pairs++ == 0 ? rows / vectors : ratio;
+        assert_true(fabs(rows / vectors / ratio - 1.0) < 0.5);
+    }
+    assert_true(pairs > 0);
+    list.items[2].rows++;
+    assert_int_equal(code_embedding_start(subject, 5, &list, "table", 3, 0.3f, values), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "table.2.weight"));
+    free(values);
+    parameter_list_release(&list);
+}
+
 static void test_same_from_arrays(void **state) {
     (void)state;
     codec_tensor tensors[CODEC_TENSORS];
@@ -328,6 +378,7 @@ int main(void) {
         cmocka_unit_test(test_limit_holds_for_any_tokens),
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_embeddings_start_from_codes),
         cmocka_unit_test(test_same_from_arrays),
         cmocka_unit_test(test_coarse_levels),
         cmocka_unit_test(test_bad_input),
