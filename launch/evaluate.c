@@ -186,6 +186,7 @@ static status prepare(evaluation *e) {
     TRY(read_captions(e));
     TRY(load_scorers(e));
     TRY(add_best_of(e));
+    TRY(evaluate_load_panel(e));
     TRY(pair_models(e));
     if (o->ratings != NULL) // what is wrong with the file is said before the work
         TRY(evaluate_read_ratings(e));
@@ -204,6 +205,8 @@ static status evaluate(evaluation *e) {
         if (result != STATUS_OK)
             return status_prefix(result, "model %s: ", e->models[m].name);
     }
+    if (e->listeners != NULL)
+        TRY(evaluate_ask_panel(e));
     TRY(evaluate_judge(e));
     TRY(evaluate_write_samples(e));
     TRY(evaluate_write_results(e));
@@ -224,6 +227,8 @@ static void release(evaluation *e) {
     memory_free(e->captions);
     memory_free(e->prompt_texts);
     prompts_free(&e->prompts);
+    listeners_destroy(e->listeners);
+    memory_free(e->wanted);
     divergence_destroy(e->divergence);
     generator_destroy(e->generator);
 }

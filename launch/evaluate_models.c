@@ -154,6 +154,10 @@ static status listen(const evaluation *e, contestant *model) {
     float *audio;
     TRY(memory_allocate((void **)&audio, sizeof(float) * EVALUATE_BATCH * samples, "decoded clips"));
     status result = STATUS_OK;
+    if (e->listeners != NULL)
+        TRY_GOTO(result,
+                 memory_allocate((void **)&model->heard, sizeof(heard_clip) * clips->count, "heard clips"),
+                 done);
     model->lowest_rms = INFINITY;
     for (size_t first = 0; first < clips->count; first += EVALUATE_BATCH) {
         const size_t size = clips->count - first < EVALUATE_BATCH ? clips->count - first : EVALUATE_BATCH;
@@ -165,6 +169,8 @@ static status listen(const evaluation *e, contestant *model) {
                                  tokens + i * clip_tokens(g), (size_t)g->frames, levels);
             add_sound(model, &check);
         }
+        if (e->listeners != NULL)
+            TRY_GOTO(result, evaluate_hear(e, model, audio, first, size), done);
     }
 done:
     memory_free(audio);
@@ -193,5 +199,6 @@ status evaluate_model(evaluation *e, contestant *model) {
 void evaluate_model_release(contestant *model) {
     release_clips(&model->held_out);
     release_clips(&model->prompted);
+    memory_free(model->heard);
     memory_free(model->opinions);
 }

@@ -5,6 +5,7 @@
 #include "core/side_by_side.h"
 #include "launch/evaluate.h"
 #include "launch/generator.h"
+#include "launch/listeners.h"
 #include "launch/prompts.h"
 #include "launch/scorer.h"
 
@@ -44,6 +45,7 @@ typedef struct contestant {
     double kl; // nats a clip to the baseline; of best-of-n an upper bound
     int clipped, silent, stuck;
     double lowest_rms;
+    heard_clip *heard; // [prompts] what simulated listeners hear; NULL: there are none
     opinion *opinions; // [opinion_count] of raters
     size_t opinion_count, opinion_capacity;
     interval mean_opinion;
@@ -66,6 +68,8 @@ typedef struct evaluation {
     scorer *scorers[AUTOMATIC_REWARDS]; // NULL: no such reward, or text adherence, which drawing a clip gives
     bool scored[AUTOMATIC_REWARDS];     // there is such a reward
     automatic_reward best_of_reward;
+    listeners *listeners;      // NULL: none
+    wanted_attributes *wanted; // [prompts.count] what each promises; NULL without listeners
     prompt_list prompts;
     const char **prompt_texts; // [prompts.count]
     char **captions;           // [caption_count]
@@ -82,7 +86,13 @@ typedef struct evaluation {
 status evaluate_model(evaluation *e, contestant *model);
 void evaluate_model_release(contestant *model);
 
-// Ratings of people; fills opinions and comparisons.
+// Loads data.listeners if it is there and no people's ratings were given, and what the prompts promise.
+status evaluate_load_panel(evaluation *e);
+// Decoded clips of prompts `first` on, [size, samples], as simulated listeners hear them, into model->heard.
+status evaluate_hear(const evaluation *e, contestant *model, const float *audio, size_t first, size_t size);
+// Simulated listeners rate the prompts' clips; fills opinions and comparisons.
+status evaluate_ask_panel(evaluation *e);
+// Ratings of people from a file; the same.
 status evaluate_read_ratings(evaluation *e);
 // Adds one score of a clip, and one rater's scores of both clips of a comparison.
 status evaluate_add_opinion(contestant *model, uint32_t prompt, int score);
