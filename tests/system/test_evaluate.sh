@@ -138,6 +138,33 @@ echo '{"id": "x"}' >prompts.jsonl
 refused 1 "prompts.jsonl:1: no \"prompt\"" "bad prompts" base first -o bad --prompts prompts.jsonl
 check "nothing is left of what was refused" test ! -e bad/evaluation.json
 
+# Simulated listeners.
+"$musicrl" reward listeners run.yaml >listeners.log 2>&1 || fail "simulated listeners" "they were not fitted" listeners.log
+accepted "simulated listeners" base one=first two=second -o panel --best-of 2
+holds "every comparison is rated" panel/evaluation.json "d['judges'] == 'panel' and d['simulated'] and d['raters'] == 3 \
+    and [(p['a'], p['b']) for p in d['pairs']] == [('one', 'base'), ('two', 'base'), ('best-of-2', 'base'), \
+    ('two', 'one'), ('best-of-2', 'one'), ('best-of-2', 'two')] and all(p['ratings'] == 303 and p['prompts'] == 101 and \
+    abs(p['win'] + p['tie'] + p['loss'] - 1) < 1e-12 and 0 <= p['wilcoxon_p'] <= 1 for p in d['pairs'])"
+holds "wins add up" panel/evaluation.json "sum(m['wins'] for m in d['models']) == \
+    round(sum(303 * (p['win'] + p['loss']) for p in d['pairs'])) and \
+    all(1 <= m['mean_opinion_score']['low'] <= m['mean_opinion_score']['high'] <= 5 for m in d['models'])"
+holds "clips are rated" panel/samples/samples.json "all(1 <= c['rating'] <= 5 for s in d for c in s['clips'])"
+accepted "simulated listeners of two models, on one thread" base two=second -o pair -s threads=1
+check "two models fare as they do among others" /usr/bin/python3 - panel/evaluation.json pair/evaluation.json <<'PYTHON'
+import json, sys
+among, alone = [json.load(open(path)) for path in sys.argv[1:]]
+assert [p for p in among["pairs"] if (p["a"], p["b"]) == ("two", "base")] == alone["pairs"], alone["pairs"]
+PYTHON
+accepted "seven listeners a comparison" base first -o seven --raters 7
+holds "of seven listeners" seven/evaluation.json "d['raters'] == 7 and d['pairs'][0]['ratings'] == 707"
+accepted "ratings of people come before listeners" base first -o people2 --ratings ratings.jsonl
+holds "judges of a file" people2/evaluation.json "d['judges'] == 'file'"
+echo '{"id": "x", "prompt": "a flute", "attributes": {"lead": "floot"}}' >prompts.jsonl
+refused 1 "prompt x: the attribute 'lead' is 'floot', the nearest known word is 'flute'" "an unknown attribute" \
+    base first -o bad --prompts prompts.jsonl
+refused 1 "listeners.safetensors were fitted to clips of 25 frames" "listeners of other clips" \
+    base first -o bad -s train.frames=30
+
 # Another codec: the same sizes, other codebooks.
 "$musicrl" codec train --corpus corpus -o other.safetensors --codebook 32 --semantic-codebook 32 --levels 3 \
     --kmeans-iterations 1 --held-out 4 --decoded 1 --seed 5 >other.log 2>&1 || fail "another codec" "no codec" other.log
