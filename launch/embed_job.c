@@ -1,13 +1,11 @@
 #include "launch/embed_job.h"
 
-#include "core/code_embedding.h"
 #include "core/optimizer.h"
 #include "data/json_file.h"
 #include "data/metrics.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
-#include "launch/codec_file.h"
 #include "launch/conditioner.h"
 #include "launch/model_setup.h"
 #include "launch/progress.h"
@@ -272,27 +270,6 @@ done:
     return result;
 }
 
-// The music tower's tables start from the codes of the codec that made the tokens.
-static status start_from_codes(embed_job *job) {
-    codec *codec;
-    char identity[DIGEST_HEX];
-    const char *wanted = corpus_get_format(job->corpus)->codec;
-    TRY(codec_load(&codec, job->config->data.codec));
-    status result;
-    TRY_GOTO(result, codec_identify(codec, identity), done);
-    if (strcmp(identity, wanted) != 0) {
-        result = FAIL("%s is codec %s, the tokens in %s were made by %s; encode them again or use that codec",
-                      job->config->data.codec, identity, job->config->data.tokens, wanted);
-        goto done;
-    }
-    result = code_embedding_start(codec, (uint64_t)job->config->seed, embedding_parameters(job->embedding),
-                                  "music.embedding", job->shape.levels, code_rms,
-                                  embedding_values(job->embedding));
-done:
-    codec_destroy(codec);
-    return result;
-}
-
 static status prepare(embed_job *job) {
     const run_config *config = job->config;
     TRY(stage_create_device(&job->device, config));
@@ -315,7 +292,8 @@ static status prepare(embed_job *job) {
     TRY(embedding_create(&job->embedding, job->device, &job->shape, true));
     const parameter_list *list = embedding_parameters(job->embedding);
     parameter_list_initialise(list, (uint64_t)config->seed, embedding_values(job->embedding));
-    TRY(start_from_codes(job));
+    TRY(model_start_from_codes(config, format, list, "music.embedding", job->shape.levels, code_rms,
+                               embedding_values(job->embedding)));
     embedding_set_scale(job->embedding, (float)(1.0 / config->embedding.initial_temperature));
     TRY(embedding_pass_create(&job->pass, job->embedding, config->embedding.batch, true));
     const optimizer_config adamw = {.beta1 = 0.9f,

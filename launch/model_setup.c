@@ -1,6 +1,8 @@
 #include "launch/model_setup.h"
 
+#include "core/code_embedding.h"
 #include "kernels/memory.h"
+#include "launch/codec_file.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -62,6 +64,23 @@ static int shape_of(const parameter *p, int64_t shape[2]) {
     shape[0] = p->rows > 0 ? p->rows : p->columns;
     shape[1] = p->columns;
     return p->rows > 0 ? 2 : 1;
+}
+
+status model_start_from_codes(const run_config *config, const shard_format *format,
+                              const parameter_list *list, const char *prefix, int levels, float rms,
+                              float *values) {
+    codec *codec;
+    char identity[DIGEST_HEX];
+    TRY(run_config_require(config, "data.codec"));
+    TRY(codec_load(&codec, config->data.codec));
+    status result = codec_identify(codec, identity);
+    if (result == STATUS_OK && strcmp(identity, format->codec) != 0)
+        result = FAIL("%s is codec %s, the tokens in %s were made by %s; encode them again or use that codec",
+                      config->data.codec, identity, config->data.tokens, format->codec);
+    if (result == STATUS_OK)
+        result = code_embedding_start(codec, (uint64_t)config->seed, list, prefix, levels, rms, values);
+    codec_destroy(codec);
+    return result;
 }
 
 void model_views(const parameter_list *list, const float *values, tensor_view *views) {

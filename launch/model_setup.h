@@ -13,6 +13,12 @@ status model_policy_config(policy_config *out, const run_config *config, const s
 status model_embedding_config(embedding_config *out, const run_config *config, const shard_format *format,
                               int vocabulary);
 
+// Starts the token embeddings PREFIX.{level}.weight of a model over tokens of `format` from the code vectors
+// of data.codec (core/code_embedding.h), which must be the codec that made them; values: [list->size].
+status model_start_from_codes(const run_config *config, const shard_format *format,
+                              const parameter_list *list, const char *prefix, int levels, float rms,
+                              float *values);
+
 // Views of every tensor of a parameter list over values [list->size], into views [list->count].
 void model_views(const parameter_list *list, const float *values, tensor_view *views);
 // Reads every tensor of the list; the file may hold more. Another shape is refused with what was found and

@@ -503,6 +503,18 @@ static status summarise(pretrain *p) {
     return json_file_publish(path, summary);
 }
 
+// The tables that read tokens start from the codes, at the size that they would have had by chance.
+static status initialise(pretrain *p) {
+    const parameter_list *list = policy_parameters(p->policy);
+    const shard_format *format = corpus_get_format(p->corpus);
+    float *values = policy_values(p->policy);
+    parameter_list_initialise(list, (uint64_t)p->config->seed, values);
+    TRY(model_start_from_codes(p->config, format, list, "temporal.embedding", p->levels,
+                               1.0f / sqrtf((float)p->shape.temporal.transformer.width), values));
+    return model_start_from_codes(p->config, format, list, "depth.embedding", p->levels - 1,
+                                  1.0f / sqrtf((float)p->shape.depth.width), values);
+}
+
 static status run(pretrain *p) {
     checkpoint *resume = NULL;
     int *ranks = NULL;
@@ -515,8 +527,7 @@ static status run(pretrain *p) {
     TRY_GOTO(result, world_agree(p->world, group_create(&p->group, p->world, ranks, world_size(p->world))),
              done);
     TRY_GOTO(result, plan_check(&p->plan, p->world, 0, "pretrain"), done);
-    parameter_list_initialise(policy_parameters(p->policy), (uint64_t)p->config->seed,
-                              policy_values(p->policy));
+    TRY_GOTO(result, world_agree(p->world, initialise(p)), done);
     TRY_GOTO(result, world_agree(p->world, measure_unigram(p)), done);
     TRY_GOTO(result, world_agree(p->world, make_prefixes(p)), done);
     TRY_GOTO(result, run_folder_open(&p->run, p->world, p->config->data.base, 0, &resume), done);
