@@ -321,6 +321,16 @@ static status wav_path(const char *folder, size_t number, const char *id, char *
     return STATUS_OK;
 }
 
+// Clips may have fewer levels than the codec. Spreads frames of [levels] over frames of [all], from the back,
+// as both lie in one buffer.
+static void spread_levels(uint16_t *tokens, size_t frames, size_t levels, size_t all) {
+    for (size_t f = frames; levels < all && f-- > 0;) {
+        memmove(tokens + f * all, tokens + f * levels, sizeof *tokens * levels);
+        memset(tokens + f * all + levels, 0, sizeof *tokens * (all - levels));
+    }
+}
+
+// tokens: room for the codec's levels.
 static status decode_clip(const codec *codec, const codec_job_decode_options *options, const corpus *corpus,
                           size_t number, uint16_t *tokens, float *audio) {
     const shard_format *format = corpus_get_format(corpus);
@@ -329,6 +339,7 @@ static status decode_clip(const codec *codec, const codec_job_decode_options *op
     shard_clip clip;
     TRY(corpus_read_strings(corpus, number, &clip));
     TRY(corpus_read_tokens(corpus, number, tokens));
+    spread_levels(tokens, format->frames, format->levels, codec_describe(codec)->levels);
     status result = codec_decode_coarse(codec, tokens, format->frames, levels, options->iterations, audio);
     if (result != STATUS_OK)
         return status_prefix(result, "decoding clip '%s': ", clip.id);
@@ -348,6 +359,12 @@ static status check_tokens_fit(const codec *codec, const codec_job_decode_option
     if (strcmp(identity, format->codec) != 0)
         return FAIL("the tokens %s were made with the codec %s, but %s is %s; give the codec that made them",
                     options->tokens, format->codec, options->codec, identity);
+    if (format->levels > codec_describe(codec)->levels)
+        return FAIL("the tokens %s have %u levels, the codec %s has %u; give the codec that made them",
+                    options->tokens, format->levels, options->codec, codec_describe(codec)->levels);
+    if (options->levels > format->levels)
+        return FAIL_USAGE("%u levels were asked for, the tokens %s have %u; ask for at most that many",
+                          options->levels, options->tokens, format->levels);
     for (size_t i = 0; i < options->clip_count; i++) {
         if (options->clips[i] >= corpus_clip_count(corpus))
             return FAIL("clip %zu was asked for, but %s has clips 0 to %zu", options->clips[i],
@@ -369,8 +386,10 @@ status codec_job_decode(const codec_job_decode_options *options, size_t *written
     TRY_GOTO(result, publish_make_folder(options->output), done);
     const shard_format *format = corpus_get_format(corpus);
     size_t frames = format->frames;
-    TRY_GOTO(result, memory_allocate((void **)&tokens, frames * format->levels * sizeof *tokens, "tokens"),
-             done);
+    TRY_GOTO(
+        result,
+        memory_allocate((void **)&tokens, frames * codec_describe(codec)->levels * sizeof *tokens, "tokens"),
+        done);
     TRY_GOTO(result,
              memory_allocate((void **)&audio, frames * codec_describe(codec)->frame_samples * sizeof *audio,
                              "decoded audio"),

@@ -192,6 +192,61 @@ static void test_corpus_there_and_back(void **state) {
     assert_non_null(strstr(status_message(), "give the codec that made them"));
 }
 
+// Clips of a policy have fewer levels than the codec; they sound like the same levels of full clips.
+static void test_decode_fewer_levels(void **state) {
+    (void)state;
+    enum { FEWER = LEVELS - 1 };
+    corpus *full;
+    assert_int_equal(corpus_open(&full, scratch_path("tokens"), SHARD_TOKENS), STATUS_OK);
+    shard_format format = *corpus_get_format(full);
+    format.levels = FEWER;
+    shard_writer *writer;
+    assert_int_equal(shard_writer_create(&writer, scratch_path("fewer"), "clips", &format, 8, 0), STATUS_OK);
+    for (size_t i = 0; i < 3; i++) {
+        uint16_t tokens[FRAMES * LEVELS], kept[FRAMES * FEWER];
+        shard_clip clip;
+        assert_int_equal(corpus_read_tokens(full, i, tokens), STATUS_OK);
+        assert_int_equal(corpus_read_strings(full, i, &clip), STATUS_OK);
+        for (size_t f = 0; f < FRAMES; f++)
+            memcpy(kept + f * FEWER, tokens + f * LEVELS, sizeof *kept * FEWER);
+        clip.tokens = kept;
+        assert_int_equal(shard_writer_add(writer, &clip), STATUS_OK);
+    }
+    assert_int_equal(shard_writer_finish(writer), STATUS_OK);
+    corpus_close(full);
+    const size_t wanted[] = {0, 2};
+    size_t written;
+    codec_job_decode_options decode = {.codec = scratch_path("codec.safetensors"),
+                                       .tokens = scratch_path("fewer"),
+                                       .clips = wanted,
+                                       .clip_count = 2,
+                                       .output = scratch_path("wav-fewer"),
+                                       .iterations = 3};
+    assert_int_equal(codec_job_decode(&decode, &written), STATUS_OK);
+    decode.tokens = scratch_path("tokens");
+    decode.output = scratch_path("wav-full");
+    decode.levels = FEWER;
+    assert_int_equal(codec_job_decode(&decode, &written), STATUS_OK);
+    for (size_t i = 0; i < 2; i++) {
+        char name[64];
+        size_t fewer_size, full_size;
+        snprintf(name, sizeof name, "wav-fewer/%06zu-clip_%zu.wav", wanted[i], wanted[i]);
+        char *fewer = scratch_read(scratch_path(name), &fewer_size);
+        snprintf(name, sizeof name, "wav-full/%06zu-clip_%zu.wav", wanted[i], wanted[i]);
+        char *from_full = scratch_read(scratch_path(name), &full_size);
+        assert_non_null(fewer);
+        assert_non_null(from_full);
+        assert_int_equal(fewer_size, full_size);
+        assert_memory_equal(fewer, from_full, full_size);
+        free(fewer);
+        free(from_full);
+    }
+    decode.tokens = scratch_path("fewer");
+    decode.levels = LEVELS;
+    assert_int_equal(codec_job_decode(&decode, &written), STATUS_USAGE);
+    assert_non_null(strstr(status_message(), "ask for at most that many"));
+}
+
 static void test_audio_file(void **state) {
     (void)state;
     static int16_t pcm[SAMPLES];
@@ -265,6 +320,7 @@ int main(void) {
         cmocka_unit_test(test_training_is_repeatable),
         cmocka_unit_test(test_load_gives_the_same_codec),
         cmocka_unit_test(test_corpus_there_and_back),
+        cmocka_unit_test(test_decode_fewer_levels),
         cmocka_unit_test(test_audio_file),
         cmocka_unit_test(test_damaged_codec),
         cmocka_unit_test(test_bad_requests),
