@@ -1,6 +1,7 @@
 #include "cmd/commands.h"
 
 #include "data/checkpoint.h"
+#include "launch/model_setup.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -133,8 +134,12 @@ static void print_line(void *context, const char *line) {
 
 static status prune(const options *options) {
     char folder[PATH_MAX];
+    int64_t selected;
+    checkpoint_keep keep = options->keep;
     TRY(find_folder(options, folder));
-    return checkpoint_prune(folder, &options->keep, print_line, NULL);
+    TRY(model_selected_step(options->run, &selected));
+    keep.selected = selected >= 0 ? &selected : NULL;
+    return checkpoint_prune(folder, &keep, print_line, NULL);
 }
 
 static int cmd_list(int argc, char **argv) {
@@ -170,7 +175,8 @@ static int cmd_prune(int argc, char **argv) {
                                 .parser = parse_option,
                                 .args_doc = "RUN_DIR",
                                 .doc =
-                                    "Removes checkpoints of a run, all but those that the options name. The "
+                                    "Removes checkpoints of a run, all but those that the options name and "
+                                    "the one that selected.json names. The "
                                     "newest are verified first; a damaged one is reported, left where it is, "
                                     "and not counted."};
     options options = {.keep = {.last = 3, .best = -1}};

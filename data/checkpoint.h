@@ -103,9 +103,10 @@ status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_l
 status checkpoint_set_aside(const char *path);
 
 typedef struct checkpoint_keep {
-    size_t last;    // how many of the newest that verify, at least 1
-    uint64_t every; // steps that are a multiple of this; 0 for none
-    int64_t best;   // this step; negative for none
+    size_t last;             // how many of the newest that verify, at least 1
+    uint64_t every;          // steps that are a multiple of this; 0 for none
+    int64_t best;            // this step; negative for none
+    const int64_t *selected; // [1] and this one; NULL for none
 } checkpoint_keep;
 
 // Removes the checkpoints that no rule of `keep` names. The newest ones are verified until `last` good ones

@@ -161,6 +161,8 @@ status checkpoint_prune(const char *folder, const checkpoint_keep *keep, checkpo
             continue;
         if (keep->best >= 0 && entry->step == (uint64_t)keep->best)
             continue;
+        if (keep->selected != NULL && entry->step == (uint64_t)*keep->selected)
+            continue;
         result = publish_remove_folder(entry->path);
         if (result == STATUS_OK)
             tell(listener, context, "removed %s", entry->path);

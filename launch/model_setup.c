@@ -113,30 +113,39 @@ status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, cons
     return result;
 }
 
-// The checkpoint that selected.json of a run folder names; *out stays NULL where there is none.
-static status open_selected(checkpoint **out, const char *run_folder, checkpoint_listener listener) {
-    char path[PATH_MAX], line[2 * PATH_MAX];
+status model_selected_step(const char *run_folder, int64_t *step) {
+    char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/selected.json", run_folder);
+    *step = -1;
     struct stat info;
     if (stat(path, &info) != 0 && errno == ENOENT)
         return STATUS_OK;
     json_error_t error;
     json_t *selected = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    const json_t *step = json_object_get(selected, "step");
-    if (selected == NULL || !json_is_integer(step) || json_integer_value(step) < 0) {
-        json_decref(selected);
-        return selected == NULL
-                   ? FAIL("%s:%d: %s; remove it to use the newest checkpoint", path, error.line, error.text)
-                   : FAIL("%s does not say a 'step'; remove it to use the newest checkpoint", path);
-    }
-    const long long number = json_integer_value(step);
+    if (selected == NULL)
+        return FAIL("%s:%d: %s; remove it to use the newest checkpoint", path, error.line, error.text);
+    const json_t *number = json_object_get(selected, "step");
+    if (json_is_integer(number))
+        *step = json_integer_value(number);
     json_decref(selected);
-    snprintf(line, sizeof line, "%s/checkpoints/step-%06lld", run_folder, number);
+    return *step >= 0 ? STATUS_OK
+                      : FAIL("%s does not say a 'step'; remove it to use the newest checkpoint", path);
+}
+
+// The checkpoint that selected.json of a run folder names; *out stays NULL where there is none.
+static status open_selected(checkpoint **out, const char *run_folder, checkpoint_listener listener) {
+    char line[PATH_MAX];
+    int64_t step;
+    TRY(model_selected_step(run_folder, &step));
+    if (step < 0)
+        return STATUS_OK;
+    snprintf(line, sizeof line, "%s/checkpoints/step-%06lld", run_folder, (long long)step);
     status result = checkpoint_open(out, line);
     if (result != STATUS_OK)
-        return status_prefix(result, "%s selects step %lld (remove it to use the newest checkpoint): ", path,
-                             number);
-    snprintf(line, sizeof line, "%s: step %lld is used, as selected.json says", run_folder, number);
+        return status_prefix(
+            result, "%s/selected.json names step %lld (remove it to use the newest checkpoint): ", run_folder,
+            (long long)step);
+    snprintf(line, sizeof line, "%s: step %lld is used, as selected.json says", run_folder, (long long)step);
     if (listener != NULL)
         listener(NULL, line);
     return STATUS_OK;

@@ -34,5 +34,8 @@ status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, cons
 status model_load_policy(policy *policy, const char *run_folder, checkpoint_listener listener,
                          uint64_t *step);
 
+// The step that selected.json of a run folder names; -1 where there is no such file.
+status model_selected_step(const char *run_folder, int64_t *step);
+
 // Prints one line to stderr; a checkpoint_listener.
 void model_listener(void *context, const char *line);

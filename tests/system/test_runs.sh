@@ -134,6 +134,12 @@ kept = sorted(os.listdir(folder + "/checkpoints"))
 assert kept == sorted({"step-000000", "step-%06d" % best["step"], "step-000024"}), kept
 assert not summary["ended_early"] and summary["steps"] == 24
 PYTHON
+if "$musicrl" checkpoint prune long --keep 1 >prune.log 2>&1 &&
+    [[ -d long/checkpoints/step-$(printf %06d "$(python3 -c 'import json; print(json.load(open("long/selected.json"))["step"])')") ]]; then
+    pass "pruning keeps the selected step"
+else
+    fail "pruning keeps the selected step" "it is gone" prune.log
+fi
 run "floors that nothing passes" strict 1 musicrl-r train.select.diversity=5
 checked "where nothing passes, the base is selected and said so" strict <<'PYTHON'
 assert selected["step"] == 0 and not selected["improved"]

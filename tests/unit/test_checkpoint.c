@@ -282,14 +282,16 @@ static void test_prune(void **state) {
     heard[0] = '\0';
     assert_int_equal(checkpoint_prune(folder, &(checkpoint_keep){.last = 0, .best = -1}, listen, NULL),
                      STATUS_USAGE);
-    expect_ok(checkpoint_prune(folder, &(checkpoint_keep){.last = 2, .every = 40, .best = 20}, listen, NULL));
+    const int64_t selected = 50;
+    const checkpoint_keep keep = {.last = 2, .every = 40, .best = 20, .selected = &selected};
+    expect_ok(checkpoint_prune(folder, &keep, listen, NULL));
     assert_non_null(strstr(heard, "left alone, damaged: "));
     assert_non_null(strstr(heard, "removed "));
     checkpoint_list list;
     expect_ok(checkpoint_list_folder(&list, folder));
-    const uint64_t kept[] = {20, 40, 70, 80, 90};
-    assert_int_equal(list.count, 5);
-    for (size_t i = 0; i < 5; i++)
+    const uint64_t kept[] = {20, 40, 50, 70, 80, 90};
+    assert_int_equal(list.count, 6);
+    for (size_t i = 0; i < 6; i++)
         assert_int_equal(list.entries[i].step, kept[i]);
     checkpoint_list_free(&list);
     assert_false(exists(scratch_path("prune/step-000010.tmp")));
