@@ -190,7 +190,9 @@ static status prepare(evaluation *e) {
     TRY(pair_models(e));
     if (o->ratings != NULL) // what is wrong with the file is said before the work
         TRY(evaluate_read_ratings(e));
-    TRY(divergence_create(&e->divergence, e->generator->device, e->generator->policy, EVALUATE_BATCH,
+    // As many clips at once as a gradient slot holds: what training had memory for.
+    const int slot = e->config.train.batch / e->config.train.gradient_slots;
+    TRY(divergence_create(&e->divergence, e->generator->device, e->generator->policy, slot > 0 ? slot : 1,
                           e->generator->frames));
     return model_load_policy(divergence_reference(e->divergence), e->models[0].folder, NULL, NULL);
 }
