@@ -26,6 +26,7 @@ struct hearing {
     size_t first_bin, bins; // of the slow spectrum, within the range of pitches
     uint8_t *key;           // [bins] pitch below, from 0
     float *share;           // [bins] of the pitch above
+    float width[HEARING_BANDS];
 };
 
 static size_t power_of_two(size_t least) {
@@ -55,6 +56,19 @@ static status map_pitches(hearing *h) {
     return STATUS_OK;
 }
 
+static status measure_bands(hearing *h) {
+    float *ones, mel[HEARING_BANDS * FFT_LANES] __attribute__((aligned(32)));
+    const size_t count = stft_bins(h->fast) * FFT_LANES;
+    TRY(memory_allocate((void **)&ones, sizeof(float) * count, "widths of bands"));
+    for (size_t i = 0; i < count; i++)
+        ones[i] = 1.0f;
+    mel_bank_apply(h->bank, ones, mel);
+    for (size_t b = 0; b < HEARING_BANDS; b++)
+        h->width[b] = logf(mel[b * FFT_LANES]);
+    memory_free(ones);
+    return STATUS_OK;
+}
+
 static status create_parts(hearing *h) {
     const size_t hop = h->sample_rate / HEARING_RATE, slow_hop = h->sample_rate / HEARING_SLOW_RATE;
     TRY(stft_create(&h->fast, power_of_two(h->sample_rate / 20), hop));
@@ -63,6 +77,7 @@ static status create_parts(hearing *h) {
                         (float)h->sample_rate / 2.0f));
     h->columns = h->samples / hop;
     h->slow_columns = h->samples / slow_hop;
+    TRY(measure_bands(h));
     return map_pitches(h);
 }
 
@@ -124,6 +139,7 @@ static workspace carve(arena *arena, const hearing *h) {
     return (workspace){
         .spectra = {.columns = h->columns,
                     .slow_columns = h->slow_columns,
+                    .width = h->width,
                     .log_mel = arena_take(arena, sizeof(float) * h->columns * HEARING_BANDS),
                     .level = arena_take(arena, sizeof(float) * h->columns),
                     .onset = arena_take(arena, sizeof(float) * h->columns * HEARING_ONSETS),

@@ -18,8 +18,9 @@ static float flatness(const hearing_spectra *s) {
         const float *column = s->log_mel + t * HEARING_BANDS;
         float logarithms = 0.0f, power = 0.0f;
         for (int b = FLAT_FROM; b < HEARING_BANDS; b++) {
-            logarithms += 2.0f * column[b];
-            power += expf(2.0f * column[b]);
+            const float level = column[b] - s->width[b]; // of white noise: the same in all bands
+            logarithms += 2.0f * level;
+            power += expf(2.0f * level);
         }
         const float bands = HEARING_BANDS - FLAT_FROM;
         sum += expf(logarithms / bands) / (power / bands);

@@ -17,12 +17,13 @@ enum {
 // Of one clip; carved from the scratch of hearing_extract.
 typedef struct hearing_spectra {
     size_t columns, slow_columns;
-    float *log_mel; // [columns, HEARING_BANDS] nats
-    float *level;   // [columns] root mean square of the column's samples
-    float *onset;   // [HEARING_ONSETS, columns] rise of log_mel since the column before, 0 at the first
-    float *pitch;   // [slow_columns, HEARING_PITCHES] square roots of magnitudes
-    float *chroma;  // [slow_columns, 12] unit vectors, 0 in silence; class 0 is C
-    float *work;    // [columns] scratch
+    const float *width; // [HEARING_BANDS] log-mel that a magnitude of 1 in every bin gives
+    float *log_mel;     // [columns, HEARING_BANDS] nats
+    float *level;       // [columns] root mean square of the column's samples
+    float *onset;       // [HEARING_ONSETS, columns] rise of log_mel since the column before, 0 at the first
+    float *pitch;       // [slow_columns, HEARING_PITCHES] square roots of magnitudes
+    float *chroma;      // [slow_columns, 12] unit vectors, 0 in silence; class 0 is C
+    float *work;        // [columns] scratch
 } hearing_spectra;
 
 size_t hearing_features_count(size_t columns);

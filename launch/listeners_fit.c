@@ -447,8 +447,8 @@ static status calibrate(fit *f) {
     heard_clip *mixed = NULL;
     status result;
     TRY_GOTO(result, sample_base(f, &b), done);
-    // Ratings of quality are spread over sound, damaged and generated clips alike.
-    const size_t references = f->damaged * DAMAGES;
+    // Ratings of quality are spread over sound clips, bad recordings and generated clips alike.
+    const size_t references = f->damaged * (DAMAGE_GAPS + 1);
     TRY_GOTO(result,
              memory_allocate((void **)&mixed, sizeof(heard_clip) * (references + b.count), "heard clips"),
              done);
