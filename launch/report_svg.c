@@ -6,7 +6,7 @@
 #include <string.h>
 
 // Units of the view box. A phone shows it at about 3/4, which keeps the labels readable.
-enum { WIDTH = 480, HEIGHT = 286, TOP = 30, BOTTOM = 46, RIGHT = 14, DIGIT_WIDTH = 9 };
+enum { WIDTH = 480, HEIGHT = 280, TOP = 30, BOTTOM = 42, RIGHT = 14, DIGIT_WIDTH = 9 };
 enum { BINS = 240, MARKED_POINTS_MAX = 40 };
 
 typedef struct axes {
