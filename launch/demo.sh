@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole way from nothing to a finetuned model and a page that shows it: set-up, build, corpus, codec, embedding,
-# base model, reinforcement learning, evaluation, report. Finished stages that are still current are skipped, an
-# interrupted one continues.
+# The whole way from nothing to finetuned models and a page that compares them: set-up, build, corpus, codec, embedding,
+# base model, simulated listeners and what they vote, reward models, the runs of reinforcement learning, evaluation,
+# ablations, report. Finished stages that are still current are skipped, an interrupted one continues.
 set -euo pipefail
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,12 +9,14 @@ source launch/setup.sh
 
 usage() {
     cat <<'TEXT'
-Usage: launch/demo.sh [--quick] [--ranks N] [--output FOLDER] [--reuse]
+Usage: launch/demo.sh [--quick] [--full] [--ranks N] [--output FOLDER] [--reuse]
 Installs what is missing (apt-get), builds in build/ and runs the demonstration. Run it again after an interruption:
 it continues.
 
   --quick           the smallest sizes that still run every stage (launch/configs/tiny.yaml): for a first look at the
                     machinery, not at the music
+  --full            also the runs on text adherence alone and on quality alone, direct preference optimisation, runs
+                    that go on past their best, and two more seeds, from the embedding on (FOLDER/seed-2 and seed-3)
   --ranks N         train on N ranks under mpirun; the results are the same bits
   --output FOLDER   instead of runs/demo (runs/tiny with --quick)
   --reuse           keep finished stages although the program was rebuilt since
@@ -24,12 +26,15 @@ TEXT
 
 config=launch/configs/demo.yaml
 clips=6000
+long_steps=480 # of a run that goes on past its best
 ranks=1
 run=
 reuse=0
+full=0
 while (($#)); do
     case $1 in
-        --quick) config=launch/configs/tiny.yaml && clips=96 ;;
+        --quick) config=launch/configs/tiny.yaml && clips=96 && long_steps=8 ;;
+        --full) full=1 ;;
         --ranks) ranks=${2:?--ranks needs a number} && shift ;;
         --output)
             run=${2:?--output needs a folder} && shift
@@ -71,54 +76,55 @@ if ! flock --nonblock 9; then
 fi
 
 program=$(sha256sum <"$musicrl")
-stages=(corpus codec tokens embedding base train evaluation report)
-declare -A outputs=(
-    [corpus]=corpus
-    [codec]='codec.safetensors codec.json'
-    [tokens]=tokens
-    [embedding]=embedding
-    [base]=base
-    [train]='checkpoints metrics.jsonl events.out.tfevents.* config.yaml rollouts'
-    [evaluation]='samples evaluation.json'
-    [report]=report.html
-)
-overrides=(folder="$run" data.tokens="$run/tokens" data.codec="$run/codec.safetensors"
-    data.embedding="$run/embedding" data.base="$run/base")
 
-# Prints what of the run file a stage depends on: the blocks named, without comments.
-settings() { # BLOCK...
-    awk -v wanted=" $* " '/^[a-z_]+:/ { key = $1; sub(/:.*/, "", key); on = index(wanted, " " key " ") > 0 }
+# Prints what of run files a stage depends on: the blocks named, without comments; then the whole of further files.
+settings() { # BLOCKS [FILE...]
+    awk -v wanted=" $1 " '/^[a-z_]+:/ { key = $1; sub(/:.*/, "", key); on = index(wanted, " " key " ") > 0 }
         { sub(/[ \t]*#.*/, "") } on && NF' "$config"
+    shift
+    (($# == 0)) || sed 's/[ \t]*#.*//; /^$/d' "$@"
 }
 
-# Runs a stage unless its result is there and was made by the same command, settings and program. What a stage left
-# half-done is kept for the program to continue; what was made otherwise is removed first, and every later stage
-# counts as outdated.
-stage() { # NAME SETTINGS ARGUMENT...
-    local name=$1 inputs=$2 stamp=$run/.stages/$1 start=$SECONDS rc=0
-    local digest state recorded made_with pattern later
-    shift 2
-    digest=$(printf '%s\n' "$inputs" "$@" | sha256sum | cut -d' ' -f1)
-    read -r state recorded made_with _ <<<"$(cat "$stamp" 2>/dev/null) none none none"
+# What decides how clips are drawn, of the settings of reinforcement learning.
+clips_drawn() {
+    settings 'seed model'
+    settings train | grep -E '^ +(frames|temperature):' || true
+}
+
+# What the stamp of a stage says: what it was made from, and how often.
+stamp_of() { # STAGE
+    local digest count
+    read -r _ digest _ count <<<"$(cat "$run/.stages/$1" 2>/dev/null) none none none none"
+    echo "$1 $digest $count"
+}
+
+# Runs a stage unless its results are there and were made by the same command, settings and program from the results of
+# the same other stages. What a stage left half-done is kept for the program to continue; what was made otherwise is
+# removed first. The first result of a stage is always there after it.
+stage() { # NAME "RESULT..." "STAGE..." SETTINGS ARGUMENT...
+    local name=$1 results=$2 needed=$3 inputs=$4 stamp=$run/.stages/$1 start=$SECONDS rc=0
+    local digest state recorded made_with count result other current=0
+    shift 4
+    all+=("$name")
+    digest=$({
+        printf '%s\n' "$inputs" "$@"
+        for other in $needed; do stamp_of "$other"; done
+    } | sha256sum | cut -d' ' -f1)
+    read -r state recorded made_with count _ <<<"$(cat "$stamp" 2>/dev/null) none none none 0"
+    [[ $count =~ ^[0-9]+$ ]] || count=0
     ((reuse)) && made_with=${program%% *}
-    local current=0
     [[ $recorded == "$digest" && $made_with == "${program%% *}" ]] && current=1
-    # The first of a stage's outputs is always there after it.
-    if [[ $current == 1 && $state == finished && -e $run/${outputs[$name]%% *} ]]; then
+    if [[ $current == 1 && $state == finished && -e $run/${results%% *} ]]; then
         echo "demo: $name is current"
         times+=("     -    $name (current)")
         return
     fi
     if [[ $current == 0 || $state != started ]]; then
-        for pattern in ${outputs[$name]}; do
-            { compgen -G "$run/$pattern" || true; } | xargs -r -d '\n' rm -rf --
-        done
+        for result in $results; do rm -rf -- "${run:?}/$result"; done
     fi
-    for ((later = ${#stages[@]} - 1; later >= 0; later--)); do
-        [[ ${stages[later]} != "$name" ]] || break
-        rm -f "$run/.stages/${stages[later]}"
-    done
-    echo "started $digest ${program%% *}" >"$stamp"
+    count=$((count + 1))
+    mkdir -p "$(dirname "$stamp")"
+    echo "started $digest ${program%% *} $count" >"$stamp"
     printf '\ndemo: %s: %s\n' "$name" "${launcher[*]}${launcher[0]+ }$musicrl $*"
     "${launcher[@]}" "$musicrl" "$@" 9>&- || rc=$?
     if ((rc == 75)); then
@@ -128,29 +134,103 @@ stage() { # NAME SETTINGS ARGUMENT...
         echo "demo: '$name' failed with status $rc; mend what the lines above name and run this again" >&2
         exit 1
     fi
-    echo "finished $digest ${program%% *}" >"$stamp"
+    echo "finished $digest ${program%% *} $count" >"$stamp"
     times+=("$(printf '%6d s  %s' $((SECONDS - start)) "$name")")
 }
 
+# One run of reinforcement learning, from the base model or from another run.
+learn() { # NAME OVERLAY START ARGUMENT...
+    local name=$1 overlay=launch/configs/$2 start=$3
+    shift 3
+    launcher=("${many_ranks[@]}")
+    stage "$p$name" "$p$name" "${p}base ${p}$start $scored" "$(settings 'seed model train' "$overlay")" \
+        train "$config" "$overlay" "$folders" "${overrides[@]}" folder="$here/$name" data.base="$here/$start" "$@"
+    launcher=()
+}
+
+# Everything from the embedding on, for one seed.
+laboratory() { # PREFIX SETTING...: of the stages and their results; key=value
+    local p=$1 here folders scored models overrides
+    here=$run/${p%/}
+    here=${here%/}
+    shift
+    overrides=("$@")
+    mkdir -p "$here"
+    folders=$here/folders.yaml # laid over the run file of every stage
+    cat >"$folders" <<YAML
+folder: '$here'
+data:
+  tokens: '$run/tokens'
+  codec: '$run/codec.safetensors'
+  embedding: '$here/embedding'
+  base: '$here/base'
+  listeners: '$here/listeners.safetensors'
+  ratings: '$here/ratings'
+  quality: '$here/reward-quality'
+  preference: '$here/reward-preference'
+YAML
+    stage "${p}embedding" "${p}embedding" tokens "$(settings 'seed model embedding')" \
+        embed train "$config" "$folders" "${overrides[@]}"
+    stage "${p}base" "${p}base" "${p}embedding" "$(settings 'seed model embedding pretrain')" pretrain "$config" "$folders" "${overrides[@]}"
+    stage "${p}listeners" "${p}listeners.safetensors ${p}listeners.json" "${p}base" \
+        "$(clips_drawn; settings listeners)" reward listeners "$config" "$folders" "${overrides[@]}"
+    stage "${p}ratings" "${p}ratings" "${p}listeners" "$(clips_drawn; settings 'listeners ratings')" \
+        reward collect "$config" "$folders" "${overrides[@]}"
+    launcher=("${many_ranks[@]}")
+    stage "${p}reward-quality" "${p}reward-quality" "${p}ratings" "$(clips_drawn; settings reward)" \
+        reward train quality "$config" "$folders" "${overrides[@]}"
+    stage "${p}reward-preference" "${p}reward-preference" "${p}ratings" "$(clips_drawn; settings reward)" \
+        reward train preference "$config" "$folders" "${overrides[@]}"
+    launcher=()
+    scored="${p}reward-quality ${p}reward-preference"
+    stage "${p}reward" "${p}reward.json" "$scored" "$(clips_drawn; settings 'reward ratings')" \
+        reward eval "$config" "$folders" "${overrides[@]}"
+    learn r musicrl-r.yaml base
+    learn u musicrl-u.yaml base
+    learn ru musicrl-ru.yaml r
+    models=(base r u ru)
+    if ((full)); then
+        learn mulan musicrl-mulan.yaml base
+        learn quality musicrl-quality.yaml base
+        learn dpo dpo.yaml base
+        models=(base mulan quality r u ru dpo)
+    fi
+    stage "${p}evaluation" "${p}evaluation.json ${p}samples ${p}notes.json" \
+        "${p}listeners $scored ${models[*]/#/$p}" "$(settings 'seed model train listeners samples')" \
+        evaluate "${models[@]/#/$here/}" -o "$here" --config "$config" --set="$folders" "${overrides[@]/#/--set=}"
+    stage "${p}ablation" "${p}ablation.json" "$scored" "$(clips_drawn; settings 'reward ratings')" \
+        reward ablate "$config" "$folders" "${overrides[@]}"
+    if ((full)); then
+        learn r-long musicrl-r.yaml base train.steps="$long_steps"
+        learn u-long musicrl-u.yaml base train.steps="$long_steps"
+    fi
+}
+
+all=()
 launcher=()
-stage corpus '' corpus make -o "$run/corpus" --count "$clips"
-stage codec '' codec train --corpus "$run/corpus" -o "$run/codec.safetensors" --report "$run/codec.json"
-stage tokens '' codec encode --codec "$run/codec.safetensors" --corpus "$run/corpus" -o "$run/tokens"
-stage embedding "$(settings seed model embedding)" embed train "$config" "${overrides[@]}"
-stage base "$(settings seed model embedding pretrain)" pretrain "$config" "${overrides[@]}"
+many_ranks=()
 if ((ranks > 1)); then
     # mpirun would otherwise refuse root and more ranks than cores, and bind each rank to one core.
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-    launcher=(mpirun --bind-to none -n "$ranks")
+    many_ranks=(mpirun --bind-to none -n "$ranks")
 fi
-stage train "$(settings seed model embedding pretrain train)" train "$config" "${overrides[@]}"
-launcher=()
-stage evaluation "$(settings seed model embedding pretrain train samples)" evaluate "$run/base" "rl=$run" -o "$run" \
-    --config "$config" "${overrides[@]/#/--set=}"
-stage report '' report "$run"
+stage corpus corpus '' '' corpus make -o "$run/corpus" --count "$clips"
+stage codec 'codec.safetensors codec.json' corpus '' \
+    codec train --corpus "$run/corpus" -o "$run/codec.safetensors" --report "$run/codec.json"
+stage tokens tokens 'corpus codec' '' \
+    codec encode --codec "$run/codec.safetensors" --corpus "$run/corpus" -o "$run/tokens"
+laboratory ''
+if ((full)); then
+    for seed in 2 3; do
+        laboratory "seed-$seed/" seed="$seed" listeners.label_seed=$((2 * seed - 1)) \
+            listeners.evaluation_seed=$((2 * seed))
+        stage "seed-$seed/report" "seed-$seed/report.html" "${all[*]}" '' report "$run/seed-$seed"
+    done
+fi
+stage report report.html "${all[*]}" '' report "$run"
 
 printf '\n'
 printf '%s\n' "${times[@]}"
 printf '%6d s  all\n\n' "$SECONDS"
 echo "demo: the report is $run/report.html; open it in a browser"
-echo "demo: the clips are $run/samples/base-*.wav (before) and $run/samples/rl-*.wav (after)"
+echo "demo: the clips are in $run/samples, named by model: base-00.wav, r-00.wav, ..."
