@@ -64,10 +64,16 @@ static status sync_folder_of(const char *path) {
     return sync_folder(folder);
 }
 
-static status temporary_name(const char *path, char *temporary) {
+// Without the slashes that may end the name of a folder.
+static size_t trimmed_length(const char *path) {
     size_t length = strlen(path);
-    while (length > 1 && path[length - 1] == '/') // FOLDER/ is built as FOLDER.tmp, not in FOLDER
+    while (length > 1 && path[length - 1] == '/')
         length--;
+    return length;
+}
+
+static status temporary_name(const char *path, char *temporary) {
+    const size_t length = trimmed_length(path); // FOLDER/ is built as FOLDER.tmp, not in FOLDER
     if (length > PATH_MAX - 8 ||
         snprintf(temporary, PATH_MAX, "%.*s.tmp", (int)length, path) != (int)length + 4)
         return FAIL("path is too long: %.60s...", path);
@@ -193,6 +199,20 @@ status publish_make_folder(const char *path) {
     if (!S_ISDIR(info.st_mode))
         return FAIL("%s is a file, a folder is needed; remove it or choose another name", path);
     return STATUS_OK;
+}
+
+status publish_make_parent(const char *path) {
+    char parent[PATH_MAX];
+    size_t length = trimmed_length(path);
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    if (length == 0)
+        return STATUS_OK;
+    if (length >= sizeof parent)
+        return FAIL("path is too long: %.60s...", path);
+    memcpy(parent, path, length);
+    parent[length] = '\0';
+    return publish_make_folder(parent);
 }
 
 // Removes an entry of the folder `parent` and, if it is a folder, what it holds; links are not followed.

@@ -43,6 +43,9 @@ status publish_remove(const char *path);
 // Creates the folder and its missing parents, durably.
 status publish_make_folder(const char *path);
 
+// Creates the folder that `path` is to lie in.
+status publish_make_parent(const char *path);
+
 // Starts a folder that is published as a whole: creates the empty folder PATH.tmp, removing a stale one, and
 // returns its name in `temporary` [PATH_MAX]. Refuses if PATH is there already. Files are published into
 // `temporary` one by one.

@@ -398,8 +398,12 @@ static status publish(importer *m) {
     const int there = lstat(folder, &info) == 0;
     if (there && !m->options->replace)
         return FAIL("%s is there already; choose another name, or replace it with --replace", folder);
-    if (snprintf(fresh, sizeof fresh, "%s.new", folder) >= (int)sizeof fresh)
+    size_t length = strlen(folder);
+    while (length > 1 && folder[length - 1] == '/')
+        length--;
+    if (snprintf(fresh, sizeof fresh, "%.*s.new", (int)length, folder) >= (int)sizeof fresh)
         return FAIL("path is too long: %.60s...", folder);
+    TRY(publish_make_parent(folder));
     const char *target = there ? fresh : folder;
     TRY(publish_begin_folder(target, building));
     status result;

@@ -274,17 +274,6 @@ static void print_summary(const collection *c, const collected_counts *n, double
     printf("  took    %.1f s\n", seconds);
 }
 
-// The folder above a path is made, so that a fresh laboratory can be collected into.
-static status make_parent(const char *path) {
-    char parent[PATH_MAX];
-    snprintf(parent, sizeof parent, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (slash == NULL || slash == parent)
-        return STATUS_OK;
-    *slash = '\0';
-    return publish_make_folder(parent);
-}
-
 status collect_run(const run_config *config) {
     const double start = stage_seconds();
     collection c = {.config = config};
@@ -294,7 +283,7 @@ status collect_run(const run_config *config) {
     status result;
     TRY_GOTO(result, open_parts(&c), done);
     TRY_GOTO(result, plan_clips(&c), done);
-    TRY_GOTO(result, make_parent(config->data.ratings), done);
+    TRY_GOTO(result, publish_make_parent(config->data.ratings), done);
     TRY_GOTO(result, publish_begin_folder(config->data.ratings, folder), done);
     begun = 1;
     TRY_GOTO(result, collect_into(&c, folder, &counts), done);

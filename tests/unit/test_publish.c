@@ -224,12 +224,30 @@ static void test_read_only_folder(void **state) {
     expect_message("choose a folder that can be written");
 }
 
+// A slash behind the name of a folder makes no other folder of it.
+static void test_trailing_slash(void **state) {
+    (void)state;
+    char temporary[PATH_MAX], slash[PATH_MAX];
+    snprintf(slash, sizeof slash, "%s//", scratch_path("up/down"));
+    assert_int_equal(publish_make_parent(slash), STATUS_OK);
+    assert_int_equal(access(scratch_path("up"), F_OK), 0);
+    assert_int_equal(access(scratch_path("up/down"), F_OK), -1);
+    assert_int_equal(publish_begin_folder(slash, temporary), STATUS_OK);
+    assert_string_equal(temporary, scratch_path("up/down.tmp"));
+    assert_int_equal(publish_commit_folder(slash), STATUS_OK);
+    assert_int_equal(access(scratch_path("up/down"), F_OK), 0);
+    assert_int_equal(publish_begin_folder(slash, temporary), STATUS_FAILED); // there already
+    assert_int_equal(publish_make_parent("name"), STATUS_OK);
+    assert_int_equal(publish_make_parent("/name"), STATUS_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),      cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_bad_paths), cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_sweep),     cmocka_unit_test(test_file_size_limit),
-        cmocka_unit_test(test_full_disk), cmocka_unit_test(test_read_only_folder),
+        cmocka_unit_test(test_file),           cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_bad_paths),      cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_sweep),          cmocka_unit_test(test_file_size_limit),
+        cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_read_only_folder),
+        cmocka_unit_test(test_trailing_slash),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
