@@ -36,6 +36,14 @@ static void put_notes(report_text *out, const report_input *input, const run_con
     report_text_put(out, "</ul>\n");
 }
 
+// Whether there are votes or ratings here, and all of them by simulated listeners.
+static int are_all_simulated(const report_input *in) {
+    const char *judges = report_json_text(in->evaluation, "judges");
+    const int panel = judges != NULL && strcmp(judges, "panel") == 0,
+              labels = json_is_true(json_object_get(in->reward, "simulated"));
+    return (panel || labels) && (panel || judges == NULL) && (labels || in->reward == NULL);
+}
+
 static status put_page(report_text *out, const report_input *in) {
     char name[PATH_MAX] = "run";
     const run_config *config = in->runs[0]->config;
@@ -46,8 +54,9 @@ static status put_page(report_text *out, const report_input *in) {
     report_put_head(out, name);
     report_text_put(out, "<body><main>\n<h1>");
     report_text_put_escaped(out, name);
-    report_text_put(out,
-                    "</h1>\n<p class=\"lead\">A music generator, finetuned by reinforcement learning.</p>\n");
+    report_text_put(
+        out, "</h1>\n<p class=\"lead\">A music generator, finetuned by reinforcement learning.%s</p>\n",
+        are_all_simulated(in) ? " Every vote and rating on this page is a simulated listener&rsquo;s." : "");
     report_put_tiles(out, in);
     report_put_sides(out, in);
     report_put_seeds(out, in);

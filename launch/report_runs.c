@@ -124,7 +124,7 @@ static status put_alarms(report_text *out, const report_input *in) {
         snprintf(title, sizeof title, "%s", names[a] + strlen(alarm_prefix));
         for (char *c = title; *c != '\0'; c++)
             *c = *c == '_' ? ' ' : *c;
-        TRY(put_metric(out, in, names[a], title, "share of the clips"));
+        TRY(put_metric(out, in, names[a], title, "share"));
     }
     report_text_put(out, "</div>\n");
     if (quiet_count == 0)

@@ -128,7 +128,7 @@ void report_put_seeds(report_text *out, const report_input *in) {
         return;
     report_text_put(out,
                     "<h2>Over %d seeds</h2>\n<p>Each seed trained its own models and reward models, and "
-                    "was rated by its own listeners. The mean over seeds stands with its "
+                    "was rated by a panel of its own. The mean over seeds stands with its "
                     "95&#160;%% interval (Student&rsquo;s t), which is wide for few seeds; diversity is that "
                     "of the base of the same seed.</p>\n",
                     in->seed_count);

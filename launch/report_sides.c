@@ -105,7 +105,7 @@ void report_put_tiles(report_text *out, const report_input *in) {
         else
             snprintf(detail, sizeof detail, "of held-out pairs; chance is 50, the ceiling %.1f&#160;%%",
                      100 * ceiling);
-        put_tile(out, "Preference model agrees", value, detail);
+        put_tile(out, "Preference model is right", value, detail);
     }
     if (in->is_single)
         put_run_tiles(out, &in->runs[0]->metrics);

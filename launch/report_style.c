@@ -60,7 +60,7 @@ static const char style[] =
     "circle.ring{fill:none;stroke:var(--c);stroke-width:2}\n"
     "circle{fill:var(--c);stroke:var(--card);stroke-width:1}\n"
     ".rows{margin-top:6px}\n"
-    ".row{display:grid;grid-template-columns:minmax(8rem,13rem) 1fr 16rem;gap:0 16px;"
+    ".row{display:grid;grid-template-columns:minmax(8rem,16rem) 1fr 15rem;gap:0 16px;"
     "align-items:center}\n"
     ".row .name,.row .value{font-size:.9rem;overflow-wrap:anywhere}\n"
     ".row .value{color:var(--soft);white-space:nowrap;font-variant-numeric:tabular-nums}\n"

@@ -122,6 +122,8 @@ void report_text_put_number(report_text *t, double value) {
         report_text_put(t, "%s&infin;", sign);
     else if (size == floor(size) && size < 1e7)
         report_text_put(t, "%s%.0f", sign, size);
+    else if (size >= 1e-5 && size < 1e-3)
+        report_text_put(t, "%s%.5f", sign, size);
     else if (size >= 1e7 || size < 1e-3)
         report_text_put(t, "%s%.2e", sign, size);
     else

@@ -118,6 +118,7 @@ static void test_sides_and_seeds(void **state) {
     assert_holds(text, "p &lt; 0.001");
     assert_holds(text, "<b>80 %</b> [70, 90], paper 87");
     assert_holds(text, "<b>Simulated listeners.</b>");
+    assert_holds(text, "is a simulated listener&rsquo;s");
     assert_holds(text, "<td>271</td>");
     assert_holds(text, "Over 3 seeds");
     assert_holds(text, "<th>seed 4</th><th>seed 2</th><th>seed 3</th>");
