@@ -138,6 +138,7 @@ static status prepare(train *t) {
     TRY(train_reward_create(t));
     TRY(train_learner_create(t));
     TRY(train_dpo_create(t));
+    TRY(train_record_settings(t));
     return count_parameters(t);
 }
 
@@ -409,6 +410,7 @@ status train_run(const run_config *config) {
     memory_free(t.evaluations);
     memory_free(t.older);
     memory_free(t.routes);
+    json_decref(t.settings);
     device_destroy(t.device);
     world_destroy(t.world);
     return result;

@@ -3,6 +3,7 @@
 
 #include "data/digest.h"
 #include "kernels/memory.h"
+#include "launch/reward_file.h"
 #include "launch/settings_record.h"
 
 #include <jansson.h>
@@ -50,18 +51,43 @@ static void older_name(int i, char *name, size_t size) {
     snprintf(name, size, "policy-older-%d.safetensors", i);
 }
 
-// What the weights depend on beside the base.
-static status record_settings(const train *t, json_t **out) {
+// Adds the digest of the weights of a learned reward's models.
+static status record_reward(const train *t, const char *name) {
+    const bool quality = strcmp(name, "quality") == 0;
+    const char *folder = quality ? t->config->data.quality : t->config->data.preference;
+    reward_description description;
+    digest all = {{0}};
+    TRY(reward_file_describe(&description, folder, 0, name));
+    for (int i = 0; i < description.members; i++) {
+        char path[RUN_CONFIG_PATH_MAX + 64];
+        uint64_t bytes;
+        digest own;
+        snprintf(path, sizeof path, "%s/reward-%d.safetensors", folder, i);
+        TRY(digest_file(path, &bytes, &own));
+        all = digest_joined(&all, sizeof all, &own, sizeof own);
+    }
+    char text[DIGEST_HEX];
+    digest_to_hex(&all, text);
+    json_object_set_new(t->settings, quality ? "models in data.quality" : "models in data.preference",
+                        json_string(text));
+    return STATUS_OK;
+}
+
+status train_record_settings(train *t) {
     static const char *const keys[] = {"seed", "model", "train", "dpo", NULL};
     static const char *const except[] = {"train.steps", "train.evaluate_every",      "train.save_every",
                                          "train.keep",  "train.save_rollouts_every", "train.select",
                                          "train.stop",  "train.alarm_clips",         NULL};
     const settings_scope scope = {keys, except};
     char text[DIGEST_HEX];
-    TRY(settings_record_create(out, t->config, &scope));
+    TRY(settings_record_create(&t->settings, t->config, &scope));
     embedding_digest(t, text);
-    json_object_set_new(*out, "codec of data.tokens", json_string(t->format.codec));
-    json_object_set_new(*out, "weights in data.embedding", json_string(text));
+    json_object_set_new(t->settings, "codec of data.tokens", json_string(t->format.codec));
+    json_object_set_new(t->settings, "weights in data.embedding", json_string(text));
+    const run_config_rewards *rewards = &t->config->train.rewards;
+    for (int j = 0; j < rewards->count; j++)
+        if (rewards->entries[j].weight != 0.0 && strcmp(rewards->entries[j].name, "text_adherence") != 0)
+            TRY(record_reward(t, rewards->entries[j].name));
     return STATUS_OK;
 }
 
@@ -78,15 +104,14 @@ status train_save(train *t) {
             json_array_append_new(deviations, json_real(t->reward_std[i]));
         }
         char reference[DIGEST_HEX], name[64];
-        json_t *state = NULL, *settings;
-        TRY_GOTO(result, record_settings(t, &settings), done);
         reference_digest(t, reference);
-        state = json_pack("{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:O,s:O,s:o,s:o}", "step", (json_int_t)t->step,
-                          "alpha", t->alpha, "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
-                          (json_int_t)t->bad_scores, "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch",
-                          (json_int_t)t->dpo.epoch, "dpo_pairs", (json_int_t)t->dpo.count, "reference",
-                          reference, "reward_mean", means, "reward_std", deviations, "evaluations",
-                          train_evaluations_to_json(t), "settings", settings);
+        json_t *state =
+            json_pack("{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:O,s:O,s:o,s:O}", "step", (json_int_t)t->step,
+                      "alpha", t->alpha, "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
+                      (json_int_t)t->bad_scores, "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch",
+                      (json_int_t)t->dpo.epoch, "dpo_pairs", (json_int_t)t->dpo.count, "reference", reference,
+                      "reward_mean", means, "reward_std", deviations, "evaluations",
+                      train_evaluations_to_json(t), "settings", t->settings);
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
         TRY_GOTO(result,
@@ -167,12 +192,8 @@ status train_resume(train *t, const checkpoint *from) {
     const json_t *state = checkpoint_state(from);
     const json_t *means = json_object_get(state, "reward_mean"),
                  *deviations = json_object_get(state, "reward_std");
-    json_t *settings;
-    TRY(record_settings(t, &settings));
-    status result = settings_record_compare(json_object_get(state, "settings"), settings,
-                                            checkpoint_path(from), "choose another 'folder'");
-    json_decref(settings);
-    TRY(result);
+    TRY(settings_record_compare(json_object_get(state, "settings"), t->settings, checkpoint_path(from),
+                                "choose another 'folder'"));
     t->dpo.position = (size_t)json_integer_value(json_object_get(state, "dpo_position"));
     t->dpo.epoch = json_integer_value(json_object_get(state, "dpo_epoch"));
     const long long pairs = json_integer_value(json_object_get(state, "dpo_pairs"));

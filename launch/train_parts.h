@@ -163,7 +163,8 @@ typedef struct train {
     run_folder run;
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
-    double alpha;                                             // of the next update, on learner ranks
+    json_t *settings; // what results depend on beside the base, for checkpoints (launch/settings_record.h)
+    double alpha;     // of the next update, on learner ranks
     int64_t skipped_updates, bad_scores;
     evaluation *evaluations; // [evaluation_capacity] of this run so far, on learner ranks; the base's first
     int evaluation_count, evaluation_capacity;
@@ -270,6 +271,8 @@ status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_re
 // Mean pairwise distance 1 - cos of the music embeddings of the first `count` samples of rows.
 double train_diversity(const train *t, size_t count);
 
+// Works out t->settings.
+status train_record_settings(train *t);
 // Everyone starts from the base; the value network takes what it shares with it.
 status train_load_base(train *t);
 // Writes a checkpoint of t->step on the writing rank; all ranks call it and agree on the result.

@@ -200,6 +200,10 @@ refused "dpo with lag" "train.lag is 1 and train.ppo_epochs 1, but train.method:
 refused "dpo with odd slots" "dpo.batch is 12, which train.gradient_slots = 8 does not divide" "$configs/dpo.yaml" \
     folder=new dpo.batch=12
 refused "another method in the folder" "was made with train.method" "$configs/dpo.yaml" folder=musicrl-r data.base=base
+cp -r reward-quality swapped && mv swapped/reward-0.safetensors moved &&
+    mv swapped/reward-1.safetensors swapped/reward-0.safetensors && mv moved swapped/reward-1.safetensors
+refused "another reward model" "was made with models in data.quality" "$configs/musicrl-r.yaml" folder=musicrl-r \
+    data.base=base data.quality=swapped
 {
     "$musicrl" codec train --corpus corpus -o codec-2.safetensors --codebook 32 --semantic-codebook 32 --levels 3 \
         --kmeans-iterations 3 --held-out 4 --decoded 1 --seed 9 &&
