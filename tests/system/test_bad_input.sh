@@ -53,7 +53,7 @@ printf 'train:\n  rewards:\n    - {name: qualty}\n' >over.yaml
 refused 1 "over.yaml:3: unknown reward 'qualty' in train.rewards; the nearest known one is 'quality'" \
     "unknown reward in an overlay" "${train[@]}" over.yaml
 refused 1 "every weight of train.rewards is 0" "rewards that teach nothing" \
-    "${train[@]}" 'train.rewards=[{name: text_adherence, weight: 0}]
+    "${train[@]}" 'train.rewards=[{name: text_adherence, weight: 0}]'
 
 refused 1 "MiB are available; use fewer ranks there, a smaller batch" "too little memory" \
     "${train[@]}" train.batch=16384 train.frames=1000
@@ -85,7 +85,7 @@ refused 1 "has a prefix of 4 x 16, the run file wants 6 x 16" "embedding of anot
 } >codec-2.log 2>&1 || fail "a second codec" "its stages failed" codec-2.log
 refused 1 "the embedding was trained on tokens of codec" "tokens of another codec" "${train[@]}" data.tokens=tokens-2
 refused 1 "the embedding was trained on tokens of codec" "tokens of another codec in pretrain" \
-    pretrain run.yaml data.base=new data.tokens=tokens-2
+    pretrain run.yaml data.base=new data.tokens=tokens-2 data.codec=codec-2.safetensors
 ranks=1
 refused 1 "embedding.frames is 500, the clips of ./tokens have 50; lower the setting" "embedding longer than clips" \
     embed train run.yaml data.embedding=new embedding.frames=500

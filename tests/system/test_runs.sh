@@ -208,8 +208,8 @@ refused "another reward model" "was made with models in data.quality" "$configs/
     "$musicrl" codec train --corpus corpus -o codec-2.safetensors --codebook 32 --semantic-codebook 32 --levels 3 \
         --kmeans-iterations 3 --held-out 4 --decoded 1 --seed 9 &&
         "$musicrl" codec encode --corpus corpus --codec codec-2.safetensors -o tokens-2 &&
-        "$musicrl" embed train run.yaml data.tokens=tokens-2 data.embedding=embedding-2 &&
-        "$musicrl" pretrain run.yaml data.tokens=tokens-2 data.embedding=embedding-2 data.base=base-2
+        "$musicrl" embed train run.yaml data.tokens=tokens-2 data.codec=codec-2.safetensors data.embedding=embedding-2 &&
+        "$musicrl" pretrain run.yaml data.tokens=tokens-2 data.codec=codec-2.safetensors data.embedding=embedding-2 data.base=base-2
 } >codec-2.log 2>&1 || fail "a second codec" "its stages failed" codec-2.log
 second=(data.tokens=tokens-2 data.embedding=embedding-2 data.base=base-2 data.codec=codec-2.safetensors folder=new)
 refused "a reward model of another codec" "codec" "$configs/musicrl-r.yaml" "${second[@]}"
