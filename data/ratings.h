@@ -64,8 +64,9 @@ typedef enum ratings_origin {
     RATINGS_SIMULATED, // by the panel of simulated listeners
 } ratings_origin;
 
-// An opened ratings folder. The columns are mapped, not read: memory does not grow with the number of votes,
-// only with that of clips (their captions and ids), raters and model versions.
+// An opened ratings folder. Votes are read from the files when they are asked for: memory does not grow with
+// their number, only with that of clips (their captions and ids), raters and model versions. A descriptor a
+// shard of votes stays open.
 typedef struct ratings ratings;
 // Verifies every shard, the chains, that every clip number, vote, score, rater and model version is in range,
 // that the clips of a pair have one caption, and that the clips are those that were rated. Fails with one

@@ -5,17 +5,22 @@
 #include "kernels/memory.h"
 #include "kernels/philox.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct vote_shard {
     shard_file file;
     rating_kind kind;
     ratings_origin origin;
     size_t rows, raters, model_versions;
-    const uint8_t *column[RATING_COLUMNS_MAX]; // [rows] each, within the mapped file
+    const uint8_t
+        *column[RATING_COLUMNS_MAX];  // [rows] each, within the mapped file; only while it is checked
+    off_t offset[RATING_COLUMNS_MAX]; // of each column in the file
+    int descriptor;                   // what rows are read from, -1 before
 } vote_shard;
 
 struct ratings {
@@ -32,15 +37,13 @@ struct ratings {
 
 // ---- one shard ------------------------------------------------------------------------------------------
 
-static rating_row row_at(const vote_shard *s, size_t index) {
-    const rating_table *table = &rating_tables[s->kind];
-    rating_row row = {{0}};
-    for (int i = 0; i < table->columns; i++) {
-        const size_t bytes = rating_storage_bytes(table->column[i].storage);
-        memcpy(&row.value[i], s->column[i] + index * bytes,
-               bytes); // little-endian, and only times are signed
+// Puts values of column i [count], as they are stored, into rows.
+static void take_column(rating_kind kind, int i, const uint8_t *stored, size_t count, rating_row *out) {
+    const size_t bytes = rating_storage_bytes(rating_tables[kind].column[i].storage);
+    for (size_t row = 0; row < count; row++) {
+        out[row].value[i] = 0;
+        memcpy(&out[row].value[i], stored + row * bytes, bytes); // little-endian, and only times are signed
     }
-    return row;
 }
 
 static status read_word(const shard_file *file, const char *name, const char *const *words, int count,
@@ -87,9 +90,13 @@ done:
 
 static status check_rows(const vote_shard *s, const corpus *clips) {
     const rating_limits limits = {clips, s->raters, s->model_versions};
-    for (size_t i = 0; i < s->rows; i++) {
-        const rating_row row = row_at(s, i);
-        TRY(rating_row_check(s->kind, &row, &limits, s->file.path, i));
+    const rating_table *table = &rating_tables[s->kind];
+    for (size_t row = 0; row < s->rows; row++) {
+        rating_row values;
+        for (int i = 0; i < table->columns; i++)
+            take_column(s->kind, i, s->column[i] + row * rating_storage_bytes(table->column[i].storage), 1,
+                        &values);
+        TRY(rating_row_check(s->kind, &values, &limits, s->file.path, row));
     }
     return STATUS_OK;
 }
@@ -122,17 +129,22 @@ static status read_shard(vote_shard *s, const ratings *r) {
     s->rows = rows;
     TRY(read_names(file, "rater_name", r->raters, &s->raters));
     TRY(read_names(file, "model_version_name", r->model_versions, &s->model_versions));
-    TRY(check_rows(s, r->clips));
-    madvise((void *)file->bytes, file->count, MADV_DONTNEED); // what the checks touched is not needed soon
-    return STATUS_OK;
+    for (int i = 0; i < table->columns; i++)
+        s->offset[i] = (off_t)(s->column[i] - file->bytes);
+    return check_rows(s, r->clips);
 }
 
+// A mapping would become resident row by row, so rows are read from the file, which no one changes.
 static status open_shard(vote_shard **out, const char *path, const ratings *r) {
     TRY(memory_allocate((void **)out, sizeof **out, "shard of votes"));
-    TRY(shard_file_open(&(*out)->file, path, &rating_schema));
-    status result = read_shard(*out, r);
-    shard_file_finish(&(*out)->file);
-    return result;
+    vote_shard *s = *out;
+    s->descriptor = -1;
+    TRY(shard_file_open(&s->file, path, &rating_schema));
+    const status result = read_shard(s, r);
+    shard_file_close(&s->file);
+    TRY(result);
+    s->descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    return s->descriptor < 0 ? FAIL("cannot open %s: %s", path, strerror(errno)) : STATUS_OK;
 }
 
 // ---- the folder -----------------------------------------------------------------------------------------
@@ -220,8 +232,8 @@ void ratings_close(ratings *r) {
     if (r == NULL)
         return;
     for (size_t i = 0; i < r->shards; i++) {
-        if (r->shard[i] != NULL)
-            shard_file_close(&r->shard[i]->file);
+        if (r->shard[i] != NULL && r->shard[i]->descriptor >= 0)
+            close(r->shard[i]->descriptor);
         memory_free(r->shard[i]);
     }
     memory_free(r->shard);
@@ -278,8 +290,8 @@ static status check_request(const ratings *r, rating_kind kind, size_t first, si
     return STATUS_OK;
 }
 
-// The row of a kind; index is within its number.
-static rating_row find_row(const ratings *r, rating_kind kind, size_t index) {
+// The shard that holds row `index` of a kind, which is within its number.
+static size_t find_shard(const ratings *r, rating_kind kind, size_t index) {
     size_t low = r->from[kind], high = r->from[kind + 1]; // first[low] <= index < first[high]
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
@@ -288,23 +300,63 @@ static rating_row find_row(const ratings *r, rating_kind kind, size_t index) {
         else
             high = middle;
     }
-    return row_at(r->shard[low], index - r->first[low]);
+    return low;
+}
+
+static status read_exactly(const vote_shard *s, off_t offset, size_t bytes, uint8_t *out) {
+    while (bytes > 0) {
+        const ssize_t got = pread(s->descriptor, out, bytes, offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return FAIL("cannot read %s: %s", s->file.path,
+                        got < 0 ? strerror(errno) : "it is shorter than when it was opened");
+        out += got;
+        offset += got;
+        bytes -= (size_t)got;
+    }
+    return STATUS_OK;
+}
+
+enum { ROWS_READ = 256 };
+
+// The next rows of a kind, at most `count` and ROWS_READ and as far as their shard goes; `got` receives how
+// many.
+static status read_rows(const ratings *r, rating_kind kind, size_t first, size_t count, rating_row *out,
+                        size_t *got) {
+    const size_t shard = find_shard(r, kind, first);
+    const vote_shard *s = r->shard[shard];
+    const size_t within = first - r->first[shard], left = s->rows - within;
+    count = count < left ? count : left;
+    count = count < ROWS_READ ? count : ROWS_READ;
+    for (int i = 0; i < rating_tables[kind].columns; i++) {
+        uint8_t stored[ROWS_READ * sizeof(int64_t)];
+        const size_t bytes = rating_storage_bytes(rating_tables[kind].column[i].storage);
+        TRY(read_exactly(s, s->offset[i] + (off_t)(within * bytes), count * bytes, stored));
+        take_column(kind, i, stored, count, out);
+    }
+    *got = count;
+    return STATUS_OK;
 }
 
 status ratings_read_pairs(const ratings *r, size_t first, size_t count, rating_pair *out) {
     TRY(check_request(r, RATING_PAIRS, first, count));
-    for (size_t i = 0; i < count; i++) {
-        const rating_row row = find_row(r, RATING_PAIRS, first + i);
-        out[i] = rating_row_to_pair(&row);
+    for (size_t done = 0, got; done < count; done += got) {
+        rating_row rows[ROWS_READ];
+        TRY(read_rows(r, RATING_PAIRS, first + done, count - done, rows, &got));
+        for (size_t i = 0; i < got; i++)
+            out[done + i] = rating_row_to_pair(&rows[i]);
     }
     return STATUS_OK;
 }
 
 status ratings_read_scores(const ratings *r, size_t first, size_t count, rating_score *out) {
     TRY(check_request(r, RATING_SCORES, first, count));
-    for (size_t i = 0; i < count; i++) {
-        const rating_row row = find_row(r, RATING_SCORES, first + i);
-        out[i] = rating_row_to_score(&row);
+    for (size_t done = 0, got; done < count; done += got) {
+        rating_row rows[ROWS_READ];
+        TRY(read_rows(r, RATING_SCORES, first + done, count - done, rows, &got));
+        for (size_t i = 0; i < got; i++)
+            out[done + i] = rating_row_to_score(&rows[i]);
     }
     return STATUS_OK;
 }

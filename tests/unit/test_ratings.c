@@ -336,6 +336,7 @@ static void test_constant_memory(void **state) {
         must(ratings_open(&r, folder));
         taken[i] = live_bytes() - before;
         const uint64_t allocations = memory_read_counters().allocations;
+        const size_t resident = memory_resident_bytes();
         uint64_t sum = 0, wanted = 0;
         for (size_t at = 0; at < pairs[i]; at++) {
             rating_pair pair;
@@ -345,6 +346,7 @@ static void test_constant_memory(void **state) {
         }
         assert_true(sum == wanted); // every pair once
         assert_int_equal(memory_read_counters().allocations, allocations);
+        assert_true(memory_resident_bytes() < resident + (1 << 20)); // the file has 7 MiB
         ratings_close(r);
         assert_int_equal(live_bytes(), before);
     }
