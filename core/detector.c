@@ -6,7 +6,7 @@
 #include <string.h>
 
 // Rows of vectors of 8: the compiler keeps one register a lane, in a fixed order of additions.
-enum { LANES = 8 };
+enum { LANES = 8, BLOCK = 64 }; // BLOCK: columns of a factor made at a time, a multiple of 2 * LANES
 typedef float lanes __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
 
 static size_t round_up(size_t value, size_t to) {
@@ -74,6 +74,39 @@ typedef struct solver {
     float penalty;
 } solver;
 
+// Columns first .. end - 1 of the factor, from those before them. Few parallel regions: rows below the
+// diagonal block do not depend on each other.
+static void factorise_block(solver *s, int64_t first, int64_t end) {
+    const int64_t width = (int64_t)s->width;
+    float *const factor = s->factor;
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t i = first; i < width; i++) {
+        float *row = factor + (size_t)i * s->stride;
+        for (int64_t j = first; j < end && j <= i; j++)
+            row[j] -= dot(row, factor + (size_t)j * s->stride, (size_t)first);
+    }
+    for (int64_t j = first; j < end; j++) {
+        float *row = factor + (size_t)j * s->stride;
+        for (int64_t k = first; k < j; k++) {
+            for (int64_t m = first; m < k; m++)
+                row[k] -= row[m] * factor[(size_t)k * s->stride + (size_t)m];
+            row[k] /= factor[(size_t)k * s->stride + (size_t)k];
+            row[j] -= row[k] * row[k];
+        }
+        row[j] = sqrtf(fmaxf(row[j], 1e-9f));
+    }
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t i = end; i < width; i++) {
+        float *row = factor + (size_t)i * s->stride;
+        for (int64_t j = first; j < end; j++) {
+            const float *above = factor + (size_t)j * s->stride;
+            for (int64_t k = first; k < j; k++)
+                row[j] -= row[k] * above[k];
+            row[j] /= above[j];
+        }
+    }
+}
+
 // bound = X^T X / (2 count) + penalty I, the bias not penalised; then its factor. `columns` is X^T.
 static void factorise(solver *s, const float *columns, size_t column_stride) {
     const int64_t width = (int64_t)s->width;
@@ -85,23 +118,8 @@ static void factorise(solver *s, const float *columns, size_t column_stride) {
                 (2.0f * (float)s->count);
     for (size_t i = 0; i < s->width; i++)
         s->factor[i * s->stride + i] += i + 1 < s->width ? s->penalty : 1e-6f;
-    // Column after column: the entries below a diagonal one do not depend on each other.
-    for (int64_t j = 0; j < width; j++) {
-        float *row = s->factor + (size_t)j * s->stride;
-        const size_t before = (size_t)j / (2 * LANES) * (2 * LANES);
-        float rest = row[j] - dot(row, row, before);
-        for (size_t k = before; k < (size_t)j; k++)
-            rest -= row[k] * row[k];
-        row[j] = sqrtf(fmaxf(rest, 1e-9f));
-#pragma omp parallel for schedule(static)
-        for (int64_t i = j + 1; i < width; i++) {
-            float *below = s->factor + (size_t)i * s->stride;
-            float left = below[j] - dot(below, row, before);
-            for (size_t k = before; k < (size_t)j; k++)
-                left -= below[k] * row[k];
-            below[j] = left / row[j];
-        }
-    }
+    for (int64_t first = 0; first < width; first += BLOCK)
+        factorise_block(s, first, first + BLOCK < width ? first + BLOCK : width);
     for (size_t i = 0; i < s->width; i++)
         for (size_t j = 0; j <= i; j++)
             s->transposed[j * s->stride + i] = s->factor[i * s->stride + j];

@@ -253,7 +253,7 @@ static void test_lengths_and_rates(void **state) {
 // Two normal clouds and a third label that the features do not tell.
 static void test_fit_is_the_optimum(void **state) {
     (void)state;
-    enum { COUNT = 200, WIDTH = 5, CLASSES = 3 };
+    enum { COUNT = 200, WIDTH = 150, CLASSES = 3 }; // more columns than two blocks of the factor
     float values[COUNT * WIDTH], mean[WIDTH], scale[WIDTH], weights[(WIDTH + 1) * CLASSES];
     int8_t labels[COUNT];
     philox_stream draws = {.key = 8, .purpose = 8};
