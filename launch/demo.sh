@@ -197,7 +197,8 @@ YAML
     fi
     stage "${p}evaluation" "${p}evaluation.json ${p}samples ${p}notes.json" \
         "${p}listeners $scored ${models[*]/#/$p}" "$(settings 'seed model train listeners samples')" \
-        evaluate "${models[@]/#/$here/}" -o "$here" --config "$config" --set="$folders" "${overrides[@]/#/--set=}"
+        evaluate "${models[@]/#/$here/}" -o "$here" --best-of 4 --config "$config" \
+            --set="$folders" "${overrides[@]/#/--set=}"
     stage "${p}ablation" "${p}ablation.json" "$scored" "$(clips_drawn; settings 'reward ratings')" \
         reward ablate "$config" "$folders" "${overrides[@]}"
     if ((full)); then
