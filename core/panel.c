@@ -231,9 +231,9 @@ panel_vote panel_compare(const panel *p, uint32_t listener, const wanted_attribu
 // Variance of a Gumbel variable is pi^2 / 6, its mean Euler's constant.
 static const double gumbel_variance = 1.6449340668482264, gumbel_mean = 0.57721566490153286;
 
-static int rate(const panel *p, uint32_t listener, double utility, const panel_spread *spread,
+// scale: of the utility, against noise of one Gumbel variable.
+static int rate(const panel *p, uint32_t listener, double utility, const panel_spread *spread, double scale,
                 philox_block block) {
-    const double scale = p->calibration.scale;
     const double noise = -log(-log(uniform(block.word[0], block.word[1]))) - gumbel_mean;
     const double deviation = sqrt(scale * scale * spread->deviation * spread->deviation + gumbel_variance);
     const double heard =
@@ -242,14 +242,16 @@ static int rate(const panel *p, uint32_t listener, double utility, const panel_s
 }
 
 int panel_rate_quality(const panel *p, uint32_t listener, const heard_clip *clip, uint64_t position) {
-    return rate(p, listener, unscaled_quality(&p->calibration, &p->listeners[listener], clip),
-                &p->calibration.quality, draw(p, listener, position, PURPOSE_QUALITY));
+    const panel_spread *spread = &p->calibration.quality;
+    const double scale = spread->deviation > 0.0 ? sqrt(gumbel_variance) / spread->deviation : 0.0;
+    return rate(p, listener, unscaled_quality(&p->calibration, &p->listeners[listener], clip), spread, scale,
+                draw(p, listener, position, PURPOSE_QUALITY));
 }
 
 int panel_rate(const panel *p, uint32_t listener, const wanted_attributes *wanted, const heard_clip *clip,
                uint64_t position) {
     return rate(p, listener, unscaled_utility(&p->calibration, &p->listeners[listener], wanted, clip),
-                &p->calibration.overall, draw(p, listener, position, PURPOSE_RATE));
+                &p->calibration.overall, p->calibration.scale, draw(p, listener, position, PURPOSE_RATE));
 }
 
 // Sums over the listeners of the probability p to choose a, and of p^2.

@@ -21,8 +21,9 @@
 // A rating of 1 to 5 is where the utility, with the Gumbel noise that makes a choice between two utilities a
 // Bradley-Terry one, falls among the listener's four thresholds: a half and one and a half deviations on
 // either side of the mean of the base model's clips, give or take the listener's leniency. A rating of
-// quality does the same with acoustics and collapse alone, which then have the weight of all parts, and with
-// the spread of corpus, damaged and generated clips.
+// quality does the same with acoustics and collapse alone and with the spread of corpus, damaged and
+// generated clips; damage to the sound is easier to agree on than taste, so that half of the variance of one
+// rating is the clip's.
 //
 // Everything a listener is and does is a function of (seed of the panel, listener, position).
 #pragma once

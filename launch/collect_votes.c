@@ -64,9 +64,11 @@ typedef struct question {
     uint32_t pause;
 } question;
 
-// Pair `index`: the clips of a caption in all combinations, in a random order of the two.
-static question ask(const voting *v, size_t index) {
+// Vote `vote`: the clips of a caption in all combinations, in a random order of the two, ratings.votes times
+// by different listeners.
+static question ask(const voting *v, size_t vote) {
     const size_t clips = (size_t)v->c->config->ratings.clips, each = clips * (clips - 1) / 2;
+    const size_t votes = (size_t)v->c->config->ratings.votes, index = vote / votes;
     const uint32_t raters = (uint32_t)v->c->config->ratings.raters;
     size_t left = index % each, low = 0;
     while (left >= clips - 1 - low) {
@@ -76,7 +78,7 @@ static question ask(const voting *v, size_t index) {
     const philox_block random = draw(v, index);
     const size_t first = index / each * clips, high = low + 1 + left;
     const int turned = random.word[0] & 1;
-    const uint32_t listener = below(random.word[1], raters);
+    const uint32_t listener = (below(random.word[1], raters) + (uint32_t)(vote % votes)) % raters;
     return (question){.caption = index / each,
                       .a = first + (turned ? high : low),
                       .b = first + (turned ? low : high),
@@ -93,7 +95,7 @@ static panel_vote answer(const voting *v, const question *q, uint32_t listener, 
 static status vote_on_pairs(voting *v, collected_counts *out) {
     const collection *c = v->c;
     const size_t clips = (size_t)c->config->ratings.clips;
-    out->pairs = c->captions * (clips * (clips - 1) / 2);
+    out->pairs = c->captions * (clips * (clips - 1) / 2) * (size_t)c->config->ratings.votes;
     for (size_t i = 0; i < out->pairs; i++) {
         const question q = ask(v, i);
         const panel_vote vote = answer(v, &q, q.listener, i);

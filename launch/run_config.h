@@ -169,7 +169,7 @@ typedef struct run_config {
         int64_t label_seed, evaluation_seed;
     } listeners;
     struct {
-        int32_t captions, held_out_captions, clips, raters;
+        int32_t captions, held_out_captions, clips, raters, votes;
         int32_t corpus_clips, degraded_clips, generated_clips, scores;
         int32_t second_votes;
     } ratings;

@@ -88,6 +88,11 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
         return FAIL("%s: ratings.scores is %d, but there are ratings.raters = %d listeners and each scores a "
                     "clip once; use at most %d",
                     WHERE("ratings.scores"), c->ratings.scores, c->ratings.raters, c->ratings.raters);
+    if (c->ratings.votes > c->ratings.raters)
+        return FAIL(
+            "%s: ratings.votes is %d, but there are ratings.raters = %d listeners and each votes on a "
+            "pair once; use at most %d",
+            WHERE("ratings.votes"), c->ratings.votes, c->ratings.raters, c->ratings.raters);
     if (c->train.method == RUN_METHOD_DPO) {
         if (c->dpo.batch % c->train.gradient_slots != 0)
             return FAIL(

@@ -226,6 +226,7 @@ const setting run_settings[] = {
     NUMBER(ratings.held_out_captions, "60", 0, 10000000, "held-out captions of which the same is done"),
     NUMBER(ratings.clips, "8", 2, 64, "clips of each; n clips give n (n - 1) / 2 pairs"),
     NUMBER(ratings.raters, "64", 2, 65536, "listeners in the panel that votes"),
+    NUMBER(ratings.votes, "1", 1, 1024, "listeners who vote on each pair; at most ratings.raters"),
     NUMBER(ratings.corpus_clips, "400", 0, 10000000, "clips of the corpus that are scored for their quality"),
     NUMBER(ratings.degraded_clips, "400", 0, 10000000,
            "clips of the corpus that are scored after their sound was damaged"),
