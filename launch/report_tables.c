@@ -48,13 +48,14 @@ const char *report_model_name(const char *name) {
 }
 
 int report_model_color(const char *name) {
+    static const int others[] = {6, 7, 3, 5, 4}; // not those of base, R, U and RU
     const int i = find_model(name);
     if (i < KNOWN_MODELS)
         return known_models[i].color;
     unsigned sum = 0;
     for (const char *c = name; *c != '\0'; c++)
-        sum = sum * 31 + (unsigned char)*c;
-    return (int)(sum % REPORT_COLORS);
+        sum += (unsigned char)*c;
+    return others[sum % (sizeof others / sizeof others[0])];
 }
 
 void report_put_cell(report_text *out, double value) {
