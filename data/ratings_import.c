@@ -277,6 +277,8 @@ static status check_question(importer *m, size_t first, size_t last) {
 
 static status check_together(importer *m) {
     const size_t count = rating_count(m);
+    if (count == 0)
+        return STATUS_OK;
     qsort(m->ratings.base, count, sizeof(rating), compare_ratings);
     for (size_t first = 0, last; first < count; first = last) {
         for (last = first + 1; last < count && same_question(rating_at(m, first), rating_at(m, last));)
