@@ -202,8 +202,8 @@ YAML
     stage "${p}ablation" "${p}ablation.json" "$scored" "$(clips_drawn; settings 'reward ratings')" \
         reward ablate "$config" "$folders" "${overrides[@]}"
     if ((full)); then
-        learn r-long musicrl-r.yaml base train.steps="$long_steps"
-        learn u-long musicrl-u.yaml base train.steps="$long_steps"
+        learn r-long musicrl-r.yaml base train.steps="$long_steps" train.stop.diversity=0
+        learn u-long musicrl-u.yaml base train.steps="$long_steps" train.stop.diversity=0
     fi
 }
 

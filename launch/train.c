@@ -281,15 +281,16 @@ static void print_end(const train *t, const run_end *end) {
     const evaluation *base = t->evaluations, *selected = &t->evaluations[train_select(t)];
     if (end->early)
         printf("train: ended early at step %lld: %s\n", (long long)t->step, end->reason);
-    if (selected == base)
+    if (selected == base) {
         printf("train: no evaluated step that keeps the floors beats the base: step 0, the base itself, is "
                "selected\n");
-    else
-        printf(
-            "train: step %lld is selected: value %+.4f (base %+.4f), text adherence %.4f (%.4f), diversity "
-            "%.4f (%.4f), KL %.2f nats\n",
-            (long long)selected->step, selected->value, base->value, selected->text_adherence,
-            base->text_adherence, selected->diversity, base->diversity, selected->kl);
+        return;
+    }
+    printf("train: step %lld is selected, %.1f nats from the base:", (long long)selected->step, selected->kl);
+    for (int j = 0; j < t->config->train.rewards.count; j++)
+        printf(" %s %.4f (base %.4f),", t->config->train.rewards.entries[j].name, selected->each[j],
+               base->each[j]);
+    printf(" diversity %.4f (%.4f)\n", selected->diversity, base->diversity);
 }
 
 static status train_loop(train *t) {
