@@ -36,8 +36,9 @@ status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimi
 // Locks FOLDER/run.lock until the process ends or closes *descriptor; fails if another process holds it.
 status run_lock_folder(const char *folder, int *descriptor);
 
-// Agreed failures carry one message on every rank: the first prints it, and all forget it. To be called before
-// world_destroy, after which a rank may end, and the launcher then ends the others, whatever they had to say.
+// Agreed failures carry one message on every rank: the first prints it, and all forget it. To be called
+// before world_destroy, after which a rank may end, and the launcher then ends the others, whatever they had
+// to say.
 void run_speak_once(const world *world, status outcome);
 
 // SIGTERM, SIGINT and SIGUSR1 ask a run to stop at the next step, with a checkpoint.
