@@ -31,6 +31,7 @@ static const struct {
                     {"mulan", "MuLan", 4},
                     {"quality", "Quality", 5},
                     {"dpo", "DPO", 3},
+                    {"best-of-4", "Best of 4", 6},
                     {"r-long", "R, longer", 6},
                     {"u-long", "U, longer", 7}};
 enum { KNOWN_MODELS = sizeof known_models / sizeof known_models[0] };

@@ -45,9 +45,9 @@ done
 check demo_evaluation /usr/bin/python3 - "$run" <<'PYTHON'
 import json, sys
 evaluation = json.load(open(sys.argv[1] + "/evaluation.json"))
-assert [model["name"] for model in evaluation["models"]] == ["base", "r", "u", "ru"]
+assert [model["name"] for model in evaluation["models"]] == ["base", "r", "u", "ru", "best-of-4"]
 assert evaluation["prompts"] == 101 and evaluation["raters"] == 3 and evaluation["judges"] == "panel"
-assert len(evaluation["pairs"]) == 6
+assert len(evaluation["pairs"]) == 10
 for pair in evaluation["pairs"]:
     assert abs(pair["win"] + pair["tie"] + pair["loss"] - 1) < 1e-9 and 0 <= pair["wilcoxon_p"] <= 1, pair
 PYTHON
