@@ -101,6 +101,15 @@ def value(case):
     return {"values": found, **gradients(loss, parameters, "gradient/")}
 
 
+def reward(case):
+    parameters = case.parameters()
+    features = twin.reward_features(int(case.number("features")), case["text"], case["music"])
+    found = twin.reward_scores(parameters, int(case.number("heads")), int(case.number("window")), case["prefix"],
+                               case["tokens"], case["starts"], features)
+    losses = twin.vote_losses(found[:4], found[1:5], parameters["preference.threshold"]).diagonal()
+    return {"scores": found, "losses": losses, **gradients(losses.sum(), parameters, "gradient/")}
+
+
 def learner(case):
     policies, values = case.parameters("policy"), case.parameters("value")
     tokens, returns, temperature = case["tokens"], case["returns"][:, None], case.number("temperature")
@@ -235,8 +244,8 @@ def adamw(case):
 
 
 CASES = {function.__name__: function for function in (
-    policy, value, learner, joint, optimizer, rms_norm, swiglu, attention, embedding, product, policy_loss, cross_entropy,
-    sums, adamw)}
+    policy, value, reward, learner, joint, optimizer, rms_norm, swiglu, attention, embedding, product, policy_loss,
+    cross_entropy, sums, adamw)}
 
 
 def split_cases(arrays):

@@ -6,6 +6,7 @@
 #include "core/learner.h"
 #include "core/optimizer.h"
 #include "core/policy.h"
+#include "core/reward_model.h"
 #include "core/value.h"
 #include "tests/parity/dump.h"
 
@@ -228,6 +229,62 @@ static void run_value(const temporal_config *config, const rollout *r) {
     value_destroy(value);
 }
 
+// Scores of a window somewhere within each clip, and the loss of one vote of each kind on neighbouring clips.
+static void run_reward(const temporal_config *config) {
+    const int batch = 5, votes = 4, frames = config->frames + 3, embedding = 16 * dump_between(&d, 1, 3);
+    const reward_model_config c = {
+        .temporal = *config, .features = (reward_features)dump_between(&d, 0, 2), .embedding = embedding};
+    const int features = reward_model_feature_count(&c);
+    reward_model *model;
+    must(reward_model_create(&model, d.device, &c, true));
+    const parameter_list *list = reward_model_parameters(model);
+    randomise(list, reward_model_values(model), 500, "reward");
+    must(reward_model_pack(model));
+    dump_number(&d, config->transformer.heads, "reward", "heads");
+    dump_number(&d, config->frames, "reward", "window");
+    dump_number(&d, (double)c.features, "reward", "features");
+    uint16_t *prefix = dump_bytes(&d, sizeof(uint16_t) * (size_t)(batch * config->prefix)),
+             *tokens = dump_bytes(&d, sizeof(uint16_t) * (size_t)(batch * frames * config->levels));
+    int32_t *starts = dump_bytes(&d, sizeof(int32_t) * (size_t)batch);
+    for (int i = 0; i < batch * config->prefix; i++)
+        prefix[i] = (uint16_t)dump_between(&d, 0, config->prefix_codebook - 1);
+    for (int i = 0; i < batch * frames * config->levels; i++)
+        tokens[i] = (uint16_t)dump_between(&d, 0, config->codebook[i % config->levels] - 1);
+    for (int i = 0; i < batch; i++)
+        starts[i] = dump_between(&d, 0, frames - config->frames);
+    float *text = dump_normal(&d, (size_t)(batch * embedding), 0.0f, 0.2f),
+          *music = dump_normal(&d, (size_t)(batch * embedding), 0.0f, 0.2f),
+          *inputs = dump_zeros(&d, (size_t)(batch * features));
+    dump_u16(&d, prefix, SHAPE(batch, config->prefix), "reward/in/prefix");
+    dump_u16(&d, tokens, SHAPE(batch, frames, config->levels), "reward/in/tokens");
+    dump_i32(&d, starts, SHAPE(batch), "reward/in/starts");
+    dump_f32(&d, text, SHAPE(batch, embedding), "reward/in/text");
+    dump_f32(&d, music, SHAPE(batch, embedding), "reward/in/music");
+    reward_model_make_features(&c, (size_t)batch, text, music, inputs);
+    reward_pass *pass;
+    must(reward_pass_create(&pass, model, batch, true));
+    const float *scores;
+    must(reward_forward(model, pass, batch, prefix, tokens, frames, starts, inputs, &scores));
+    dump_f32(&d, scores, SHAPE(batch), "reward/out/scores");
+    float *d_scores = dump_zeros(&d, (size_t)batch), *gradients = dump_zeros(&d, list->size);
+    float *d_threshold = gradients + parameter_list_find(list, "preference.threshold")->offset;
+    double losses[4];
+    for (int i = 0; i < votes; i++) {
+        double gradient[4];
+        losses[i] = preference_loss((preference_vote)i, (double)scores[i], (double)scores[i + 1],
+                                    reward_model_head(model).threshold, gradient);
+        d_scores[i] += (float)gradient[0];
+        d_scores[i + 1] += (float)gradient[1];
+        d_threshold[0] += (float)gradient[2];
+        d_threshold[1] += (float)gradient[3];
+    }
+    dump_add(&d, TENSOR_F64, losses, SHAPE(votes), "reward/out/losses");
+    must(reward_backward(model, pass, batch, d_scores, gradients));
+    dump_gradients(list, gradients, "reward", "gradient");
+    reward_pass_destroy(pass);
+    reward_model_destroy(model);
+}
+
 // One gradient slot of a larger batch, with importance weights that are cut off and a reference that is not
 // the policy.
 static void run_learner(const policy_config *config, const rollout *r) {
@@ -369,6 +426,7 @@ static void run_policy_and_value(uint64_t seed) {
     run_cross_entropy(policy, pass, &r);
     run_optimizer(policy_parameters(policy));
     run_value(&config.temporal, &r);
+    run_reward(&config.temporal);
     run_learner(&config, &r);
     policy_pass_destroy(pass);
     policy_destroy(policy);

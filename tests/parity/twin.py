@@ -113,6 +113,29 @@ def values(parameters, heads, prefix, tokens):
     return hidden @ parameters["value.weight"] + parameters["value.bias"]
 
 
+def reward_scores(parameters, heads, window, prefix, tokens, starts, features):
+    """[batch] scores of the `window` frames from starts [batch] on in tokens [batch, frames, levels]; features
+    [batch, count] or None."""
+    clips = torch.stack([clip[start:start + window] for clip, start in zip(tokens, starts.tolist())])
+    unread = torch.zeros_like(clips[:, :1])  # the temporal stage never sees its last frame
+    pooled = temporal_stage(parameters, heads, prefix, torch.cat([clips, unread], dim=1)).mean(1)
+    scores = pooled @ parameters["head.pooled.weight"] + parameters["head.bias"]
+    return scores if features is None else scores + features @ parameters["head.features.weight"]
+
+
+def reward_features(kind, text, music):
+    """What the head reads of the joint embedding: 0 nothing, 1 the music, 2 also music times text."""
+    width = music.shape[1]
+    return [None, music * width ** 0.5, torch.cat([music * width ** 0.5, music * text * width], dim=1)][kind]
+
+
+def vote_losses(a, b, threshold):
+    """Negative log-likelihoods [pairs, 4] of A, B, tie and both bad."""
+    both = torch.sigmoid(threshold[1] - a) * torch.sigmoid(threshold[1] - b)
+    davidson = torch.stack([(a - b) / 2, (b - a) / 2, threshold[0].expand(a.shape)], dim=1).softmax(1)
+    return -torch.cat([(1 - both)[:, None] * davidson, both[:, None]], dim=1).log()
+
+
 def tower(parameters, name, heads, tokens, lengths=None):
     """One side of the joint embedding: tokens [batch, positions, tables] to unit rows [batch, output]."""
     x = sum(parameters[f"{name}.embedding.{table}.weight"][tokens[:, :, table]] for table in range(tokens.shape[2]))
