@@ -6,11 +6,11 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { NEWTON_STEPS = 20 };
+enum { STEPS_MAX = 400 };
 
-// Solves matrix [n, n] z = right [n] in place for a symmetric positive definite matrix, whose lower triangle
-// is overwritten by its factor (Cholesky). False if it is not positive definite.
-static bool solve(double *matrix, double *right, size_t n) {
+// The lower triangle of a symmetric positive definite matrix [n, n] becomes its factor (Cholesky). False if
+// it is not positive definite.
+static bool factorise(double *matrix, size_t n) {
     for (size_t j = 0; j < n; j++) {
         double *row = matrix + j * n;
         for (size_t k = 0; k < j; k++) {
@@ -26,183 +26,222 @@ static bool solve(double *matrix, double *right, size_t n) {
             return false;
         row[j] = sqrt(square);
     }
-    for (size_t j = 0; j < n; j++) {
-        for (size_t i = 0; i < j; i++)
-            right[j] -= matrix[j * n + i] * right[i];
-        right[j] /= matrix[j * n + j];
-    }
-    for (size_t j = n; j-- > 0;) {
-        for (size_t i = j + 1; i < n; i++)
-            right[j] -= matrix[i * n + j] * right[i];
-        right[j] /= matrix[j * n + j];
-    }
     return true;
 }
 
-// matrix [n, n], lower triangle: sum over rows of importance * x x^T; each of its rows is added up by one
-// thread.
-static void outer_products(const float *x, const double *importance, size_t rows, size_t n, double *matrix) {
-#pragma omp parallel for schedule(static, 1)
+// right [n] becomes the solution for a factor.
+static void substitute(const double *factor, double *right, size_t n) {
     for (size_t j = 0; j < n; j++) {
-        double *to = matrix + j * n;
-        memset(to, 0, sizeof(double) * n);
-        for (size_t i = 0; i < rows; i++) {
-            const float *row = x + i * n;
-            const double factor = importance[i] * (double)row[j];
-            for (size_t k = 0; k <= j; k++)
-                to[k] += factor * (double)row[k];
-        }
+        for (size_t i = 0; i < j; i++)
+            right[j] -= factor[j * n + i] * right[i];
+        right[j] /= factor[j * n + j];
+    }
+    for (size_t j = n; j-- > 0;) {
+        for (size_t i = j + 1; i < n; i++)
+            right[j] -= factor[i * n + j] * right[i];
+        right[j] /= factor[j * n + j];
     }
 }
 
-typedef struct preference_fit {
-    const fit_pair *pairs;
+// What both fits share: rows (of features, or of differences of them) with outcomes.
+typedef struct problem {
+    const fit_options *options;
     size_t count, width;
-    float *difference;  // [count, width]
+    float *rows;        // [count, width]
+    double *outcome;    // [count]
     double *importance; // [count]
-    double *scale;      // [width]
-    double ridge;
-} preference_fit;
+    double *scale;      // [width] what the penalty of each weight is multiplied by
+    bool logistic;      // else least squares
+    double *moments;    // [folds, width, width] lower triangles of sum of importance * row row^T, by fold
+    double *factor;     // [width, width]
+    double *step;       // [width]
+} problem;
 
-// Objective at `weights`; importance becomes p (1 - p), and gradient [width] what it says if it is not NULL.
-static double objective(const preference_fit *f, const double *weights, double *gradient) {
-    const double share = 1.0 / (double)f->count;
+static int fold_of(const problem *p, size_t i) {
+    return p->options->folds > 0 ? p->options->fold[i] : 0;
+}
+
+static void destroy(problem *p) {
+    memory_free(p->rows);
+    memory_free(p->outcome);
+    memory_free(p->importance);
+    memory_free(p->scale);
+    memory_free(p->moments);
+    memory_free(p->factor);
+    memory_free(p->step);
+}
+
+static status create(problem *p, size_t count, size_t width, const fit_options *options, bool logistic) {
+    *p = (problem){.options = options, .count = count, .width = width, .logistic = logistic};
+    const size_t square = width * width, folds = options->folds > 0 ? (size_t)options->folds : 1;
+    TRY(memory_allocate((void **)&p->rows, sizeof(float) * count * width, "fit rows"));
+    TRY(memory_allocate((void **)&p->outcome, sizeof(double) * count, "fit outcomes"));
+    TRY(memory_allocate((void **)&p->importance, sizeof(double) * count, "fit importances"));
+    TRY(memory_allocate((void **)&p->scale, sizeof(double) * width, "feature scales"));
+    TRY(memory_allocate((void **)&p->moments, sizeof(double) * folds * square, "second moments"));
+    TRY(memory_allocate((void **)&p->factor, sizeof(double) * square, "second moments"));
+    return memory_allocate((void **)&p->step, sizeof(double) * width, "fit step");
+}
+
+// Each row of the matrices is added up by one thread.
+static void add_moments(problem *p) {
+    const size_t n = p->width;
+#pragma omp parallel for schedule(static, 1)
+    for (size_t j = 0; j < n; j++)
+        for (size_t i = 0; i < p->count; i++) {
+            double *to = p->moments + ((size_t)fold_of(p, i) * n + j) * n;
+            const float *row = p->rows + i * n;
+            const double factor = p->importance[i] * (double)row[j];
+            for (size_t k = 0; k <= j; k++)
+                to[k] += factor * (double)row[k];
+        }
+}
+
+static double predict(const problem *p, const double *weights, size_t i) {
+    double sum = 0.0;
+    for (size_t j = 0; j < p->width; j++)
+        sum += weights[j] * (double)p->rows[i * p->width + j];
+    return sum;
+}
+
+// Loss of the rows of one fold, a sum.
+static double loss_of(const problem *p, const double *weights, int fold) {
     double loss = 0.0;
-    if (gradient != NULL)
-        memset(gradient, 0, sizeof(double) * f->width);
-    for (size_t i = 0; i < f->count; i++) {
-        const float *x = f->difference + i * f->width;
-        double d = 0.0;
-        for (size_t j = 0; j < f->width; j++)
-            d += weights[j] * (double)x[j];
-        const double outcome = (double)f->pairs[i].outcome, p = 1.0 / (1.0 + exp(-d));
-        const double size = fabs(d), rest = log1p(exp(-size)); // softplus(-|d|)
-        loss += share * (outcome * (rest + (d < 0.0 ? size : 0.0)) +
-                         (1.0 - outcome) * (rest + (d > 0.0 ? size : 0.0)));
-        if (gradient == NULL)
+    for (size_t i = 0; i < p->count; i++) {
+        if (fold_of(p, i) != fold)
             continue;
-        f->importance[i] = share * p * (1.0 - p);
-        for (size_t j = 0; j < f->width; j++)
-            gradient[j] += share * (p - outcome) * (double)x[j];
-    }
-    for (size_t j = 0; j < f->width; j++) {
-        loss += 0.5 * f->ridge * f->scale[j] * weights[j] * weights[j];
-        if (gradient != NULL)
-            gradient[j] += f->ridge * f->scale[j] * weights[j];
+        const double found = predict(p, weights, i), outcome = p->outcome[i];
+        if (p->logistic) {
+            const double size = fabs(found), rest = log1p(exp(-size)); // softplus(-|found|)
+            loss += p->importance[i] * (outcome * (rest + (found < 0.0 ? size : 0.0)) +
+                                        (1.0 - outcome) * (rest + (found > 0.0 ? size : 0.0)));
+        } else {
+            loss += p->importance[i] * (found - outcome) * (found - outcome);
+        }
     }
     return loss;
 }
 
-// Newton's method with steps that are halved until the objective falls.
-static status minimise(preference_fit *f, double *weights, double *matrix, double *step, double *trial) {
-    const size_t n = f->width;
-    double loss = objective(f, weights, step);
-    for (int round = 0; round < NEWTON_STEPS; round++) {
-        outer_products(f->difference, f->importance, f->count, n, matrix);
+// Fits all rows but those of fold `left_out` (-1: none) from the weights given.
+static status minimise(problem *p, double ridge, int left_out, double *weights) {
+    const size_t n = p->width, folds = p->options->folds > 0 ? (size_t)p->options->folds : 1;
+    const double curvature = p->logistic ? 0.25 : 1.0;
+    double total = 0.0;
+    for (size_t i = 0; i < p->count; i++)
+        total += fold_of(p, i) != left_out ? p->importance[i] : 0.0;
+    if (!(total > 0.0))
+        return FAIL("all rows of a linear fit are in one fold; give more captions");
+    memset(p->factor, 0, sizeof(double) * n * n);
+    for (size_t f = 0; f < folds; f++)
+        for (size_t i = 0; (int)f != left_out && i < n * n; i++)
+            p->factor[i] += curvature / total * p->moments[f * n * n + i];
+    for (size_t j = 0; j < n; j++)
+        p->factor[j * n + j] += ridge * p->scale[j];
+    if (!factorise(p->factor, n))
+        return FAIL("a linear fit of %zu rows has no single minimum; use a larger reward.fit_ridge",
+                    p->count);
+    for (int round = 0; round < (p->logistic ? STEPS_MAX : 1); round++) {
         for (size_t j = 0; j < n; j++)
-            matrix[j * n + j] += f->ridge * f->scale[j];
-        if (!solve(matrix, step, n))
-            return FAIL("the linear fit of %zu pairs has no single minimum; use a larger reward.fit_ridge",
-                        f->count);
-        double length = 1.0, next = INFINITY;
-        while (length > 1e-3) {
+            p->step[j] = p->logistic ? ridge * p->scale[j] * weights[j] : 0.0;
+        for (size_t i = 0; i < p->count; i++) {
+            if (fold_of(p, i) == left_out)
+                continue;
+            const double found = p->logistic ? 1.0 / (1.0 + exp(-predict(p, weights, i))) : 0.0;
+            const double slope = p->importance[i] / total * (found - p->outcome[i]);
             for (size_t j = 0; j < n; j++)
-                trial[j] = weights[j] - length * step[j];
-            next = objective(f, trial, NULL);
-            if (next <= loss)
-                break;
-            length *= 0.5;
+                p->step[j] += slope * (double)p->rows[i * n + j];
         }
-        if (!(next < loss))
-            return STATUS_OK;
-        memcpy(weights, trial, sizeof(double) * n);
-        const bool done = loss - next < 1e-7 * loss;
-        loss = next;
-        if (done)
-            return STATUS_OK;
-        objective(f, weights, step);
+        substitute(p->factor, p->step, n);
+        double moved = 0.0, size = 0.0;
+        for (size_t j = 0; j < n; j++) {
+            weights[j] = (p->logistic ? weights[j] : 0.0) - p->step[j];
+            moved += p->scale[j] * p->step[j] * p->step[j];
+            size += p->scale[j] * weights[j] * weights[j];
+        }
+        if (moved < 1e-10 * size)
+            break;
     }
     return STATUS_OK;
 }
 
-status fit_preference(const float *x, size_t width, const fit_pair *pairs, size_t count, double ridge,
-                      double *weights) {
+static status choose_and_fit(problem *p, double *weights, double *chosen) {
+    const fit_options *o = p->options;
+    double best = o->ridges[0], lowest = INFINITY;
+    add_moments(p);
+    for (int r = 0; r < o->ridge_count && o->folds > 1; r++) {
+        double loss = 0.0;
+        for (int fold = 0; fold < o->folds; fold++) {
+            memset(weights, 0, sizeof(double) * p->width);
+            TRY(minimise(p, o->ridges[r], fold, weights));
+            loss += loss_of(p, weights, fold);
+        }
+        if (loss < lowest) {
+            lowest = loss;
+            best = o->ridges[r];
+        }
+    }
+    if (chosen != NULL)
+        *chosen = best;
+    memset(weights, 0, sizeof(double) * p->width);
+    return minimise(p, best, -1, weights);
+}
+
+status fit_preference(const float *x, size_t width, const fit_pair *pairs, size_t count,
+                      const fit_options *options, double *weights, double *ridge) {
     if (count == 0)
         return FAIL("there are no pairs to fit a preference on");
-    preference_fit f = {.pairs = pairs, .count = count, .width = width, .ridge = ridge};
-    double *matrix = NULL, *step = NULL, *trial = NULL;
+    problem p;
     status result;
-    TRY_GOTO(result, memory_allocate((void **)&f.difference, sizeof(float) * count * width, "differences"),
-             done);
-    TRY_GOTO(result, memory_allocate((void **)&f.importance, sizeof(double) * count, "importances"), done);
-    TRY_GOTO(result, memory_allocate((void **)&f.scale, sizeof(double) * width, "feature scales"), done);
-    TRY_GOTO(result, memory_allocate((void **)&matrix, sizeof(double) * width * width, "second moments"),
-             done);
-    TRY_GOTO(result, memory_allocate((void **)&step, sizeof(double) * width, "fit step"), done);
-    TRY_GOTO(result, memory_allocate((void **)&trial, sizeof(double) * width, "fit step"), done);
-    for (size_t i = 0; i < count; i++)
+    TRY_GOTO(result, create(&p, count, width, options, true), done);
+    for (size_t i = 0; i < count; i++) {
+        p.outcome[i] = (double)pairs[i].outcome;
+        p.importance[i] = 1.0;
         for (size_t j = 0; j < width; j++) {
             const float d = x[(size_t)pairs[i].a * width + j] - x[(size_t)pairs[i].b * width + j];
-            f.difference[i * width + j] = d;
-            f.scale[j] += (double)d * (double)d / (double)count;
+            p.rows[i * width + j] = d;
+            p.scale[j] += (double)d * (double)d / (double)count;
         }
+    }
     for (size_t j = 0; j < width; j++) // a feature that never differs keeps its weight at 0
-        f.scale[j] = f.scale[j] > 1e-12 ? f.scale[j] : 1.0;
-    TRY_GOTO(result, minimise(&f, weights, matrix, step, trial), done);
+        p.scale[j] = p.scale[j] > 1e-12 ? p.scale[j] : 1.0;
+    TRY_GOTO(result, choose_and_fit(&p, weights, ridge), done);
 done:
-    memory_free(f.difference);
-    memory_free(f.importance);
-    memory_free(f.scale);
-    memory_free(matrix);
-    memory_free(step);
-    memory_free(trial);
+    destroy(&p);
     return result;
 }
 
+// The features are centred, and the constant is one more of them, without a penalty.
 status fit_scores(const float *x, size_t width, const float *targets, const float *importances, size_t rows,
-                  double ridge, double *weights) {
+                  const fit_options *options, double *weights, double *ridge) {
     if (rows == 0)
         return FAIL("there are no scores to fit a regression on");
-    float *centred = NULL;
-    double *importance = NULL, *matrix = NULL, *mean = NULL, total = 0.0, target = 0.0;
+    problem p;
+    double *mean = NULL, total = 0.0;
     status result;
-    TRY_GOTO(result, memory_allocate((void **)&centred, sizeof(float) * rows * width, "centred features"),
-             done);
-    TRY_GOTO(result, memory_allocate((void **)&importance, sizeof(double) * rows, "importances"), done);
-    TRY_GOTO(result, memory_allocate((void **)&matrix, sizeof(double) * width * width, "second moments"),
-             done);
-    TRY_GOTO(result, memory_allocate((void **)&mean, sizeof(double) * width, "feature means"), done);
+    TRY_GOTO(result, create(&p, rows, width + 1, options, false), done);
+    TRY_GOTO(result, memory_allocate((void **)&mean, sizeof(double) * (width + 1), "feature means"), done);
     for (size_t i = 0; i < rows; i++)
         total += (double)importances[i];
-    for (size_t i = 0; i < rows; i++) {
-        importance[i] = (double)importances[i] / total;
-        target += importance[i] * (double)targets[i];
-        for (size_t j = 0; j < width; j++)
-            mean[j] += importance[i] * (double)x[i * width + j];
-    }
-    memset(weights, 0, sizeof(double) * (width + 1));
     for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < width; j++)
+            mean[j] += (double)importances[i] / total * (double)x[i * width + j];
+    for (size_t i = 0; i < rows; i++) {
+        p.outcome[i] = (double)targets[i];
+        p.importance[i] = (double)importances[i];
+        p.rows[i * (width + 1) + width] = 1.0f;
         for (size_t j = 0; j < width; j++) {
-            centred[i * width + j] = (float)((double)x[i * width + j] - mean[j]);
-            weights[j] += importance[i] * (double)centred[i * width + j] * ((double)targets[i] - target);
+            const double off = (double)x[i * width + j] - mean[j];
+            p.rows[i * (width + 1) + j] = (float)off;
+            p.scale[j] += p.importance[i] / total * off * off;
         }
-    outer_products(centred, importance, rows, width, matrix);
-    for (size_t j = 0; j < width; j++) {
-        const double variance = matrix[j * width + j];
-        matrix[j * width + j] += ridge * (variance > 1e-12 ? variance : 1.0);
     }
-    if (!solve(matrix, weights, width)) {
-        result =
-            FAIL("the linear fit of %zu scores has no single minimum; use a larger reward.fit_ridge", rows);
-        goto done;
-    }
-    weights[width] = target;
+    for (size_t j = 0; j < width; j++)
+        p.scale[j] = p.scale[j] > 1e-12 ? p.scale[j] : 1.0;
+    TRY_GOTO(result, choose_and_fit(&p, weights, ridge), done);
     for (size_t j = 0; j < width; j++)
         weights[width] -= weights[j] * mean[j];
 done:
-    memory_free(centred);
-    memory_free(importance);
-    memory_free(matrix);
+    destroy(&p);
     memory_free(mean);
     return result;
 }

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CACHE_ENTRIES = 8192, CONDITIONER_BATCH = 64, ROWS = 4096, FOLDS = 5 };
+enum { CACHE_ENTRIES = 8192, CONDITIONER_BATCH = 64, ROWS = 4096 };
 
 reward_side reward_caption_side(const char *caption) {
     if (!caption_is_held_out(caption))
@@ -232,6 +232,13 @@ status reward_data_side(const reward_data *d, uint32_t clip, reward_side *side) 
     return STATUS_OK;
 }
 
+status reward_data_fold(const reward_data *d, uint32_t clip, int *fold) {
+    shard_clip strings;
+    TRY(corpus_read_strings(d->clips, clip, &strings));
+    *fold = (int)(digest_text(strings.caption) / 10 % REWARD_FOLDS);
+    return STATUS_OK;
+}
+
 status reward_set_create(reward_set *out, size_t capacity) {
     *out = (reward_set){.capacity = capacity, .slot_count = 8};
     while (out->slot_count < 4 * capacity)
@@ -280,9 +287,9 @@ static status is_wanted(const reward_data *d, uint32_t clip, reward_side side, i
     TRY(reward_data_side(d, clip, &found));
     *wanted = found == side;
     if (*wanted && member >= 0 && side == REWARD_SIDE_TRAINING) {
-        shard_clip strings;
-        TRY(corpus_read_strings(d->clips, clip, &strings));
-        *wanted = digest_text(strings.caption) / 10 % FOLDS != (uint64_t)(member % FOLDS);
+        int fold;
+        TRY(reward_data_fold(d, clip, &fold));
+        *wanted = fold != member % REWARD_FOLDS;
     }
     return STATUS_OK;
 }

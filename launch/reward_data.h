@@ -71,6 +71,9 @@ void reward_inputs_destroy(reward_inputs *inputs);
 status reward_data_load(reward_data *data, const uint32_t *clips, size_t count, reward_inputs *inputs);
 
 status reward_data_side(const reward_data *data, uint32_t clip, reward_side *side);
+// Captions fall into REWARD_FOLDS parts, for cross-validation.
+enum { REWARD_FOLDS = 5 };
+status reward_data_fold(const reward_data *data, uint32_t clip, int *fold);
 
 // A vote or a score with its clips as indices of a list of different clips.
 typedef struct reward_example {

@@ -1,14 +1,11 @@
 #include "launch/reward_train_parts.h"
 
-#include "core/linear_fit.h"
 #include "kernels/memory.h"
 
 #include <math.h>
 #include <string.h>
 
-// From strong to weak: each fit starts from the one before.
-static const double penalties[] = {1000.0, 100.0, 10.0, 1.0};
-enum { PENALTIES = sizeof penalties / sizeof penalties[0], FIT_EXAMPLES_MIN = 256 };
+enum { FIT_EXAMPLES_MIN = 256 };
 
 // Rows of [pooled, features] of the set's clips.
 static status make_rows(reward_trainer *t, const reward_set *set, float **out) {
@@ -42,40 +39,32 @@ done:
     return result;
 }
 
-static void score_rows(const float *rows, size_t count, size_t width, const double *weights, double constant,
-                       float *scores) {
-    for (size_t i = 0; i < count; i++) {
-        double sum = constant;
-        for (size_t j = 0; j < width; j++)
-            sum += weights[j] * (double)rows[i * width + j];
-        scores[i] = (float)sum;
-    }
-}
-
 typedef struct fit {
     const reward_set *set;
-    float *rows, *selection; // [clips of the set, width], [clips of the selection, width]
+    float *rows; // [clips of the set, width]
+    int *fold;   // [pairs, or clips]
     size_t width;
     fit_pair *pairs; // [examples of the set]
     size_t pair_count;
     float *targets, *importances; // [clips of the set]
     double *weights;              // [width + 1], the constant last
-    double *best;                 // likewise
-    float *scores;                // [larger number of clips]
     float threshold[2];
 } fit;
 
-static void list_targets(fit *f) {
+static status list_targets(const reward_trainer *t, fit *f) {
     for (size_t i = 0; i < f->set->count; i++) {
         const reward_example *e = &f->set->examples[i];
         f->importances[e->a] += 1.0f;
         f->targets[e->a] += e->target;
     }
-    for (size_t i = 0; i < f->set->clip_count; i++)
+    for (size_t i = 0; i < f->set->clip_count; i++) {
         f->targets[i] /= f->importances[i];
+        TRY(reward_data_fold(&t->data, f->set->clips[i], &f->fold[i]));
+    }
+    return STATUS_OK;
 }
 
-static void list_pairs(fit *f) {
+static status list_pairs(const reward_trainer *t, fit *f) {
     double votes[4] = {0.0};
     for (size_t i = 0; i < f->set->count; i++) {
         const reward_example *e = &f->set->examples[i];
@@ -83,18 +72,21 @@ static void list_pairs(fit *f) {
         if (e->vote == PREFERENCE_BOTH_BAD)
             continue;
         const float outcome = e->vote == PREFERENCE_A ? 1.0f : e->vote == PREFERENCE_B ? 0.0f : 0.5f;
+        TRY(reward_data_fold(&t->data, f->set->clips[e->a], &f->fold[f->pair_count]));
         f->pairs[f->pair_count++] = (fit_pair){.a = e->a, .b = e->b, .outcome = outcome};
     }
     preference_initial_threshold(votes, f->threshold);
+    return STATUS_OK;
 }
 
-static status solve(fit *f, bool quality, double ridge) {
-    if (quality)
-        return fit_scores(f->rows, f->width, f->targets, f->importances, f->set->clip_count, ridge,
-                          f->weights);
-    TRY(fit_preference(f->rows, f->width, f->pairs, f->pair_count, ridge, f->weights));
+static status solve(const reward_trainer *t, fit *f) {
+    double ridges[REWARD_RIDGES], chosen;
+    const fit_options options = reward_fit_options(t->config, f->fold, ridges);
+    if (t->data.plan.quality)
+        return fit_scores(f->rows, f->width, f->targets, f->importances, f->set->clip_count, &options,
+                          f->weights, &chosen);
+    TRY(fit_preference(f->rows, f->width, f->pairs, f->pair_count, &options, f->weights, &chosen));
     // Differences leave the level free: the mean score is 0.
-    f->weights[f->width] = 0.0;
     double mean = 0.0;
     for (size_t i = 0; i < f->set->clip_count; i++)
         for (size_t j = 0; j < f->width; j++)
@@ -103,59 +95,45 @@ static status solve(fit *f, bool quality, double ridge) {
     return STATUS_OK;
 }
 
-static status choose(reward_trainer *t, fit *f) {
-    const bool quality = t->data.plan.quality;
-    double lowest = INFINITY;
-    for (int i = 0; i < PENALTIES; i++) {
-        TRY(solve(f, quality, penalties[i] * t->config->reward.fit_ridge));
-        score_rows(f->selection, t->selection.clip_count, f->width, f->weights, f->weights[f->width],
-                   f->scores);
-        const reward_outcome outcome = reward_measure(&t->selection, quality, f->scores, f->threshold);
-        if (!(outcome.loss < lowest))
-            continue;
-        lowest = outcome.loss;
-        memcpy(f->best, f->weights, sizeof(double) * (f->width + 1));
-    }
-    return STATUS_OK;
-}
-
 static void set_head(reward_trainer *t, const fit *f) {
     const size_t width = (size_t)t->data.shape.temporal.transformer.width;
     const reward_head head = reward_model_head(t->model);
     if (t->data.plan.fit) {
         for (size_t j = 0; j < width; j++)
-            head.pooled[j] = (float)f->best[j];
+            head.pooled[j] = (float)f->weights[j];
         for (size_t j = width; j < f->width; j++)
-            head.features[j - width] = (float)f->best[j];
-        head.bias[0] = (float)f->best[f->width];
+            head.features[j - width] = (float)f->weights[j];
+        head.bias[0] = (float)f->weights[f->width];
     }
     if (!t->data.plan.quality)
         memcpy(head.threshold, f->threshold, sizeof f->threshold);
+}
+
+fit_options reward_fit_options(const run_config *config, const int *fold, double ridges[REWARD_RIDGES]) {
+    double ridge = 1000.0 * config->reward.fit_ridge;
+    for (int i = 0; i < REWARD_RIDGES; i++, ridge /= sqrt(10.0))
+        ridges[i] = ridge;
+    return (fit_options){.fold = fold, .folds = REWARD_FOLDS, .ridges = ridges, .ridge_count = REWARD_RIDGES};
 }
 
 static status fit_set(reward_trainer *t, const reward_set *set) {
     fit f = {.set = set};
     f.width =
         (size_t)t->data.shape.temporal.transformer.width + (size_t)reward_model_feature_count(&t->data.shape);
-    const size_t most = set->clip_count > t->selection.clip_count ? set->clip_count : t->selection.clip_count;
+    const size_t most = set->clip_count > set->count ? set->clip_count : set->count;
     status result;
     TRY_GOTO(result, memory_allocate((void **)&f.pairs, sizeof(fit_pair) * set->count, "fit pairs"), done);
     TRY_GOTO(result, memory_allocate((void **)&f.targets, sizeof(float) * set->clip_count, "fit targets"),
              done);
     TRY_GOTO(result, memory_allocate((void **)&f.importances, sizeof(float) * set->clip_count, "fit targets"),
              done);
-    TRY_GOTO(result, memory_allocate((void **)&f.weights, sizeof(double) * 2 * (f.width + 1), "fit weights"),
+    TRY_GOTO(result, memory_allocate((void **)&f.weights, sizeof(double) * (f.width + 1), "fit weights"),
              done);
-    f.best = f.weights + f.width + 1;
-    TRY_GOTO(result, memory_allocate((void **)&f.scores, sizeof(float) * most, "fit scores"), done);
-    if (t->data.plan.quality)
-        list_targets(&f);
-    else
-        list_pairs(&f);
+    TRY_GOTO(result, memory_allocate((void **)&f.fold, sizeof(int) * most, "fit folds"), done);
+    TRY_GOTO(result, t->data.plan.quality ? list_targets(t, &f) : list_pairs(t, &f), done);
     if (t->data.plan.fit) {
         TRY_GOTO(result, make_rows(t, set, &f.rows), done);
-        TRY_GOTO(result, make_rows(t, &t->selection, &f.selection), done);
-        TRY_GOTO(result, choose(t, &f), done);
+        TRY_GOTO(result, solve(t, &f), done);
     } else if (t->data.plan.quality) { // the mean score is a better start than 0
         double sum = 0.0, count = 0.0;
         for (size_t i = 0; i < set->clip_count; i++) {
@@ -167,12 +145,11 @@ static status fit_set(reward_trainer *t, const reward_set *set) {
     set_head(t, &f);
 done:
     memory_free(f.rows);
-    memory_free(f.selection);
+    memory_free(f.fold);
     memory_free(f.pairs);
     memory_free(f.targets);
     memory_free(f.importances);
     memory_free(f.weights);
-    memory_free(f.scores);
     return result;
 }
 

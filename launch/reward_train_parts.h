@@ -2,6 +2,7 @@
 #pragma once
 
 #include "comm/group.h"
+#include "core/linear_fit.h"
 #include "core/optimizer.h"
 #include "launch/plan.h"
 #include "launch/reward_measure.h"
@@ -45,5 +46,9 @@ enum { REWARD_SUM_LOSS, REWARD_SUM_COUNT, REWARD_SUM_RIGHT, REWARD_SUM_DECISIVE,
 // Adds the rows of the training run (slot_rows neighbouring rows) at `position` of the shuffled order.
 status reward_add_run(reward_trainer *trainer, reward_set *set, uint64_t position);
 // Gives the head a start: a linear model on the pooled vectors of the untrained stage and the features, with
-// the penalty that is best on the selection; and the thresholds of the likelihood of votes.
+// the penalty that cross-validation over captions finds best; and the thresholds of the likelihood of votes.
 status reward_fit_head(reward_trainer *trainer);
+
+// Five folds of captions, and penalties from reward.fit_ridge to 1000 times as much, into ridges.
+enum { REWARD_RIDGES = 7 };
+fit_options reward_fit_options(const run_config *config, const int *fold, double ridges[REWARD_RIDGES]);

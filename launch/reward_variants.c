@@ -1,9 +1,9 @@
 #include "launch/reward_variants.h"
 
-#include "core/linear_fit.h"
 #include "kernels/memory.h"
 #include "launch/reward_file.h"
 #include "launch/reward_train.h"
+#include "launch/reward_train_parts.h"
 #include "launch/stage.h"
 
 #include <jansson.h>
@@ -149,73 +149,58 @@ static status embedding_rows(reward_test *t, const reward_set *set, bool adheren
     return result;
 }
 
-static void score_linear(const float *rows, size_t count, size_t width, const double *weights,
-                         float *scores) {
-    for (size_t i = 0; i < count; i++) {
-        double sum = 0.0;
-        for (size_t j = 0; j < width; j++)
-            sum += weights[j] * (double)rows[i * width + j];
-        scores[i] = (float)sum;
-    }
-}
-
-// The linear baseline: as many training pairs as the model's head is fitted on, the penalty that predicts the
-// selection best.
+// The linear baseline: as many training pairs as the model's head is fitted on, the penalty by
+// cross-validation.
 static status linear_scores(reward_test *t, float *scores) {
-    static const double penalties[] = {1000.0, 100.0, 10.0, 1.0};
     const int limit = t->config->reward.fit_examples;
     const size_t capacity = limit > 0 ? (size_t)limit : 8000, width = 2 * t->data.embedding;
-    reward_set training = {0}, selection = {0};
-    float *rows[3] = {NULL}, *selected = NULL;
-    double *weights = NULL, lowest = INFINITY;
+    reward_set training = {0};
+    float *rows = NULL, *test_rows = NULL;
+    double *weights = NULL, ridges[REWARD_RIDGES];
     fit_pair *pairs = NULL;
+    int *fold = NULL;
     size_t count = 0;
     status result;
     TRY_GOTO(result, reward_set_create(&training, capacity), done);
-    TRY_GOTO(result, reward_set_create(&selection, (size_t)t->config->reward.evaluate_limit), done);
     TRY_GOTO(result, reward_set_fill(&training, &t->data, REWARD_SIDE_TRAINING), done);
-    TRY_GOTO(result, reward_set_fill(&selection, &t->data, REWARD_SIDE_SELECTION), done);
-    const reward_set *sets[3] = {&training, &selection, &t->set};
-    for (int i = 0; i < 3; i++) {
-        TRY_GOTO(result,
-                 memory_allocate((void **)&rows[i], sizeof(float) * (sets[i]->clip_count * width + 1),
-                                 "embedding features"),
-                 done);
-        TRY_GOTO(result, embedding_rows(t, sets[i], false, rows[i]), done);
-    }
+    TRY_GOTO(result,
+             memory_allocate((void **)&rows, sizeof(float) * (training.clip_count * width + 1),
+                             "embedding features"),
+             done);
+    TRY_GOTO(result,
+             memory_allocate((void **)&test_rows, sizeof(float) * (t->set.clip_count * width + 1),
+                             "embedding features"),
+             done);
+    TRY_GOTO(result, embedding_rows(t, &training, false, rows), done);
+    TRY_GOTO(result, embedding_rows(t, &t->set, false, test_rows), done);
     TRY_GOTO(result, memory_allocate((void **)&weights, sizeof(double) * width, "linear weights"), done);
     TRY_GOTO(result, memory_allocate((void **)&pairs, sizeof *pairs * (training.count + 1), "pairs"), done);
-    TRY_GOTO(result,
-             memory_allocate((void **)&selected, sizeof(float) * (selection.clip_count + 1), "scores"), done);
+    TRY_GOTO(result, memory_allocate((void **)&fold, sizeof(int) * (training.count + 1), "folds"), done);
     for (size_t i = 0; i < training.count; i++) {
         const reward_example *e = &training.examples[i];
-        if (e->vote != PREFERENCE_BOTH_BAD)
-            pairs[count++] = (fit_pair){e->a, e->b,
-                                        e->vote == PREFERENCE_A   ? 1.0f
-                                        : e->vote == PREFERENCE_B ? 0.0f
-                                                                  : 0.5f};
+        if (e->vote == PREFERENCE_BOTH_BAD)
+            continue;
+        TRY_GOTO(result, reward_data_fold(&t->data, training.clips[e->a], &fold[count]), done);
+        pairs[count++] = (fit_pair){e->a, e->b,
+                                    e->vote == PREFERENCE_A   ? 1.0f
+                                    : e->vote == PREFERENCE_B ? 0.0f
+                                                              : 0.5f};
     }
-    for (size_t i = 0; i < sizeof penalties / sizeof penalties[0]; i++) {
-        TRY_GOTO(
-            result,
-            fit_preference(rows[0], width, pairs, count, penalties[i] * t->config->reward.fit_ridge, weights),
-            done);
-        score_linear(rows[1], selection.clip_count, width, weights, selected);
-        const float threshold[2] = {-1.0f, -20.0f};
-        const reward_outcome outcome = reward_measure(&selection, false, selected, threshold);
-        if (outcome.loss < lowest) {
-            lowest = outcome.loss;
-            score_linear(rows[2], t->set.clip_count, width, weights, scores);
-        }
+    const fit_options options = reward_fit_options(t->config, fold, ridges);
+    TRY_GOTO(result, fit_preference(rows, width, pairs, count, &options, weights, NULL), done);
+    for (size_t i = 0; i < t->set.clip_count; i++) {
+        double sum = 0.0;
+        for (size_t j = 0; j < width; j++)
+            sum += weights[j] * (double)test_rows[i * width + j];
+        scores[i] = (float)sum;
     }
 done:
-    for (int i = 0; i < 3; i++)
-        memory_free(rows[i]);
-    memory_free(selected);
+    memory_free(rows);
+    memory_free(test_rows);
     memory_free(weights);
     memory_free(pairs);
+    memory_free(fold);
     reward_set_destroy(&training);
-    reward_set_destroy(&selection);
     return result;
 }
 

@@ -20,6 +20,14 @@ static void must(status result) {
         fail_msg("%s", status_message());
 }
 
+// No folds: this penalty.
+static const fit_options *penalty(double ridge) {
+    static double ridges[1];
+    static fit_options options = {.ridges = ridges, .ridge_count = 1};
+    ridges[0] = ridge;
+    return &options;
+}
+
 static const double truth[WIDTH] = {1.0, -0.5, 0.0, 2.0, 0.25};
 
 static void draw(float *x, philox_stream *stream) {
@@ -46,7 +54,7 @@ static void test_preference_finds_the_weights(void **state) {
         pairs[i] = (fit_pair){a, b, (double)philox_next_uniform(&stream) < p ? 1.0f : 0.0f};
     }
     double weights[WIDTH] = {0.0};
-    must(fit_preference(x, WIDTH, pairs, PAIRS, 1e-6, weights));
+    must(fit_preference(x, WIDTH, pairs, PAIRS, penalty(1e-6), weights, NULL));
     for (int j = 0; j < WIDTH; j++)
         assert_true(fabs(weights[j] - truth[j]) < 0.12);
     // At the minimum the gradient of the mean log-likelihood is 0.
@@ -63,8 +71,8 @@ static void test_preference_finds_the_weights(void **state) {
     }
     // A penalty draws the weights towards 0; another start ends at the same place.
     double small[WIDTH] = {0.0}, again[WIDTH] = {5.0, 5.0, -5.0, 5.0, 0.0};
-    must(fit_preference(x, WIDTH, pairs, PAIRS, 1.0, small));
-    must(fit_preference(x, WIDTH, pairs, PAIRS, 1.0, again));
+    must(fit_preference(x, WIDTH, pairs, PAIRS, penalty(1.0), small, NULL));
+    must(fit_preference(x, WIDTH, pairs, PAIRS, penalty(1.0), again, NULL));
     for (int j = 0; j < WIDTH; j++) {
         assert_true(fabs(small[j] - again[j]) < 1e-3);
         assert_true(fabs(small[j]) <= fabs(weights[j]) + 0.02);
@@ -80,13 +88,13 @@ static void test_preference_of_ties_and_constants(void **state) {
     }
     const fit_pair ties[] = {{0, 3, 0.5f}, {1, 2, 0.5f}, {3, 1, 0.5f}};
     double weights[WIDTH] = {1.0, 1.0, 0.0, 0.0, 0.0};
-    must(fit_preference(x, WIDTH, ties, 3, 1e-3, weights));
+    must(fit_preference(x, WIDTH, ties, 3, penalty(1e-3), weights, NULL));
     assert_true(fabs(weights[0]) < 1e-3 && isfinite(weights[1]));
     // Perfectly separable: the penalty keeps the minimum finite.
     const fit_pair wins[] = {{3, 0, 1.0f}, {2, 1, 1.0f}, {0, 2, 0.0f}};
-    must(fit_preference(x, WIDTH, wins, 3, 1e-3, weights));
+    must(fit_preference(x, WIDTH, wins, 3, penalty(1e-3), weights, NULL));
     assert_true(weights[0] > 0.5 && isfinite(weights[0]));
-    assert_int_equal(fit_preference(x, WIDTH, wins, 0, 1e-3, weights), STATUS_FAILED);
+    assert_int_equal(fit_preference(x, WIDTH, wins, 0, penalty(1e-3), weights, NULL), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "no pairs"));
 }
 
@@ -100,7 +108,7 @@ static void test_scores(void **state) {
         targets[i] = (float)(utility(x + i * WIDTH) + 0.7);
     }
     double weights[WIDTH + 1];
-    must(fit_scores(x, WIDTH, targets, importances, ROWS, 1e-9, weights));
+    must(fit_scores(x, WIDTH, targets, importances, ROWS, penalty(1e-9), weights, NULL));
     for (int j = 0; j < WIDTH; j++)
         assert_true(fabs(weights[j] - truth[j]) < 1e-4);
     assert_true(fabs(weights[WIDTH] - 0.7) < 1e-4);
@@ -117,11 +125,47 @@ static void test_scores(void **state) {
         }
     }
     double other[WIDTH + 1];
-    must(fit_scores(x, WIDTH, targets, importances, ROWS, 0.1, weights));
-    must(fit_scores(twice, WIDTH, twice_targets, ones, (size_t)rows, 0.1, other));
+    must(fit_scores(x, WIDTH, targets, importances, ROWS, penalty(0.1), weights, NULL));
+    must(fit_scores(twice, WIDTH, twice_targets, ones, (size_t)rows, penalty(0.1), other, NULL));
     for (int j = 0; j <= WIDTH; j++)
         assert_true(fabs(weights[j] - other[j]) < 1e-5);
-    assert_int_equal(fit_scores(x, WIDTH, targets, importances, 0, 0.1, weights), STATUS_FAILED);
+    assert_int_equal(fit_scores(x, WIDTH, targets, importances, 0, penalty(0.1), weights, NULL),
+                     STATUS_FAILED);
+}
+
+// Many features that say nothing and few rows: a strong penalty predicts unseen folds better. One feature
+// that says all and many rows: a weak one does.
+static void test_folds_choose_the_penalty(void **state) {
+    (void)state;
+    enum { FEW = 60, WIDE = 40, MANY = 800 };
+    static float x[MANY * WIDE], targets[MANY], ones[MANY];
+    static fit_pair pairs[MANY];
+    static int fold[MANY];
+    const double ridges[] = {100.0, 1.0, 1e-4};
+    const fit_options options = {.fold = fold, .folds = 5, .ridges = ridges, .ridge_count = 3};
+    philox_stream stream = {.key = 4};
+    for (int i = 0; i < MANY; i++) {
+        fold[i] = i % 5;
+        ones[i] = 1.0f;
+        targets[i] = philox_next_uniform(&stream);
+        for (int j = 0; j < WIDE; j++)
+            x[i * WIDE + j] = philox_next_uniform(&stream) - 0.5f;
+    }
+    for (int i = 0; i < FEW; i++)
+        pairs[i] = (fit_pair){2 * i, 2 * i + 1, philox_next_uniform(&stream) < 0.5f ? 1.0f : 0.0f};
+    double weights[WIDE + 1], ridge;
+    must(fit_preference(x, WIDE, pairs, FEW, &options, weights, &ridge));
+    assert_true(ridge == 100.0);
+    must(fit_scores(x, WIDE, targets, ones, FEW, &options, weights, &ridge));
+    assert_true(ridge == 100.0);
+    for (int i = 0; i < MANY; i++) {
+        targets[i] = x[i * WIDE];
+        pairs[i] = (fit_pair){i, (i + 1) % MANY, x[i * WIDE] > x[(i + 1) % MANY * WIDE] ? 1.0f : 0.0f};
+    }
+    must(fit_preference(x, WIDE, pairs, MANY, &options, weights, &ridge));
+    assert_true(ridge == 1e-4);
+    must(fit_scores(x, WIDE, targets, ones, MANY, &options, weights, &ridge));
+    assert_true(ridge == 1e-4);
 }
 
 int main(void) {
@@ -129,6 +173,7 @@ int main(void) {
         cmocka_unit_test(test_preference_finds_the_weights),
         cmocka_unit_test(test_preference_of_ties_and_constants),
         cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_folds_choose_the_penalty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
