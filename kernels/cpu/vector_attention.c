@@ -4,7 +4,9 @@
 // exactly 0.
 #include "kernels/cpu/vector_functions.h"
 
-enum { TILE = 4 };
+// FETCH_KEYS: values are fetched so many keys ahead. ROW_REGISTERS: of a single query's output, summed up in
+// one walk over the values.
+enum { TILE = 4, FETCH_KEYS = 16, ROW_REGISTERS = LANES == 16 ? 4 : 2 };
 
 void VECTOR_NAME(pack_lanes)(int head_dim, int rows, const float *x, size_t stride, float *out) {
     for (int block = 0; block * LANES < rows; block++) {
@@ -66,13 +68,44 @@ INLINE void dot_rows(int rows, int head_dim, int blocks, const float *queries, s
         dot_blocks(rows, 1, head_dim, queries, query_stride, keys + b * block, dots + b * LANES, dots_stride);
 }
 
+// As weigh_rows, for one row and `registers` registers of its output. Decoding reads every value once, from
+// memory: in one walk where the registers allow it.
+INLINE void weigh_row(int registers, int keys, const float *weights, const float *values, size_t value_stride,
+                      float factor, float *out) {
+    const int whole = keys / 4 * 4;
+    lanes sum[4][ROW_REGISTERS];
+    for (int g = 0; g < 4; g++)
+        for (int i = 0; i < registers; i++)
+            sum[g][i] = broadcast(0.0f);
+    for (int key = 0; key < whole; key += 4)
+        for (int g = 0; g < 4; g++) {
+            const float *value = values + (size_t)(key + g) * value_stride;
+            const lanes weight = broadcast(weights[key + g]);
+            for (int i = 0; i < registers; i++) {
+                _mm_prefetch((const char *)(value + FETCH_KEYS * value_stride + i * LANES), _MM_HINT_T0);
+                sum[g][i] = multiply_add(weight, load(value + i * LANES), sum[g][i]);
+            }
+        }
+    for (int g = 0; whole + g < keys; g++) {
+        const float *value = values + (size_t)(whole + g) * value_stride;
+        for (int i = 0; i < registers; i++)
+            sum[g][i] = multiply_add(broadcast(weights[whole + g]), load(value + i * LANES), sum[g][i]);
+    }
+    for (int i = 0; i < registers; i++)
+        store(out + i * LANES, ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * broadcast(factor));
+}
+
 // out[r][0 .. head_dim) = sum over keys of weights[r][key] * values[key]; four interleaved chains over the
 // keys.
 INLINE void weigh_rows(int rows, int head_dim, int keys, const float *weights, size_t weights_stride,
                        const float *values, size_t value_stride, const float *factors, float *out,
                        size_t out_stride) {
     const int whole = keys / 4 * 4;
-    for (int d = 0; d < head_dim; d += LANES) {
+    int d = 0;
+    if (rows == 1)
+        for (; d + ROW_REGISTERS * LANES <= head_dim; d += ROW_REGISTERS * LANES)
+            weigh_row(ROW_REGISTERS, keys, weights, values + d, value_stride, factors[0], out + d);
+    for (; d < head_dim; d += LANES) {
         lanes sum[TILE][4];
         for (int r = 0; r < rows; r++)
             for (int g = 0; g < 4; g++)
