@@ -20,7 +20,7 @@ typedef struct options {
 static const struct argp_option option_table[] = {
     {"json", OPTION_JSON, NULL, 0, "one JSON object a line instead of a table", 0},
     {"stages", OPTION_STAGES, "LIST", 0,
-     "of products, bandwidth, rollout, rollout_bf16, learner, all (default: all)", 0},
+     "of products, bandwidth, rollout, rollout_bf16, learner, reward, preference, all (default: all)", 0},
     {"peer", OPTION_PEER, "PYTHON", 0, "measure PyTorch beside it, with this Python interpreter", 0},
     {"peer-script", OPTION_PEER_SCRIPT, "FILE", 0, "the peer's program (default: tests/parity/peer.py)", 0},
     {"codebook", OPTION_CODEBOOK, "N", 0, "entries of every codebook (default: 1024)", 0},
@@ -111,13 +111,13 @@ int cmd_bench(int argc, char **argv) {
         .options = option_table,
         .parser = parse,
         .args_doc = "RUN.yaml [OVERLAY.yaml...] [key.sub=value...]",
-        .doc =
-            "Measures rollout and learner with the model, batch, frames and threads of a run file, on random "
-            "weights, each beside the ceiling that this machine's products and memory allow.\v"
-            "A frame of one sample counts as one. Frames per second are those of the best repeat. With "
-            "--peer "
-            "the same sizes run in PyTorch too (pip install torch): several thread settings, eager and "
-            "compiled, the best counts; that takes minutes.",
+        .doc = "Measures rollout, learner and learned rewards with the model, batch, frames and threads of a "
+               "run file, on random "
+               "weights, each beside the ceiling that this machine's products and memory allow.\v"
+               "A frame of one sample counts as one. Frames per second are those of the best repeat. With "
+               "--peer "
+               "the same sizes run in PyTorch too (pip install torch): several thread settings, eager and "
+               "compiled, the best counts; that takes minutes.",
     };
     options o = {
         .bench = {.stages = BENCH_ALL, .codebook = 1024, .repeats = 3, .peer_script = "tests/parity/peer.py"},

@@ -1,9 +1,8 @@
-#include "launch/bench.h"
+#include "launch/bench_parts.h"
 
 #include "comm/tree.h"
 #include "core/learner.h"
 #include "kernels/memory.h"
-#include "kernels/philox.h"
 #include "kernels/product.h"
 #include "launch/model_setup.h"
 #include "launch/stage.h"
@@ -13,24 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct bench {
-    const run_config *config;
-    const bench_options *options;
-    bench_listener listener;
-    void *context;
-    device *device;
-    policy_config policy;
-    double peak, peak_bf16; // FLOP/s; 0 until measured
-    double bandwidth;       // bytes/s
-    philox_stream stream;
-} bench;
-
 static const struct {
     const char *name;
     unsigned stage;
-} stage_names[] = {{"products", BENCH_PRODUCTS}, {"bandwidth", BENCH_BANDWIDTH},
-                   {"rollout", BENCH_ROLLOUT},   {"rollout_bf16", BENCH_ROLLOUT_BF16},
-                   {"learner", BENCH_LEARNER},   {"all", BENCH_ALL}};
+} stage_names[] = {{"products", BENCH_PRODUCTS},     {"bandwidth", BENCH_BANDWIDTH},
+                   {"rollout", BENCH_ROLLOUT},       {"rollout_bf16", BENCH_ROLLOUT_BF16},
+                   {"learner", BENCH_LEARNER},       {"reward", BENCH_REWARD},
+                   {"preference", BENCH_PREFERENCE}, {"all", BENCH_ALL}};
 
 status bench_parse_stages(const char *text, unsigned *stages) {
     *stages = 0;
@@ -43,7 +31,7 @@ status bench_parse_stages(const char *text, unsigned *stages) {
         if (found == 0)
             return FAIL_USAGE(
                 "there is no stage '%.*s'; stages are products, bandwidth, rollout, rollout_bf16, "
-                "learner, all",
+                "learner, reward, preference, all",
                 (int)length, word);
         *stages |= found;
         word += length;
@@ -71,6 +59,10 @@ double bench_rollout_seconds(const policy_config *c, int batch, int frames, cons
     return fmax(wide_products, wide_bytes) + fmax(deep_products, deep_bytes);
 }
 
+double bench_reward_flop(const policy_config *c, int frames) {
+    return 2.0 * transformer_products_per_row(&c->temporal.transformer) * (c->temporal.prefix + 1 + frames);
+}
+
 double bench_learner_flop(const policy_config *c, int frames) {
     const double row = transformer_products_per_row(&c->temporal.transformer);
     const double temporal = row * (c->temporal.prefix + frames) / frames;
@@ -78,7 +70,7 @@ double bench_learner_flop(const policy_config *c, int frames) {
     return 2.0 * (3.0 * policy + policy + 3.0 * (temporal + c->temporal.transformer.width));
 }
 
-static void fill_random(bench *b, float *out, size_t count) {
+void bench_fill_random(bench *b, float *out, size_t count) {
     for (size_t i = 0; i < count; i++)
         out[i] = philox_next_uniform(&b->stream) - 0.5f;
 }
@@ -92,8 +84,8 @@ static status measure_products(bench *b, weight_precision precision, double *flo
     TRY_GOTO(result, memory_allocate((void **)&plain, sizeof(float) * WIDTH * WIDTH, "products"), done);
     TRY_GOTO(result, memory_allocate((void **)&x, sizeof(float) * ROWS * WIDTH, "products"), done);
     TRY_GOTO(result, memory_allocate((void **)&y, sizeof(float) * ROWS * WIDTH, "products"), done);
-    fill_random(b, plain, (size_t)WIDTH * WIDTH);
-    fill_random(b, x, (size_t)ROWS * WIDTH);
+    bench_fill_random(b, plain, (size_t)WIDTH * WIDTH);
+    bench_fill_random(b, x, (size_t)ROWS * WIDTH);
     TRY_GOTO(result, weight_create(&w, b->device, WIDTH, WIDTH, WEIGHT_SCORE, precision), done);
     TRY_GOTO(result, weight_pack(w, plain), done);
     double best = INFINITY;
@@ -143,7 +135,7 @@ static status measure_bandwidth(bench *b) {
     return STATUS_OK;
 }
 
-static bench_result new_result(const bench *b, const char *name, const char *unit, double value) {
+bench_result bench_new_result(const bench *b, const char *name, const char *unit, double value) {
     return (bench_result){.name = name, .unit = unit, .value = value, .threads = device_threads(b->device)};
 }
 
@@ -155,12 +147,12 @@ static status find_ceilings(bench *b) {
         TRY(measure_products(b, WEIGHT_BF16, &b->peak_bf16));
     TRY(measure_bandwidth(b));
     if (stages & BENCH_PRODUCTS) {
-        bench_result r = new_result(b, "products", "GFLOP/s", b->peak / 1e9);
+        bench_result r = bench_new_result(b, "products", "GFLOP/s", b->peak / 1e9);
         snprintf(r.formula, sizeof r.formula, "2 x 512 x 2048 x 2048 over the time of one f32 product");
         b->listener(b->context, r.name, &r);
     }
     if (stages & BENCH_BANDWIDTH) {
-        bench_result r = new_result(b, "bandwidth", "GB/s", b->bandwidth / 1e9);
+        bench_result r = bench_new_result(b, "bandwidth", "GB/s", b->bandwidth / 1e9);
         snprintf(r.formula, sizeof r.formula,
                  "bytes of a buffer of 256 MiB to 1 GiB (4 last-level caches) over the time to sum it");
         b->listener(b->context, r.name, &r);
@@ -174,7 +166,7 @@ static status create_random_policy(bench *b, weight_precision precision, policy 
     return policy_pack(*out);
 }
 
-static void fill_tokens(bench *b, uint16_t *out, size_t rows, int columns, const int *entries) {
+void bench_fill_tokens(bench *b, uint16_t *out, size_t rows, int columns, const int *entries) {
     for (size_t i = 0; i < rows * (size_t)columns; i++)
         out[i] = (uint16_t)philox_next_below(&b->stream, (uint32_t)entries[i % (size_t)columns]);
 }
@@ -207,9 +199,9 @@ static status create_batch(host_batch *h, bench *b) {
     TRY(memory_allocate(&h->memory, a.used, "bench batch"));
     a = (arena){.base = h->memory, .capacity = a.used};
     carve_batch(h, b, &a);
-    fill_tokens(b, h->prefix, batch * (size_t)t->prefix, 1, &t->prefix_codebook);
-    fill_tokens(b, h->tokens, batch * frames, t->levels, t->codebook);
-    fill_random(b, h->returns, batch);
+    bench_fill_tokens(b, h->prefix, batch * (size_t)t->prefix, 1, &t->prefix_codebook);
+    bench_fill_tokens(b, h->tokens, batch * frames, t->levels, t->codebook);
+    bench_fill_random(b, h->returns, batch);
     for (size_t i = 0; i < batch; i++)
         h->samples[i] = (uint32_t)i;
     return STATUS_OK;
@@ -244,7 +236,7 @@ static status run_rollout(bench *b, weight_precision precision) {
         .peak = bf16 ? b->peak_bf16 : b->peak, .bandwidth = b->bandwidth, .weight_bytes = bf16 ? 2 : 4};
     const double step = bench_rollout_seconds(&b->policy, batch, frames, &machine);
     bench_result r =
-        new_result(b, bf16 ? "rollout_bf16" : "rollout", "frames/s", (double)batch * frames / best);
+        bench_new_result(b, bf16 ? "rollout_bf16" : "rollout", "frames/s", (double)batch * frames / best);
     r.ceiling = batch / step;
     snprintf(r.formula, sizeof r.formula,
              "batch x frames / seconds; ceiling: over temporal and depth stage the longer of products / %.0f "
@@ -376,7 +368,7 @@ static status run_learner(bench *b) {
         goto done;
     }
     const double flop = bench_learner_flop(&b->policy, frames);
-    bench_result r = new_result(b, "learner", "frames/s", (double)batch * frames / best);
+    bench_result r = bench_new_result(b, "learner", "frames/s", (double)batch * frames / best);
     r.ceiling = b->peak / flop;
     snprintf(
         r.formula, sizeof r.formula,
@@ -411,6 +403,10 @@ status bench_run(const run_config *config, const bench_options *options, bench_l
         TRY_GOTO(result, run_rollout(&b, WEIGHT_BF16), done);
     if (options->stages & BENCH_LEARNER)
         TRY_GOTO(result, run_learner(&b), done);
+    if (options->stages & BENCH_REWARD)
+        TRY_GOTO(result, bench_run_reward(&b), done);
+    if (options->stages & BENCH_PREFERENCE)
+        TRY_GOTO(result, bench_run_preference(&b), done);
 done:
     device_destroy(b.device);
     return result;

@@ -14,7 +14,9 @@ typedef enum bench_stage {
     BENCH_ROLLOUT = 4,      // sampling with a cache, frames/s
     BENCH_ROLLOUT_BF16 = 8, // the same with weights in bf16
     BENCH_LEARNER = 16,     // a whole learner step, frames/s
-    BENCH_ALL = 31,
+    BENCH_REWARD = 32,      // scoring clips with a learned reward, clips/s
+    BENCH_PREFERENCE = 64,  // training a preference model, pairs/s
+    BENCH_ALL = 127,
 } bench_stage;
 
 // Reads "rollout,learner" into a set of stages; STATUS_USAGE names the word that is none.
@@ -47,7 +49,8 @@ typedef void (*bench_listener)(void *context, const char *what, const bench_resu
 status bench_run(const run_config *config, const bench_options *options, bench_listener listener,
                  void *context);
 
-// The peer's frames/s for one stage ("rollout", "learner") in result->peer and result->peer_value.
+// The peer's rate for one stage ("rollout", "learner", "reward", "preference") in result->peer and
+// result->peer_value.
 status bench_run_peer(const run_config *config, const bench_options *options, int threads, const char *stage,
                       bench_result *result);
 
@@ -64,3 +67,6 @@ double bench_rollout_seconds(const policy_config *config, int batch, int frames,
 // FLOP of the model's matrix products for one frame of a learner step: policy and value network forward and
 // backward (three products each for one forward), reference forward; positions of the prefix included.
 double bench_learner_flop(const policy_config *config, int frames);
+// FLOP of the matrix products that score one clip: a forward pass of the temporal stage over the prefix,
+// `begin` and every frame.
+double bench_reward_flop(const policy_config *config, int frames);

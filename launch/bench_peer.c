@@ -1,5 +1,5 @@
 // Runs the PyTorch peer in a process of its own and reads the one JSON line that it prints.
-#include "launch/bench.h"
+#include "launch/bench_parts.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -24,11 +24,12 @@ static char *peer_arguments(const run_config *c, const bench_options *options, i
     for (int level = 0; level <= c->model.coarse_levels; level++)
         json_array_append_new(codebooks, json_integer(options->codebook));
     json_t *arguments = json_pack(
-        "{s:i, s:[s], s:i, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:f, s:f}", "threads", threads, "stages", stage,
-        "repeats", options->repeats, "temporal", transformer_json(&c->model.temporal), "depth",
-        transformer_json(&c->model.depth), "codebooks", codebooks, "prefix", c->model.prefix,
+        "{s:i, s:[s], s:i, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f}", "threads", threads,
+        "stages", stage, "repeats", options->repeats, "temporal", transformer_json(&c->model.temporal),
+        "depth", transformer_json(&c->model.depth), "codebooks", codebooks, "prefix", c->model.prefix,
         "prefix_codebook", c->model.prefix_codebook, "frames", c->train.frames, "batch", c->train.batch,
-        "temperature", c->train.temperature, "alpha", c->train.alpha);
+        "pair_captions", BENCH_CAPTIONS, "pair_clips", BENCH_CAPTION_CLIPS, "temperature",
+        c->train.temperature, "alpha", c->train.alpha);
     char *text = arguments != NULL ? json_dumps(arguments, JSON_COMPACT) : NULL;
     json_decref(arguments);
     return text;
@@ -59,13 +60,13 @@ static status start_peer(const bench_options *options, char *arguments, pid_t *c
 static status read_result(const char *line, const char *stage, bench_result *result) {
     json_t *root = json_loads(line, 0, NULL);
     const char *version, *variant, *setting;
-    double frames_per_second;
-    const bool read = json_unpack(root, "{s:s, s:{s:F, s:s, s:s}}", "torch", &version, stage, "frames_per_s",
-                                  &frames_per_second, "variant", &variant, "setting", &setting) == 0 &&
-                      frames_per_second > 0.0;
+    double rate;
+    const bool read = json_unpack(root, "{s:s, s:{s:F, s:s, s:s}}", "torch", &version, stage, "per_s", &rate,
+                                  "variant", &variant, "setting", &setting) == 0 &&
+                      rate > 0.0;
     if (read) {
         snprintf(result->peer, sizeof result->peer, "PyTorch %s, %s, %s", version, variant, setting);
-        result->peer_value = frames_per_second;
+        result->peer_value = rate;
     }
     json_decref(root);
     return read ? STATUS_OK : FAIL("the peer printed no result for '%s': %.200s", stage, line);

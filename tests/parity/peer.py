@@ -2,11 +2,11 @@
 
     peer.py ['{"threads": 2, "stages": ["rollout", "learner"], ...}']
 
-Tries every variant (eager, torch.compile, and compiled with frozen weights for rollouts) under every sensible thread
-setting, each in a process of its own, and prints one JSON line: the PyTorch version, and for each stage the best
-frames/s, its seconds and what was tried. A frame of one sample counts as one. `pip install torch` brings the newest
-version; 1.13 and later work. With "check" nothing is measured: the logits and the sampled log-probabilities of a
-small model are compared with twin.py.
+Tries every variant (eager, torch.compile, and compiled with frozen weights where nothing is learnt) under every
+sensible thread setting, each in a process of its own, and prints one JSON line: the PyTorch version, and for each stage
+the best rate, its seconds and what was tried: frames/s of "rollout" and "learner" (a frame of one sample counts as
+one), clips/s of "reward", pairs/s of "preference". `pip install torch` brings the newest version; 1.13 and later work.
+With "check" nothing is measured: the outputs of small models are compared with twin.py.
 """
 
 import json
@@ -21,7 +21,7 @@ DEFAULTS = {
     "temporal": {"layers": 8, "width": 512, "heads": 8, "feed_forward": 1408},
     "depth": {"layers": 4, "width": 256, "heads": 4, "feed_forward": 704},
     "codebooks": [1024, 1024, 1024, 1024], "prefix": 12, "prefix_codebook": 1024, "frames": 250, "batch": 16,
-    "temperature": 0.99, "alpha": 0.1, "check": False,
+    "pair_captions": 4, "pair_clips": 8, "temperature": 0.99, "alpha": 0.1, "check": False,
 }
 
 
@@ -147,7 +147,7 @@ def build(sizes):
         def __init__(self):
             super().__init__()
             t = sizes["temporal"]
-            self.temporal = Stack(positions=sizes["prefix"] + sizes["frames"], **t)
+            self.temporal = Stack(positions=sizes["prefix"] + sizes["frames"] + 1, **t)
             self.temporal.embedding = nn.ModuleList(table(entries, t["width"]) for entries in sizes["codebooks"])
             self.prefix = nn.ModuleDict(
                 {"embedding": table(sizes["prefix"] * sizes["prefix_codebook"], t["width"])})
@@ -227,6 +227,17 @@ def build(sizes):
         def forward(self, prefix, tokens):
             return self.value(self.hidden(prefix, tokens)).squeeze(-1)
 
+    class Reward(Temporal):
+        """Reads whole clips: the mean of the outputs from `begin` to the last frame, and a linear head."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(sizes["temporal"]["width"], 1)
+
+        def forward(self, prefix, tokens):
+            x = torch.cat([self.start(prefix), self.embed(tokens)], dim=1)
+            return self.head(self.temporal(x)[:, sizes["prefix"]:].mean(1)).squeeze(-1)
+
     def initialise(module):
         with torch.no_grad():
             for parameter in module.parameters():
@@ -234,13 +245,14 @@ def build(sizes):
                     parameter.normal_(0.0, parameter.shape[1] ** -0.5)
         return module
 
-    return torch, initialise(Policy()), initialise(Policy()), initialise(Value())
+    return torch, {name: initialise(kind()) for name, kind in
+                   {"policy": Policy, "reference": Policy, "value": Value, "reward": Reward}.items()}
 
 
-def inputs(torch, sizes):
-    prefix = torch.randint(sizes["prefix_codebook"], (sizes["batch"], sizes["prefix"]))
-    tokens = torch.stack([torch.randint(entries, (sizes["batch"], sizes["frames"])) for entries in sizes["codebooks"]],
-                         dim=-1)
+def inputs(torch, sizes, batch=None):
+    batch = sizes["batch"] if batch is None else batch
+    prefix = torch.randint(sizes["prefix_codebook"], (batch, sizes["prefix"]))
+    tokens = torch.stack([torch.randint(entries, (batch, sizes["frames"])) for entries in sizes["codebooks"]], dim=-1)
     return prefix, tokens
 
 
@@ -257,24 +269,77 @@ def optimiser(torch, module):
     raise SystemExit("peer.py: no AdamW works here")
 
 
-def rollout_seconds(torch, sizes, policy, variant):
+def best_seconds(sizes, work):
+    """The first call compiles and warms up."""
+    work()
+    times = []
+    for _ in range(sizes["repeats"]):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def reward_seconds(torch, sizes, models, variant):
+    """Scores of a batch of clips."""
+    prefix, tokens = inputs(torch, sizes)
+    reward = models["reward"].eval().requires_grad_(False)
+    if variant != "eager":
+        reward = torch.compile(reward, options={"freezing": variant == "frozen"})
+    with torch.inference_mode() if variant == "eager" else torch.no_grad():
+        return best_seconds(sizes, lambda: reward(prefix, tokens))
+
+
+def preference_seconds(torch, sizes, models, variant):
+    """A training step on all pairs of the clips of each caption; every clip is read once. Likelihood with ties after
+    Davidson and with votes for neither clip, as in core/reward_model.h."""
+    clips, captions = sizes["pair_clips"], sizes["pair_captions"]
+    prefix, tokens = inputs(torch, sizes, clips * captions)
+    first, second = torch.triu_indices(clips, clips, 1)
+    offsets = torch.arange(captions)[:, None] * clips
+    first, second = (offsets + first).flatten(), (offsets + second).flatten()
+    votes = torch.randint(4, first.shape)
+    reward = models["reward"]
+    threshold = torch.nn.Parameter(torch.zeros(2))
+    reward.register_parameter("threshold", threshold)
+    step_of = optimiser(torch, reward)
+
+    def loss_of():
+        scores = reward(prefix, tokens)
+        a, b = scores[first], scores[second]
+        bad = torch.sigmoid(threshold[1] - a) * torch.sigmoid(threshold[1] - b)
+        half = (a - b) / 2
+        chosen = torch.stack([half, -half, threshold[0].expand_as(half)], dim=-1).log_softmax(-1)
+        log_p = torch.cat([(1 - bad).log()[:, None] + chosen, bad.log()[:, None]], dim=-1)
+        return -log_p.gather(-1, votes[:, None]).mean()
+
+    if variant != "eager":
+        loss_of = torch.compile(loss_of)
+
+    def step():
+        step_of.zero_grad(set_to_none=True)
+        loss_of().backward()
+        torch.nn.utils.clip_grad_norm_(reward.parameters(), 1.0)
+        step_of.step()
+
+    return best_seconds(sizes, step)
+
+
+def rollout_seconds(torch, sizes, models, variant):
+    policy = models["policy"]
     prefix, _ = inputs(torch, sizes)
     policy.eval().requires_grad_(False)
     frame, static = policy.frame, False
     if variant != "eager":
         frame, static = torch.compile(policy.frame, options={"freezing": variant == "frozen"}), True
     policy.rollout(prefix, min(8, sizes["frames"]), frame, static)
-    times = []
-    for _ in range(sizes["repeats"]):
-        start = time.perf_counter()
-        policy.rollout(prefix, sizes["frames"], frame, static)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return best_seconds(sizes, lambda: policy.rollout(prefix, sizes["frames"], frame, static))
 
 
-def learner_seconds(torch, sizes, policy, reference, value, variant):
+def learner_seconds(torch, sizes, models, variant):
     """A learner step as method and bench define it: reference forward, policy and value forward and backward,
     exact KL, AdamW on both."""
+    policy, reference, value = models["policy"], models["reference"], models["value"]
     prefix, tokens = inputs(torch, sizes)
     reference.eval().requires_grad_(False)
     policy_step, value_step = optimiser(torch, policy), optimiser(torch, value)
@@ -316,13 +381,7 @@ def learner_seconds(torch, sizes, policy, reference, value, variant):
         value_step.step()
         policy_step.step()
 
-    step()
-    times = []
-    for _ in range(sizes["repeats"]):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return best_seconds(sizes, step)
 
 
 def check():
@@ -330,7 +389,8 @@ def check():
     sizes = {**DEFAULTS, "temporal": {"layers": 2, "width": 96, "heads": 3, "feed_forward": 128},
              "depth": {"layers": 2, "width": 64, "heads": 2, "feed_forward": 80}, "codebooks": [48, 80, 32],
              "prefix": 5, "prefix_codebook": 9, "frames": 17, "batch": 3}
-    torch, policy, _, value = build(sizes)
+    torch, models = build(sizes)
+    policy, value = models["policy"], models["value"]
     import twin
     prefix, _ = inputs(torch, sizes)
     errors = {}
@@ -348,17 +408,21 @@ def check():
     exact["value.weight"] = exact["value.weight"][0]
     with torch.no_grad():
         errors["values"] = (value(prefix, tokens) - twin.values(exact, 3, prefix, tokens)).abs().max().item()
+    exact = {name: array.double() for name, array in models["reward"].state_dict().items()}
+    with torch.no_grad():
+        found = models["reward"](prefix, tokens)
+        hidden = twin.temporal_stage(exact, 3, prefix, torch.cat([tokens, tokens[:, :1]], dim=1))
+        wanted = hidden.mean(1) @ exact["head.weight"][0] + exact["head.bias"]
+        errors["rewards"] = (found - wanted).abs().max().item()
     print(json.dumps({"torch": torch.__version__, "largest_error": errors}))
     return 0 if max(errors.values()) < 1e-4 else 1
 
 
 def measure(sizes):
-    torch, policy, reference, value = build(sizes)
+    torch, models = build(sizes)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    if sizes["stage"] == "rollout":
-        seconds = rollout_seconds(torch, sizes, policy, sizes["variant"])
-    else:
-        seconds = learner_seconds(torch, sizes, policy, reference, value, sizes["variant"])
+    seconds = {"rollout": rollout_seconds, "learner": learner_seconds, "reward": reward_seconds,
+               "preference": preference_seconds}[sizes["stage"]](torch, sizes, models, sizes["variant"])
     print(json.dumps({"seconds": seconds, "torch": torch.__version__}))
     return 0
 
@@ -370,7 +434,7 @@ def compare_variants(sizes):
     for stage in sizes["stages"]:
         variants = ["eager"]
         if hasattr(torch, "compile"):
-            variants += ["compiled", "frozen"] if stage == "rollout" else ["compiled"]
+            variants += ["compiled", "frozen"] if stage in ("rollout", "reward") else ["compiled"]
         tried = []
         for variant in variants if sizes["variants"] is None else sizes["variants"]:
             for setting in settings if sizes["settings"] is None else sizes["settings"]:
@@ -388,8 +452,9 @@ def compare_variants(sizes):
         if not worked:
             raise SystemExit(f"peer.py: no variant of {stage} works: {tried[0]['error']}")
         best = min(worked, key=lambda entry: entry["seconds"])
-        frames = sizes["batch"] * sizes["frames"]
-        result[stage] = {"frames_per_s": frames / best["seconds"], **best, "tried": tried}
+        pairs = sizes["pair_captions"] * sizes["pair_clips"] * (sizes["pair_clips"] - 1) // 2
+        units = {"reward": sizes["batch"], "preference": pairs}.get(stage, sizes["batch"] * sizes["frames"])
+        result[stage] = {"per_s": units / best["seconds"], **best, "tried": tried}
     print(json.dumps(result))
     return 0
 

@@ -48,6 +48,11 @@ static void test_learner_flop(void **state) {
     assert_float_equal(bench_learner_flop(&small, 9), 2 * (4 * policy + 3 * (temporal + 32)), 1e-6);
 }
 
+static void test_reward_flop(void **state) {
+    (void)state;
+    assert_float_equal(bench_reward_flop(&small, 9), 2 * 10240.0 * (3 + 1 + 9), 1e-6);
+}
+
 static void test_stages(void **state) {
     (void)state;
     unsigned stages;
@@ -94,7 +99,7 @@ static void test_every_stage_runs(void **state) {
     const bench_options options = {.stages = BENCH_ALL & ~BENCH_ROLLOUT_BF16, .codebook = 32, .repeats = 1};
     collected c = {0};
     must(bench_run(&config, &options, collect, &c));
-    assert_int_equal(c.count, 4);
+    assert_int_equal(c.count, 6);
     for (int i = 0; i < c.count; i++) {
         const bench_result *r = &c.results[i];
         assert_true(isfinite(r->value) && r->value > 0);
@@ -129,7 +134,7 @@ static void test_peer(void **state) {
             "echo noise\n"
             "case $1 in *'\"threads\":2,\"stages\":[\"rollout\"]'*'\"codebooks\":[32,32]'*) ;; *) exit 3;; "
             "esac\n"
-            "echo '{\"torch\": \"9.8\", \"rollout\": {\"frames_per_s\": 12.5, \"variant\": \"eager\", "
+            "echo '{\"torch\": \"9.8\", \"rollout\": {\"per_s\": 12.5, \"variant\": \"eager\", "
             "\"setting\": \"plain\"}}'\n"),
         &r));
     assert_string_equal(r.peer, "PyTorch 9.8, eager, plain");
@@ -155,6 +160,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rollout_ceiling),
         cmocka_unit_test(test_learner_flop),
+        cmocka_unit_test(test_reward_flop),
         cmocka_unit_test(test_stages),
         cmocka_unit_test(test_every_stage_runs),
         cmocka_unit_test(test_peer),
