@@ -158,12 +158,9 @@ static void test_bad_peers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rollout_ceiling),
-        cmocka_unit_test(test_learner_flop),
-        cmocka_unit_test(test_reward_flop),
-        cmocka_unit_test(test_stages),
-        cmocka_unit_test(test_every_stage_runs),
-        cmocka_unit_test(test_peer),
+        cmocka_unit_test(test_rollout_ceiling),  cmocka_unit_test(test_learner_flop),
+        cmocka_unit_test(test_reward_flop),      cmocka_unit_test(test_stages),
+        cmocka_unit_test(test_every_stage_runs), cmocka_unit_test(test_peer),
         cmocka_unit_test(test_bad_peers),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

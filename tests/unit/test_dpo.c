@@ -46,8 +46,8 @@ static void make(fixture *f, int levels, const dpo_config *config, float move) {
     for (int level = 0; level < levels; level++)
         shape.temporal.codebook[level] = CODEBOOK;
     must(device_create(&f->device, 1));
-    must(policy_create(&f->policy, f->device, &shape, true, WEIGHT_F32));
-    must(policy_create(&f->reference, f->device, &shape, false, WEIGHT_F32));
+    must(policy_create(&f->policy, f->device, &shape, WEIGHT_LEARN, WEIGHT_F32));
+    must(policy_create(&f->reference, f->device, &shape, WEIGHT_SCORE, WEIGHT_F32));
     must(dpo_create(&f->dpo, f->device, f->policy, f->reference, config));
     f->size = policy_parameters(f->policy)->size;
     parameter_list_initialise(policy_parameters(f->policy), 3, policy_values(f->policy));
