@@ -9,6 +9,7 @@
 #include "launch/conditioner.h"
 #include "launch/model_setup.h"
 #include "launch/progress.h"
+#include "launch/run_folder.h"
 #include "launch/stage.h"
 
 #include <jansson.h>
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { RETRIEVAL_MAX = 600, PURPOSE_CROP = 0x43524f50, PURPOSE_DROP = 0x44524f50, RVQ_ITERATIONS = 20 };
 
@@ -37,6 +39,7 @@ typedef struct embed_job {
     float *gradients, *codebooks;
     int32_t *text, *lengths, *pieces; // [batch, text positions], [batch], [text positions]
     uint16_t *music, *scratch;        // [batch, music positions, levels], one clip
+    int lock;                         // descriptor of the locked folder, 0: none
     metrics *metrics;
 } embed_job;
 
@@ -319,6 +322,7 @@ static status prepare(embed_job *job) {
     TRY(memory_allocate((void **)&job->scratch, sizeof(uint16_t) * (size_t)format->frames * format->levels,
                         "clip"));
     TRY(publish_make_folder(config->data.embedding));
+    TRY(run_lock_folder(config->data.embedding, &job->lock));
     TRY(publish_sweep(config->data.embedding));
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/metrics.jsonl", config->data.embedding);
@@ -351,6 +355,8 @@ done:
         status closed = metrics_close(job.metrics);
         result = result == STATUS_OK ? closed : result;
     }
+    if (job.lock > 0)
+        close(job.lock);
     optimizer_destroy(job.optimizer);
     embedding_pass_destroy(job.pass);
     embedding_destroy(job.embedding);

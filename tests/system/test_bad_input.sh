@@ -203,6 +203,12 @@ done
 refused 1 "busy is being written by process $busy on" "a second run in one folder" train run.yaml folder=busy
 kill -KILL "$busy"
 wait "$busy" 2>/dev/null
+mkdir busy-embedding
+exec 8>busy-embedding/run.lock
+flock 8
+refused 1 "busy-embedding is being written by another process" "a second embedding in one folder" \
+    embed train run.yaml data.embedding=busy-embedding
+exec 8>&-
 
 if diff -r -x run.lock finished kept >difference; then
     pass "nothing published was harmed"

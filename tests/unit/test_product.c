@@ -148,7 +148,7 @@ static void test_other_bits_are_refused(void **state) {
 static void test_destroyed_in_any_order(void **state) {
     (void)state;
     device *d = device_or_skip(2);
-    float *plain = random_floats(96 * 1024), *x = random_floats(1024), *y = random_floats(256);
+    float *plain = random_floats(256 * 704), *x = random_floats(1024), *y = random_floats(256);
     weight *list[3];
     for (int i = 0; i < 3; i++)
         list[i] = packed(d, 4 + i, WEIGHT_SAMPLE, WEIGHT_F32, plain);
