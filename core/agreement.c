@@ -4,6 +4,7 @@
 #include "kernels/memory.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 status spearman_correlation(const double *x, const double *y, size_t count, double *out) {
@@ -28,23 +29,45 @@ done:
     return result;
 }
 
-double calibration_error(const double *predicted, const double *observed, size_t count, double low,
-                         double high, int bins, calibration_bin *out) {
-    memset(out, 0, sizeof *out * (size_t)bins);
-    for (size_t i = 0; i < count; i++) {
-        const double place = floor((predicted[i] - low) / (high - low) * bins);
-        calibration_bin *bin = &out[place < 0.0 ? 0 : place >= bins ? bins - 1 : (int)place];
-        bin->predicted += predicted[i];
-        bin->observed += observed[i];
-        bin->count++;
-    }
-    double error = 0.0;
-    for (int i = 0; i < bins; i++) {
-        if (out[i].count == 0)
+typedef struct prediction {
+    double predicted, observed;
+} prediction;
+
+static int by_prediction(const void *left, const void *right) {
+    const prediction *a = left, *b = right;
+    if (a->predicted != b->predicted)
+        return a->predicted < b->predicted ? -1 : 1;
+    return (a->observed > b->observed) - (a->observed < b->observed);
+}
+
+status calibration_bins(const double *predicted, const double *observed, size_t count, calibration_bin *bins,
+                        int *bin_count) {
+    prediction *list;
+    TRY(memory_allocate((void **)&list, sizeof *list * (count + 1), "predictions"));
+    for (size_t i = 0; i < count; i++)
+        list[i] = (prediction){predicted[i], observed[i]};
+    qsort(list, count, sizeof *list, by_prediction);
+    *bin_count = 0;
+    for (size_t b = 0; b < CALIBRATION_BINS; b++) {
+        const size_t first = count * b / CALIBRATION_BINS, last = count * (b + 1) / CALIBRATION_BINS;
+        if (first == last)
             continue;
-        error += fabs(out[i].predicted - out[i].observed) / (double)count;
-        out[i].predicted /= (double)out[i].count;
-        out[i].observed /= (double)out[i].count;
+        calibration_bin *bin = &bins[(*bin_count)++];
+        *bin = (calibration_bin){.count = last - first};
+        for (size_t i = first; i < last; i++) {
+            bin->predicted += list[i].predicted / (double)bin->count;
+            bin->observed += list[i].observed / (double)bin->count;
+        }
     }
-    return error;
+    memory_free(list);
+    return STATUS_OK;
+}
+
+double calibration_error(const calibration_bin *bins, int bin_count) {
+    double sum = 0.0, count = 0.0;
+    for (int i = 0; i < bin_count; i++) {
+        sum += (double)bins[i].count * fabs(bins[i].predicted - bins[i].observed);
+        count += (double)bins[i].count;
+    }
+    return count > 0.0 ? sum / count : 0.0;
 }

@@ -1,5 +1,6 @@
 #include "launch/reward_eval.h"
 
+#include "core/agreement.h"
 #include "data/json_file.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
@@ -21,7 +22,7 @@ static json_t *interval_json(const interval *i) {
                      number(i->high));
 }
 
-static json_t *calibration_json(const reward_bin *bins, int count) {
+static json_t *calibration_json(const calibration_bin *bins, int count) {
     json_t *list = json_array();
     for (int i = 0; i < count; i++)
         json_array_append_new(list, json_pack("{s:f,s:f,s:I}", "predicted", bins[i].predicted, "observed",
@@ -46,7 +47,7 @@ static status measure_quality(reward_test *t, const float *scores, float *rating
     const size_t clips = t->set.clip_count;
     double *predicted = NULL, *observed = NULL;
     float *votes = NULL;
-    reward_bin bins[REWARD_BINS];
+    calibration_bin bins[CALIBRATION_BINS];
     interval spearman;
     int bin_count;
     status result;
@@ -68,16 +69,16 @@ static status measure_quality(reward_test *t, const float *scores, float *rating
              reward_spearman(&t->set, &t->units, scores, ratings, (size_t)t->config->reward.bootstrap,
                              (uint64_t)t->config->seed, &spearman),
              done);
-    TRY_GOTO(result, reward_calibrate(predicted, observed, clips, bins, &bin_count), done);
+    TRY_GOTO(result, calibration_bins(predicted, observed, clips, bins, &bin_count), done);
     if (world_rank(t->world) == 0) {
         printf("reward: quality on %zu clips of %zu held-out captions\n", clips, t->units.count);
         printf("reward:   Spearman's correlation with the mean rating  %.3f  (%.3f to %.3f)\n", spearman.mean,
                spearman.low, spearman.high);
         printf("reward:   mean absolute error %.2f, expected calibration error %.2f, of ratings 1 to 5\n",
-               error, reward_calibration_error(bins, bin_count));
+               error, calibration_error(bins, bin_count));
     }
     *out = json_pack("{s:o,s:o,s:f,s:f,s:I,s:I,s:I}", "spearman", interval_json(&spearman), "calibration",
-                     calibration_json(bins, bin_count), "ece", reward_calibration_error(bins, bin_count),
+                     calibration_json(bins, bin_count), "ece", calibration_error(bins, bin_count),
                      "absolute_error", error, "clips", (json_int_t)clips, "captions",
                      (json_int_t)t->units.count, "step", selected_step(t->plan.folder));
 done:
@@ -104,7 +105,8 @@ done:
 
 // Of the decisive votes: the probability that the model gave to the clip that it prefers, against whether
 // that clip won.
-static status calibrate_votes(const reward_test *t, const float *scores, reward_bin *bins, int *bin_count) {
+static status calibrate_votes(const reward_test *t, const float *scores, calibration_bin *bins,
+                              int *bin_count) {
     double *predicted;
     size_t count = 0;
     TRY(memory_allocate((void **)&predicted, sizeof(double) * 2 * (t->set.count + 1), "predictions"));
@@ -117,7 +119,7 @@ static status calibrate_votes(const reward_test *t, const float *scores, reward_
         predicted[count] = 1.0 / (1.0 + exp(-fabs(difference)));
         observed[count++] = difference == 0.0 ? 0.5 : (difference > 0.0) == (e->vote == PREFERENCE_A);
     }
-    const status result = reward_calibrate(predicted, observed, count, bins, bin_count);
+    const status result = calibration_bins(predicted, observed, count, bins, bin_count);
     memory_free(predicted);
     return result;
 }
@@ -156,7 +158,7 @@ static status eval_preference(world *world, const run_config *config, json_t **o
                                                REWARD_VARIANT_QUALITY};
     reward_test t;
     float *scores = NULL;
-    reward_bin bins[REWARD_BINS];
+    calibration_bin bins[CALIBRATION_BINS];
     interval accuracy;
     double agreement, ceiling;
     int bin_count;
@@ -183,9 +185,9 @@ static status eval_preference(world *world, const run_config *config, json_t **o
                                               "accuracy", interval_json(&others[i])));
     }
     if (world_rank(world) == 0)
-        printf("reward:   expected calibration error %.3f\n", reward_calibration_error(bins, bin_count));
+        printf("reward:   expected calibration error %.3f\n", calibration_error(bins, bin_count));
     *out = json_pack("{s:o,s:f,s:o,s:o,s:I,s:I,s:I,s:o,s:O}", "accuracy", interval_json(&accuracy), "ece",
-                     reward_calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
+                     calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
                      number(agreement), "pairs", (json_int_t)t.set.count, "captions",
                      (json_int_t)t.units.count, "step", selected_step(t.plan.folder), "calibration",
                      calibration_json(bins, bin_count), "baselines", list);

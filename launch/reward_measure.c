@@ -1,5 +1,6 @@
 #include "launch/reward_measure.h"
 
+#include "core/agreement.h"
 #include "kernels/memory.h"
 
 #include <math.h>
@@ -130,7 +131,7 @@ status reward_accuracy(const reward_set *set, const reward_units *units, const f
 typedef struct rated {
     size_t *first, *clips; // [units + 1] where a caption's clips begin; [clips] by caption
     const float *scores, *ratings;
-    double *x, *y, *x_rank, *y_rank; // [room]
+    double *x, *y; // [room]
     size_t room;
 } rated;
 
@@ -142,17 +143,8 @@ static double spearman_of(void *context, const size_t *drawn, size_t units) {
             r->x[count] = (double)r->scores[r->clips[k]];
             r->y[count] = (double)r->ratings[r->clips[k]];
         }
-    if (count < 2 || rank_values(r->x, count, r->x_rank) != STATUS_OK ||
-        rank_values(r->y, count, r->y_rank) != STATUS_OK)
-        return NAN;
-    const double mean = 0.5 * (double)(count + 1);
-    double xy = 0.0, xx = 0.0, yy = 0.0;
-    for (size_t i = 0; i < count; i++) {
-        xy += (r->x_rank[i] - mean) * (r->y_rank[i] - mean);
-        xx += (r->x_rank[i] - mean) * (r->x_rank[i] - mean);
-        yy += (r->y_rank[i] - mean) * (r->y_rank[i] - mean);
-    }
-    return xx > 0.0 && yy > 0.0 ? xy / sqrt(xx * yy) : NAN;
+    double rho;
+    return spearman_correlation(r->x, r->y, count, &rho) == STATUS_OK ? rho : NAN;
 }
 
 status reward_spearman(const reward_set *set, const reward_units *units, const float *scores,
@@ -176,10 +168,8 @@ status reward_spearman(const reward_set *set, const reward_units *units, const f
     for (size_t c = 0; c < clips; c++) // moves first[u + 1] from the start of unit u to its end
         r.clips[r.first[unit[c] + 1]++] = c;
     r.room = largest * units->count;
-    TRY_GOTO(result, memory_allocate((void **)&r.x, sizeof(double) * 4 * r.room, "ranks"), done);
+    TRY_GOTO(result, memory_allocate((void **)&r.x, sizeof(double) * 2 * r.room, "rated clips"), done);
     r.y = r.x + r.room;
-    r.x_rank = r.y + r.room;
-    r.y_rank = r.x_rank + r.room;
     TRY_GOTO(result, bootstrap_interval(spearman_of, &r, units->count, resamples, 0.95, seed, out), done);
 done:
     memory_free(unit);
@@ -187,47 +177,4 @@ done:
     memory_free(r.clips);
     memory_free(r.x);
     return result;
-}
-
-typedef struct prediction {
-    double predicted, observed;
-} prediction;
-
-static int by_prediction(const void *left, const void *right) {
-    const prediction *a = left, *b = right;
-    if (a->predicted != b->predicted)
-        return a->predicted < b->predicted ? -1 : 1;
-    return (a->observed > b->observed) - (a->observed < b->observed);
-}
-
-status reward_calibrate(const double *predicted, const double *observed, size_t count, reward_bin *bins,
-                        int *bin_count) {
-    prediction *list;
-    TRY(memory_allocate((void **)&list, sizeof *list * (count + 1), "predictions"));
-    for (size_t i = 0; i < count; i++)
-        list[i] = (prediction){predicted[i], observed[i]};
-    qsort(list, count, sizeof *list, by_prediction);
-    *bin_count = 0;
-    for (size_t b = 0; b < REWARD_BINS; b++) {
-        const size_t first = count * b / REWARD_BINS, last = count * (b + 1) / REWARD_BINS;
-        if (first == last)
-            continue;
-        reward_bin *bin = &bins[(*bin_count)++];
-        *bin = (reward_bin){.count = last - first};
-        for (size_t i = first; i < last; i++) {
-            bin->predicted += list[i].predicted / (double)bin->count;
-            bin->observed += list[i].observed / (double)bin->count;
-        }
-    }
-    memory_free(list);
-    return STATUS_OK;
-}
-
-double reward_calibration_error(const reward_bin *bins, int bin_count) {
-    double sum = 0.0, count = 0.0;
-    for (int i = 0; i < bin_count; i++) {
-        sum += (double)bins[i].count * fabs(bins[i].predicted - bins[i].observed);
-        count += (double)bins[i].count;
-    }
-    return count > 0.0 ? sum / count : 0.0;
 }

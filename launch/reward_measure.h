@@ -36,16 +36,3 @@ status reward_accuracy(const reward_set *set, const reward_units *units, const f
 // likewise.
 status reward_spearman(const reward_set *set, const reward_units *units, const float *scores,
                        const float *ratings, size_t resamples, uint64_t seed, interval *out);
-
-// Predictions against what came true, in bins of equal count.
-typedef struct reward_bin {
-    double predicted, observed; // means
-    size_t count;
-} reward_bin;
-enum { REWARD_BINS = 10 };
-// bins: [REWARD_BINS], in ascending order of prediction; returns how many hold something. predicted,
-// observed: [count].
-status reward_calibrate(const double *predicted, const double *observed, size_t count, reward_bin *bins,
-                        int *bin_count);
-// Expected calibration error: the mean over bins, by count, of |predicted - observed|.
-double reward_calibration_error(const reward_bin *bins, int bin_count);

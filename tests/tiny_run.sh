@@ -17,6 +17,28 @@ fail() { # NAME REASON [FILE...]: the files are shown
     status=1
 }
 
+# One subcommand, $command, of the program; what it prints is in the files stdout and stderr.
+accepted() { # NAME ARGUMENT...: ends well
+    local name=$1 rc=0
+    shift
+    timeout -k 2 120 "$musicrl" "$command" "$@" </dev/null >stdout 2>stderr || rc=$?
+    if ((rc == 0)); then pass "$name"; else fail "$name" "exit status $rc: $*" stdout stderr; fi
+}
+refused() { # STATUS TEXT NAME ARGUMENT...: ends with STATUS, saying TEXT in its one line
+    local wanted=$1 text=$2 name=$3 rc=0
+    shift 3
+    timeout -k 2 60 "$musicrl" "$command" "$@" </dev/null >stdout 2>stderr || rc=$?
+    if [[ $rc != "$wanted" ]]; then
+        fail "$name" "exit status $rc, wanted $wanted: $*" stdout stderr
+    elif [[ $wanted == 1 && $(wc -l <stderr) != 1 ]]; then
+        fail "$name" "not one line" stderr
+    elif ! grep -qF -- "$text" stderr; then
+        fail "$name" "no line says '$text'" stderr
+    else
+        pass "$name"
+    fi
+}
+
 tiny_prepare() { # makes everything that 'train' needs, in $scratch, which becomes the working folder
     local source
     source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/launch/configs/tiny.yaml

@@ -18,26 +18,7 @@ fi
 # So few steps gain nothing, and the step that is selected may be the base itself: take the last one.
 rm -f first/selected.json second/selected.json
 
-accepted() { # NAME ARGUMENT...: evaluate ends well, its output is in stdout
-    local name=$1 rc=0
-    shift
-    timeout -k 2 120 "$musicrl" evaluate "$@" </dev/null >stdout 2>stderr || rc=$?
-    if ((rc == 0)); then pass "$name"; else fail "$name" "exit status $rc: $*" stdout stderr; fi
-}
-refused() { # STATUS TEXT NAME ARGUMENT...: ends with STATUS, saying TEXT in its one line
-    local wanted=$1 text=$2 name=$3 rc=0
-    shift 3
-    timeout -k 2 60 "$musicrl" evaluate "$@" </dev/null >stdout 2>stderr || rc=$?
-    if [[ $rc != "$wanted" ]]; then
-        fail "$name" "exit status $rc, wanted $wanted: $*" stdout stderr
-    elif [[ $wanted == 1 && $(wc -l <stderr) != 1 ]]; then
-        fail "$name" "not one line" stderr
-    elif ! grep -qF -- "$text" stderr; then
-        fail "$name" "no line says '$text'" stderr
-    else
-        pass "$name"
-    fi
-}
+command=evaluate # of accepted and refused
 check() { # NAME COMMAND...: it succeeds
     local name=$1
     shift

@@ -18,26 +18,7 @@ fi
 sed -i '/^ratings:/,/^[a-z]/ { s/^  captions: .*/  captions: 12/; s/^  held_out_captions: .*/  held_out_captions: 4/
     s/^  \(corpus\|degraded\|generated\)_clips: [0-9]*/  \1_clips: 8/ }' run.yaml
 
-accepted() { # NAME ARGUMENT...: ends well; its output is in stdout
-    local name=$1 rc=0
-    shift
-    timeout -k 2 120 "$musicrl" reward "$@" </dev/null >stdout 2>stderr || rc=$?
-    if ((rc == 0)); then pass "$name"; else fail "$name" "exit status $rc: $*" stdout stderr; fi
-}
-refused() { # STATUS TEXT NAME ARGUMENT...: ends with STATUS, saying TEXT in its one line
-    local wanted=$1 text=$2 name=$3 rc=0
-    shift 3
-    timeout -k 2 60 "$musicrl" reward "$@" </dev/null >stdout 2>stderr || rc=$?
-    if [[ $rc != "$wanted" ]]; then
-        fail "$name" "exit status $rc, wanted $wanted: $*" stdout stderr
-    elif [[ $wanted == 1 && $(wc -l <stderr) != 1 ]]; then
-        fail "$name" "not one line" stderr
-    elif ! grep -qF -- "$text" stderr; then
-        fail "$name" "no line says '$text'" stderr
-    else
-        pass "$name"
-    fi
-}
+command=reward # of accepted and refused
 python() { # NAME: a script on stdin that asserts
     if /usr/bin/python3 - 2>python.log; then pass "$1"; else fail "$1" "not so" python.log; fi
 }

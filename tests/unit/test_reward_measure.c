@@ -76,31 +76,6 @@ static void test_scores(void **state) {
     assert_true(isnan(outcome.accuracy));
 }
 
-static void test_calibration(void **state) {
-    (void)state;
-    enum { COUNT = 200 };
-    double predicted[COUNT], observed[COUNT];
-    for (int i = 0; i < COUNT; i++) {
-        predicted[i] = 0.5 + 0.5 * (double)((i * 7) % COUNT) / COUNT;
-        observed[i] = predicted[i] - 0.125;
-    }
-    reward_bin bins[REWARD_BINS];
-    int count;
-    must(reward_calibrate(predicted, observed, COUNT, bins, &count));
-    assert_int_equal(count, REWARD_BINS);
-    for (int i = 0; i < count; i++) {
-        assert_int_equal(bins[i].count, COUNT / REWARD_BINS);
-        assert_true(fabs(bins[i].predicted - bins[i].observed - 0.125) < 1e-9);
-        assert_true(i == 0 || bins[i].predicted > bins[i - 1].predicted);
-    }
-    assert_true(fabs(reward_calibration_error(bins, count) - 0.125) < 1e-9);
-    must(reward_calibrate(predicted, observed, 3, bins, &count));
-    assert_int_equal(count, 3);
-    must(reward_calibrate(predicted, observed, 0, bins, &count));
-    assert_int_equal(count, 0);
-    assert_true(reward_calibration_error(bins, 0) == 0.0);
-}
-
 static void test_sides(void **state) {
     (void)state;
     int sides[3] = {0};
@@ -119,7 +94,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accuracy),
         cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_calibration),
         cmocka_unit_test(test_sides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -196,24 +196,27 @@ static void test_spearman(void **state) {
 
 static void test_calibration(void **state) {
     (void)state;
-    const double predicted[] = {0.1, 0.2, 0.4, 0.6, 0.9, 1.0, 0.5}, outcome[] = {0, 1, 0, 1, 1, 1, 0};
-    calibration_bin bins[2];
-    // [0, 1/2): mean 0.7 / 3 against 1/3; [1/2, 1]: 3 / 4 against 3/4.
-    near_to(calibration_error(predicted, outcome, 7, 0.0, 1.0, 2, bins), 3.0 / 7.0 * (1.0 / 3.0 - 0.7 / 3.0),
-            1e-15);
-    assert_int_equal(bins[0].count, 3);
-    assert_int_equal(bins[1].count, 4);
-    near_to(bins[0].predicted, 0.7 / 3.0, 1e-15);
-    near_to(bins[1].observed, 0.75, 1e-15);
-    // Ratings from 1 to 5; a prediction outside goes into the last bin.
-    const double rating[] = {1.0, 5.5, 3.0}, heard[] = {2.0, 5.0, 3.0};
-    calibration_bin four[4];
-    near_to(calibration_error(rating, heard, 3, 1.0, 5.0, 4, four), (1.0 + 0.5) / 3.0, 1e-15);
-    assert_int_equal(four[0].count, 1);
-    assert_int_equal(four[1].count, 0);
-    assert_int_equal(four[2].count, 1);
-    assert_int_equal(four[3].count, 1);
-    near_to(calibration_error(rating, heard, 0, 1.0, 5.0, 4, four), 0.0, 0.0);
+    enum { COUNT = 200 };
+    double predicted[COUNT], observed[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        predicted[i] = 0.5 + 0.5 * (double)((i * 7) % COUNT) / COUNT;
+        observed[i] = predicted[i] - 0.125;
+    }
+    calibration_bin bins[CALIBRATION_BINS];
+    int count;
+    assert_int_equal(calibration_bins(predicted, observed, COUNT, bins, &count), STATUS_OK);
+    assert_int_equal(count, CALIBRATION_BINS);
+    for (int i = 0; i < count; i++) {
+        assert_int_equal(bins[i].count, COUNT / CALIBRATION_BINS);
+        assert_true(fabs(bins[i].predicted - bins[i].observed - 0.125) < 1e-9);
+        assert_true(i == 0 || bins[i].predicted > bins[i - 1].predicted);
+    }
+    assert_true(fabs(calibration_error(bins, count) - 0.125) < 1e-9);
+    assert_int_equal(calibration_bins(predicted, observed, 3, bins, &count), STATUS_OK);
+    assert_int_equal(count, 3);
+    assert_int_equal(calibration_bins(predicted, observed, 0, bins, &count), STATUS_OK);
+    assert_int_equal(count, 0);
+    assert_true(calibration_error(bins, 0) == 0.0);
 }
 
 int main(void) {
