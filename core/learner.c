@@ -182,24 +182,25 @@ static void score_level(learner *l, const learner_slot *slot, int level, float a
     }
 }
 
-status learner_policy_slot(learner *l, const learner_slot *slot, float advantage_scale, float *gradients,
-                           learner_policy_statistics *statistics) {
+// Both passes forward, and what learning needs of them in statistics and logits.
+static status score_slot(learner *l, const learner_slot *slot, float advantage_scale,
+                         learner_policy_statistics *statistics) {
     const int samples = l->config.slot_samples;
     TRY(policy_forward(l->reference, l->reference_pass, samples, slot->prefix, slot->tokens));
     TRY(policy_forward(l->policy, l->policy_pass, samples, slot->prefix, slot->tokens));
     memset(statistics, 0, sizeof *statistics * (size_t)samples);
     for (int level = 0; level < l->config.policy.temporal.levels; level++)
         score_level(l, slot, level, advantage_scale, statistics);
+    return STATUS_OK;
+}
+
+status learner_policy_slot(learner *l, const learner_slot *slot, float advantage_scale, float *gradients,
+                           learner_policy_statistics *statistics) {
+    TRY(score_slot(l, slot, advantage_scale, statistics));
     memset(gradients, 0, sizeof(float) * policy_parameters(l->policy)->size);
-    return policy_backward(l->policy, l->policy_pass, samples, gradients);
+    return policy_backward(l->policy, l->policy_pass, l->config.slot_samples, gradients);
 }
 
 status learner_measure_slot(learner *l, const learner_slot *slot, learner_policy_statistics *statistics) {
-    const int samples = l->config.slot_samples;
-    TRY(policy_forward(l->reference, l->reference_pass, samples, slot->prefix, slot->tokens));
-    TRY(policy_forward(l->policy, l->policy_pass, samples, slot->prefix, slot->tokens));
-    memset(statistics, 0, sizeof *statistics * (size_t)samples);
-    for (int level = 0; level < l->config.policy.temporal.levels; level++)
-        score_level(l, slot, level, 0.0f, statistics);
-    return STATUS_OK;
+    return score_slot(l, slot, 0.0f, statistics);
 }

@@ -67,7 +67,7 @@ static void *take_block(size_t total, size_t *mapped) {
 
 status memory_allocate(void **out, size_t bytes, const char *what) {
     *out = NULL;
-    if (bytes > SIZE_MAX - 2 * HEADER)
+    if (bytes > PTRDIFF_MAX) // rounding up further must not wrap
         return FAIL("out of host memory: %s needs %zu bytes", what, bytes);
     size_t mapped, total = HEADER + (bytes + 63) / 64 * 64;
     char *block = take_block(total, &mapped);

@@ -160,8 +160,7 @@ status bench_run_preference(bench *b) {
     line.ceiling = b->peak / flop;
     snprintf(line.formula, sizeof line.formula,
              "%d captions x %d pairs of %d clips / seconds of a step; ceiling: %.0f GFLOP/s / %.2f GFLOP of "
-             "matrix "
-             "products a pair, every clip read once forward and backward; %.0f GFLOP/s reached",
+             "matrix products a pair, every clip read once forward and backward; %.0f GFLOP/s reached",
              BENCH_CAPTIONS, PAIRS, BENCH_CAPTION_CLIPS, b->peak / 1e9, flop / 1e9, line.value * flop / 1e9);
     if (b->options->peer_python != NULL)
         result = bench_run_peer(b->config, b->options, line.threads, "preference", &line);

@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SETTINGS_MAX = 256, KEY_MAX = 256, WHERE_MAX = 512, LINE_MAX_BYTES = 512 };
+enum { KEY_MAX = 256, WHERE_MAX = 512, LINE_MAX_BYTES = 512 };
 
 typedef struct loader {
     run_config *config;
     const char *path;
-    const yaml_tree_node *given[SETTINGS_MAX]; // [run_setting_count] where each was set; NULL: default
+    const yaml_tree_node *given[RUN_SETTINGS_MAX]; // [run_setting_count] where each was set; NULL: default
 } loader;
 
 // The failure "WHERE: KEY is VALUE, wanted is ...".
@@ -193,8 +193,8 @@ static bool is_section(const char *path) {
 
 static status unknown_key(const yaml_tree_node *node, const char *path) {
     // Candidates are the keys and their sections.
-    static _Thread_local char sections[SETTINGS_MAX][KEY_MAX];
-    const char *names[2 * SETTINGS_MAX];
+    static _Thread_local char sections[RUN_SETTINGS_MAX][KEY_MAX];
+    const char *names[2 * RUN_SETTINGS_MAX];
     int count = 0, section_count = 0;
     for (int i = 0; i < run_setting_count; i++) {
         const char *key = run_settings[i].key;
@@ -204,7 +204,7 @@ static status unknown_key(const yaml_tree_node *node, const char *path) {
             snprintf(section, sizeof section, "%.*s", (int)(dot - key), key);
             if (section_count > 0 && strcmp(sections[section_count - 1], section) == 0)
                 continue;
-            if (section_count == SETTINGS_MAX)
+            if (section_count == RUN_SETTINGS_MAX)
                 break;
             memcpy(sections[section_count], section, sizeof section);
             names[count++] = sections[section_count++];
@@ -291,7 +291,6 @@ status run_config_set_defaults(run_config *out) {
 }
 
 status run_config_load(run_config *out, const char *path, char *const *words, int count) {
-    _Static_assert(SETTINGS_MAX >= 128, "room for every line of the table");
     TRY(run_config_set_defaults(out));
     yaml_tree *tree;
     TRY(yaml_tree_read(&tree, path));

@@ -21,28 +21,15 @@ static status check_transformer(const checker *checker, const char *section, int
     return STATUS_OK;
 }
 
-static status check_slots(const checker *checker, const char *section, int32_t slots, int32_t batch) {
-    char key[64];
-    snprintf(key, sizeof key, "%s.gradient_slots", section);
+// key: of the slots; section: whose batch they divide.
+static status check_slots(const checker *checker, const char *key, int32_t slots, const char *section,
+                          int32_t batch) {
     if ((slots & (slots - 1)) != 0)
         return FAIL("%s: %s is %d, wanted is a power of two: the gradient is summed in a balanced tree",
                     WHERE(key), key, slots);
     if (batch % slots != 0)
         return FAIL("%s: %s is %d, which does not divide %s.batch = %d; use a power of two that does",
                     WHERE(key), key, slots, section, batch);
-    return STATUS_OK;
-}
-
-static status check_reward_slots(const checker *checker, const char *section, int32_t slots, int32_t batch) {
-    if ((slots & (slots - 1)) != 0)
-        return FAIL("%s: reward.gradient_slots is %d, wanted is a power of two: the gradient is summed in a "
-                    "balanced tree",
-                    WHERE("reward.gradient_slots"), slots);
-    if (batch % slots != 0)
-        return FAIL(
-            "%s: reward.gradient_slots is %d, which does not divide %s.batch = %d; use a power of two "
-            "that does",
-            WHERE("reward.gradient_slots"), slots, section, batch);
     return STATUS_OK;
 }
 
@@ -58,11 +45,13 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
     if (c->embedding.output % 16 != 0)
         return FAIL("%s: embedding.output is %d, wanted is a multiple of 16; use %d",
                     WHERE("embedding.output"), c->embedding.output, (c->embedding.output + 15) / 16 * 16);
-    TRY(check_slots(checker, "pretrain", c->pretrain.gradient_slots, c->pretrain.batch));
-    TRY(check_slots(checker, "train", c->train.gradient_slots, c->train.batch));
-    TRY(check_reward_slots(checker, "reward.quality", c->reward.gradient_slots, c->reward.quality.batch));
-    TRY(check_reward_slots(checker, "reward.preference", c->reward.gradient_slots,
-                           c->reward.preference.batch));
+    TRY(check_slots(checker, "pretrain.gradient_slots", c->pretrain.gradient_slots, "pretrain",
+                    c->pretrain.batch));
+    TRY(check_slots(checker, "train.gradient_slots", c->train.gradient_slots, "train", c->train.batch));
+    TRY(check_slots(checker, "reward.gradient_slots", c->reward.gradient_slots, "reward.quality",
+                    c->reward.quality.batch));
+    TRY(check_slots(checker, "reward.gradient_slots", c->reward.gradient_slots, "reward.preference",
+                    c->reward.preference.batch));
     if (c->train.batch % c->train.group != 0)
         return FAIL("%s: train.group is %d, which does not divide train.batch = %d; use a divisor of it",
                     WHERE("train.group"), c->train.group, c->train.batch);

@@ -239,6 +239,7 @@ const setting run_settings[] = {
     NUMBER(samples.iterations, "32", 1, 10000, "phase reconstruction of these clips"),
 };
 const int run_setting_count = sizeof run_settings / sizeof run_settings[0];
+_Static_assert(sizeof run_settings / sizeof run_settings[0] <= RUN_SETTINGS_MAX, "room for every setting");
 
 const setting *run_setting_find(const char *key) {
     for (int i = 0; i < run_setting_count; i++)

@@ -25,7 +25,8 @@ typedef struct setting {
     const char *help;
 } setting;
 
-extern const setting run_settings[];
+enum { RUN_SETTINGS_MAX = 256 };
+extern const setting run_settings[]; // [run_setting_count], at most RUN_SETTINGS_MAX
 extern const int run_setting_count;
 
 // NULL if there is none.

@@ -149,9 +149,6 @@ static status fill_pipeline(train *t, const checkpoint *from) {
         const int64_t step = t->step + i, version = train_version_of(t, step);
         if (from != NULL)
             TRY(train_resume_older(t, from, i, version));
-        else if (t->run.writes)
-            memcpy(t->older + (size_t)i * t->parameters, policy_values(learner_policy(t->learner.learner)),
-                   sizeof(float) * t->parameters);
         const sampling_round ahead = {.kind = ROUND_TRAIN, .step = step, .version = version};
         if (t->rollout.active && step < t->config->train.steps)
             TRY(train_rollout_round(t, &ahead));

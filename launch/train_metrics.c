@@ -21,7 +21,6 @@ batch_times train_batch_times(const train *t) {
 
 // Every reward, disagreement and alarm of a set of samples, each name behind `prefix`.
 static void add_measured(train *t, const char *prefix, const evaluation *measured) {
-    static const char *const alarms[ALARMS] = {"silence", "loop", "codebook_collapse", "clipped"};
     metrics *m = t->run.metrics;
     char name[RUN_CONFIG_NAME_MAX + 32];
     const run_config_rewards *rewards = &t->config->train.rewards;
@@ -39,7 +38,7 @@ static void add_measured(train *t, const char *prefix, const evaluation *measure
         const bool heard = a == ALARM_SILENCE || a == ALARM_CLIPPED;
         if (heard && t->config->train.alarm_clips == 0)
             continue;
-        snprintf(name, sizeof name, "%salarm/%s", prefix, alarms[a]);
+        snprintf(name, sizeof name, "%salarm/%s", prefix, train_alarm_names[a]);
         metrics_add(m, name, measured->alarms[a]);
     }
     const double disagreement = train_disagreement(t, measured->disagreement);

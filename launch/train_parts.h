@@ -105,6 +105,7 @@ typedef struct learner_role {
 // What shows in tokens and audio that optimisation went astray, as shares of a set of samples; collapse: the
 // largest loss of a level's perplexity against the base's.
 enum alarm { ALARM_SILENCE, ALARM_LOOP, ALARM_COLLAPSE, ALARM_CLIPPED, ALARMS };
+extern const char *const train_alarm_names[ALARMS];
 
 // A set of samples, measured.
 typedef struct evaluation {

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const alarm_names[ALARMS] = {"silence", "loop", "codebook_collapse", "clipped"};
+const char *const train_alarm_names[ALARMS] = {"silence", "loop", "codebook_collapse", "clipped"};
 
 // A share of the base's number; of a negative one, as far below it.
 static double floor_of(double base, double share) {
@@ -130,7 +130,7 @@ status train_publish_selection(const train *t) {
         json_object_set_new(entry, "passes", json_boolean(i == 0 || passes(t, &t->evaluations[i])));
         json_object_set_new(entry, "alarms", json_object());
         for (int a = 0; a < ALARMS; a++)
-            json_object_set_new(json_object_get(entry, "alarms"), alarm_names[a],
+            json_object_set_new(json_object_get(entry, "alarms"), train_alarm_names[a],
                                 json_real(t->evaluations[i].alarms[a]));
     }
     json_t *weights = json_object();
@@ -183,7 +183,7 @@ bool train_ends_early(const train *t, char *reason, size_t size) {
         if (!(e->alarms[a] - base->alarms[a] <= alarms))
             snprintf(reason, size,
                      "alarm/%s is %.4g, on the base %.4g: more than %.4g above (train.stop.alarms)",
-                     alarm_names[a], e->alarms[a], base->alarms[a], alarms);
+                     train_alarm_names[a], e->alarms[a], base->alarms[a], alarms);
     return reason[0] != '\0';
 }
 

@@ -61,10 +61,13 @@ static void test_plan(void **state) {
 
 static void test_too_much(void **state) {
     (void)state;
-    void *block;
-    assert_int_equal(memory_allocate(&block, SIZE_MAX - 10, "everything"), STATUS_FAILED);
-    assert_null(block);
-    assert_non_null(strstr(status_message(), "everything"));
+    static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 10, SIZE_MAX - (1 << 20), SIZE_MAX / 2 + 1};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        void *block;
+        assert_int_equal(memory_allocate(&block, sizes[i], "everything"), STATUS_FAILED);
+        assert_null(block);
+        assert_non_null(strstr(status_message(), "everything"));
+    }
 }
 
 int main(void) {
