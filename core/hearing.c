@@ -115,10 +115,6 @@ size_t hearing_feature_count(const hearing *h) {
     return hearing_features_count(h->columns);
 }
 
-size_t hearing_samples(const hearing *h) {
-    return h->samples;
-}
-
 typedef struct workspace {
     hearing_spectra spectra;
     float *padded;    // [the longer of both stft_padded_samples]

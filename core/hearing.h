@@ -65,7 +65,6 @@ status hearing_create(hearing **out, uint32_t sample_rate, size_t samples);
 void hearing_destroy(hearing *hearing); // NULL is allowed
 
 size_t hearing_feature_count(const hearing *hearing);
-size_t hearing_samples(const hearing *hearing);
 size_t hearing_scratch_bytes(const hearing *hearing);
 
 // audio: [samples], mono, full scale 1; features: [hearing_feature_count]; measures: [HEARD_MEASURES], all

@@ -112,10 +112,6 @@ void panel_destroy(panel *p) {
     memory_free(p);
 }
 
-int panel_count(const panel *p) {
-    return p->count;
-}
-
 static double clamp01(double value) {
     return value < 0.0 ? 0.0 : value > 1.0 ? 1.0 : value;
 }

@@ -97,10 +97,9 @@ typedef struct panel panel;
 // panel_destroy.
 status panel_create(panel **out, const panel_calibration *calibration, uint64_t seed, int count);
 void panel_destroy(panel *panel); // NULL is allowed
-int panel_count(const panel *panel);
 
-// Functions of one listener: listener < panel_count; position: the caller's number of this judgement, any
-// value, the same one gives the same answer.
+// Functions of one listener: listener < the count of panel_create; position: the caller's number of this
+// judgement, any value, the same one gives the same answer.
 
 // Utility of a clip under a caption.
 double panel_utility(const panel *panel, uint32_t listener, const wanted_attributes *wanted,
@@ -126,9 +125,8 @@ typedef struct panel_pair {
 
 // Over pairs [count] and all listeners of the panel, of the choice between two clips (ties left aside):
 //     agreement  probability that two different listeners choose the same clip
-//     ceiling    E[max(p, 1 - p)], p the share of listeners that choose a: what no model of the pair alone
-//     can
-//                exceed when it predicts a vote
+//     ceiling    E[max(p, 1 - p)], p the share of listeners that choose a: what no model of the pair
+//                alone can exceed when it predicts a vote
 // Needs two listeners or more. Either pointer may be NULL.
 void panel_agreement(const panel *panel, const panel_pair *pairs, size_t count, double *agreement,
                      double *ceiling);

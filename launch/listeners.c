@@ -138,10 +138,6 @@ int listeners_levels(const listeners *l) {
     return l->levels;
 }
 
-size_t listeners_samples(const listeners *l) {
-    return l->samples;
-}
-
 const char *listeners_codec(const listeners *l) {
     return l->codec;
 }

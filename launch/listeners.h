@@ -19,11 +19,10 @@ status listeners_run(const run_config *config);
 status listeners_load(listeners **out, const char *path);
 void listeners_destroy(listeners *listeners); // NULL is allowed
 
-// What they were fitted for: token frames of a clip, levels that are decoded, audio samples and rate, and
-// the codec (its identity, hexadecimal).
+// What they were fitted for: token frames of a clip, levels that are decoded, and the codec (its identity,
+// hexadecimal).
 int listeners_frames(const listeners *listeners);
 int listeners_levels(const listeners *listeners);
-size_t listeners_samples(const listeners *listeners);
 const char *listeners_codec(const listeners *listeners);
 
 // To draw panels from: panel_create(&panel, listeners_calibration(l), seed, count). Lives as long as `l`.

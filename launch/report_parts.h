@@ -63,9 +63,6 @@ void report_put_numbers(report_text *out, json_t *object, const char *const *ski
 // A <td> with a number.
 void report_put_cell(report_text *out, double value);
 
-// A number with its sign.
-void report_put_signed(report_text *out, double value);
-
 // The figures that matter most, at the top.
 void report_put_tiles(report_text *out, const report_input *input);
 

@@ -65,12 +65,6 @@ void report_put_cell(report_text *out, double value) {
     report_text_put(out, "</td>");
 }
 
-void report_put_signed(report_text *out, double value) {
-    if (value > 0)
-        report_text_put(out, "+");
-    report_text_put_number(out, value);
-}
-
 void report_put_numbers(report_text *out, json_t *object, const char *const *skip) {
     int open = 0;
     const char *key;
