@@ -3,6 +3,7 @@
 #include "kernels/memory.h"
 #include "launch/model_setup.h"
 #include "launch/reward_file.h"
+#include "launch/settings_record.h"
 #include "launch/stage.h"
 
 #include <stdio.h>
@@ -116,30 +117,13 @@ static void digest_rows(digest_stream *stream, const rating_pair *pairs, const r
     }
 }
 
-status reward_data_digest(reward_data *d, char out[DIGEST_HEX]) {
-    const run_config *c = d->config;
-    const run_config_reward_training *training = d->plan.quality ? &c->reward.quality : &c->reward.preference;
-    char text[2048];
-    snprintf(text, sizeof text,
-             "%s start %d features %d text %d fit %d crop %d listen %d members %d seed %lld examples %d "
-             "ridge %.17g "
-             "steps %d batch %d clips %d rate %.17g warm_up %d every %d patience %d decay %.17g betas %.17g "
-             "%.17g epsilon %.17g clip %.17g slots %d limit %d codec %s embedding %s frames %d levels %d",
-             reward_plan_kind(&d->plan), (int)d->plan.start, (int)d->plan.features, d->plan.text, d->plan.fit,
-             d->plan.crop, d->plan.listen, d->plan.members, (long long)c->seed, c->reward.fit_examples,
-             c->reward.fit_ridge, training->steps, training->batch, training->slot_clips,
-             training->learning_rate, training->warm_up, training->evaluate_every, training->patience,
-             c->reward.weight_decay, c->reward.beta1, c->reward.beta2, c->reward.epsilon,
-             c->reward.gradient_clip, c->reward.gradient_slots, c->reward.evaluate_limit,
-             corpus_get_format(d->clips)->codec, d->embedding_identity, d->shape.temporal.frames, d->levels);
+static status rows_digest(const reward_data *d, char out[DIGEST_HEX]) {
     digest_stream *stream;
     TRY(digest_stream_create(&stream));
-    digest_stream_update(stream, text, strlen(text));
-    status result = STATUS_OK;
     rating_pair *pairs = NULL;
     rating_score *scores = NULL;
-    result = d->plan.quality ? memory_allocate((void **)&scores, sizeof *scores * ROWS, "scores")
-                             : memory_allocate((void **)&pairs, sizeof *pairs * ROWS, "pairs");
+    status result = d->plan.quality ? memory_allocate((void **)&scores, sizeof *scores * ROWS, "scores")
+                                    : memory_allocate((void **)&pairs, sizeof *pairs * ROWS, "pairs");
     for (size_t first = 0; first < d->rows && result == STATUS_OK; first += ROWS) {
         const size_t count = d->rows - first < ROWS ? d->rows - first : ROWS;
         result = d->plan.quality ? ratings_read_scores(d->ratings, first, count, scores)
@@ -153,6 +137,68 @@ status reward_data_digest(reward_data *d, char out[DIGEST_HEX]) {
     memory_free(pairs);
     memory_free(scores);
     return result;
+}
+
+status reward_data_load_base(const reward_data *d, policy **out) {
+    policy_config shape;
+    *out = NULL;
+    TRY(run_config_require(d->config, "data.base"));
+    TRY(model_policy_config(&shape, d->config, corpus_get_format(d->clips)));
+    TRY(policy_create(out, d->device, &shape, WEIGHT_SCORE, WEIGHT_F32));
+    const status result = model_load_policy(*out, d->config->data.base, NULL, NULL);
+    if (result != STATUS_OK) {
+        policy_destroy(*out);
+        *out = NULL;
+    }
+    return result;
+}
+
+static status base_digest(const reward_data *d, char out[DIGEST_HEX]) {
+    policy *base;
+    TRY(reward_data_load_base(d, &base));
+    const digest found = digest_bytes(policy_values(base), sizeof(float) * policy_parameters(base)->size);
+    digest_to_hex(&found, out);
+    policy_destroy(base);
+    return STATUS_OK;
+}
+
+// The settings as the plan changes them. What crop and train.frames come to is recorded as frames.
+static status record_settings(const reward_data *d, json_t **out) {
+    static const char *const keys[] = {"seed", "model.temporal", "model.coarse_levels", "reward", NULL};
+    const char *const except[] = {d->plan.quality ? "reward.preference" : "reward.quality", "reward.crop",
+                                  "reward.bootstrap", NULL};
+    const settings_scope scope = {keys, except};
+    run_config *planned;
+    TRY(memory_allocate((void **)&planned, sizeof *planned, "settings of a reward model"));
+    *planned = *d->config;
+    planned->reward.start = d->plan.start;
+    planned->reward.features = d->plan.features;
+    planned->reward.text = d->plan.text;
+    planned->reward.ensemble = d->plan.members;
+    if (!d->plan.fit)
+        planned->reward.fit_examples = 0;
+    const status result = settings_record_create(out, planned, &scope);
+    memory_free(planned);
+    return result;
+}
+
+status reward_data_record(const reward_data *d, json_t **out) {
+    char base[DIGEST_HEX], rows[DIGEST_HEX];
+    const bool from_base = d->plan.start == RUN_REWARD_START_POLICY;
+    *out = NULL;
+    if (from_base)
+        TRY(base_digest(d, base));
+    TRY(rows_digest(d, rows));
+    TRY(record_settings(d, out));
+    json_object_set_new(*out, "frames of a window", json_sprintf("%d", d->shape.temporal.frames));
+    json_object_set_new(*out, "frames of a clip", json_sprintf("%d", d->frames));
+    json_object_set_new(*out, "codec of data.ratings", json_string(corpus_get_format(d->clips)->codec));
+    json_object_set_new(*out, "weights in data.embedding", json_string(d->embedding_identity));
+    if (from_base)
+        json_object_set_new(*out, "weights in data.base", json_string(base));
+    json_object_set_new(*out, d->plan.quality ? "scores in data.ratings" : "votes in data.ratings",
+                        json_string(rows));
+    return STATUS_OK;
 }
 
 status reward_inputs_create(reward_inputs *out, const reward_data *d, size_t capacity) {

@@ -2,11 +2,14 @@
 // the inputs of rated clips. Rows are read by position, so that memory does not grow with their number.
 #pragma once
 
+#include "core/policy.h"
 #include "core/reward_model.h"
 #include "data/digest.h"
 #include "data/ratings.h"
 #include "launch/conditioner.h"
 #include "launch/run_config.h"
+
+#include <jansson.h>
 
 // A caption decides its side, so that no caption is on two. Held-out captions (caption_is_held_out) are
 // halved: one half selects among models, the other half only measures the one that was selected.
@@ -54,8 +57,11 @@ typedef struct reward_data {
 status reward_data_open(reward_data *out, device *device, const run_config *config, const reward_plan *plan);
 void reward_data_close(reward_data *data); // one that was zeroed is allowed
 
-// What the models of these data were trained with: the plan, the settings and every row.
-status reward_data_digest(reward_data *data, char out[DIGEST_HEX]);
+// What models of these data are trained with, to be compared with settings_record_compare: the settings as
+// the plan has them, the joint embedding, what the models start from, and every row. The caller owns it.
+status reward_data_record(const reward_data *data, json_t **out);
+// The policy in data.base; the caller destroys it.
+status reward_data_load_base(const reward_data *data, policy **out);
 
 // Inputs of a number of clips.
 typedef struct reward_inputs {

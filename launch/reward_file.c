@@ -3,7 +3,6 @@
 #include "kernels/memory.h"
 #include "launch/model_setup.h"
 
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,38 +29,54 @@ static char *describe(const reward_description *d) {
     for (int i = 0; i < t->levels; i++)
         json_array_append_new(levels, json_integer(t->codebook[i]));
     json_t *json =
-        json_pack("{s:s,s:i,s:s,s:s,s:s,s:{s:i,s:i,s:i,s:i},s:o,s:i,s:i,s:i,s:i,s:i}", "kind", d->kind,
-                  "members", d->members, "codec", d->codec, "embedding", d->embedding, "training",
-                  d->training, "temporal", "layers", t->transformer.layers, "width", t->transformer.width,
-                  "heads", t->transformer.heads, "feed_forward", t->transformer.feed_forward, "codebook",
-                  levels, "prefix", t->prefix, "prefix_codebook", t->prefix_codebook, "frames", t->frames,
-                  "features", (int)d->model.features, "embedding_width", d->model.embedding);
+        json_pack("{s:s,s:i,s:s,s:s,s:{s:i,s:i,s:i,s:i},s:o,s:i,s:i,s:i,s:i,s:i}", "kind", d->kind, "members",
+                  d->members, "codec", d->codec, "embedding", d->embedding, "temporal", "layers",
+                  t->transformer.layers, "width", t->transformer.width, "heads", t->transformer.heads,
+                  "feed_forward", t->transformer.feed_forward, "codebook", levels, "prefix", t->prefix,
+                  "prefix_codebook", t->prefix_codebook, "frames", t->frames, "features",
+                  (int)d->model.features, "embedding_width", d->model.embedding);
     char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(json);
     return text;
 }
 
 status reward_file_save(const char *folder, int member, const reward_description *description,
-                        reward_model *model) {
-    char path[PATH_MAX], *text = describe(description);
-    if (text == NULL)
-        return FAIL("out of host memory: the description of a reward model");
+                        const json_t *training, reward_model *model) {
+    char path[PATH_MAX], *text = describe(description), *settings = json_dumps(training, JSON_COMPACT);
     const parameter_list *list = reward_model_parameters(model);
-    tensor_view *views;
-    status result = memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list");
-    if (result == STATUS_OK) {
-        model_views(list, reward_model_values(model), views);
-        const safetensors_pair metadata[] = {{"reward", text}};
-        member_path(path, folder, member);
-        result = safetensors_write(path, views, (size_t)list->count, metadata, 1);
-        memory_free(views);
+    tensor_view *views = NULL;
+    status result;
+    if (text == NULL || settings == NULL) {
+        result = FAIL("out of host memory: the description of a reward model");
+        goto done;
     }
+    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"),
+             done);
+    model_views(list, reward_model_values(model), views);
+    const safetensors_pair metadata[] = {{"reward", text}, {"training", settings}};
+    member_path(path, folder, member);
+    result = safetensors_write(path, views, (size_t)list->count, metadata, 2);
+done:
+    memory_free(views);
+    free(settings);
     free(text);
     return result;
 }
 
+status reward_file_training(json_t **out, const char *folder, int member) {
+    char path[PATH_MAX];
+    json_error_t error;
+    safetensors *file;
+    member_path(path, folder, member);
+    TRY(safetensors_open(&file, path));
+    const char *text = safetensors_metadata(file, "training");
+    *out = text == NULL ? NULL : json_loads(text, 0, &error);
+    safetensors_close(file);
+    return STATUS_OK;
+}
+
 static status parse(reward_description *out, const char *path, const safetensors *file) {
-    const char *text = safetensors_metadata(file, "reward"), *kind, *codec, *embedding, *training;
+    const char *text = safetensors_metadata(file, "reward"), *kind, *codec, *embedding;
     json_error_t error;
     json_t *json = text == NULL ? NULL : json_loads(text, 0, &error), *levels = NULL;
     *out = (reward_description){0};
@@ -69,12 +84,12 @@ static status parse(reward_description *out, const char *path, const safetensors
     int features = -1;
     const bool good =
         json != NULL &&
-        json_unpack(json, "{s:s,s:i,s:s,s:s,s:s,s:{s:i,s:i,s:i,s:i},s:o,s:i,s:i,s:i,s:i,s:i}", "kind", &kind,
-                    "members", &out->members, "codec", &codec, "embedding", &embedding, "training", &training,
-                    "temporal", "layers", &t->transformer.layers, "width", &t->transformer.width, "heads",
-                    &t->transformer.heads, "feed_forward", &t->transformer.feed_forward, "codebook", &levels,
-                    "prefix", &t->prefix, "prefix_codebook", &t->prefix_codebook, "frames", &t->frames,
-                    "features", &features, "embedding_width", &out->model.embedding) == 0 &&
+        json_unpack(json, "{s:s,s:i,s:s,s:s,s:{s:i,s:i,s:i,s:i},s:o,s:i,s:i,s:i,s:i,s:i}", "kind", &kind,
+                    "members", &out->members, "codec", &codec, "embedding", &embedding, "temporal", "layers",
+                    &t->transformer.layers, "width", &t->transformer.width, "heads", &t->transformer.heads,
+                    "feed_forward", &t->transformer.feed_forward, "codebook", &levels, "prefix", &t->prefix,
+                    "prefix_codebook", &t->prefix_codebook, "frames", &t->frames, "features", &features,
+                    "embedding_width", &out->model.embedding) == 0 &&
         json_array_size(levels) >= 1 && json_array_size(levels) <= LEVELS_MAX && t->frames >= 1 &&
         t->prefix >= 0 && out->members >= 1 && features >= REWARD_FEATURES_NONE &&
         features <= REWARD_FEATURES_MUSIC_TEXT;
@@ -87,7 +102,6 @@ static status parse(reward_description *out, const char *path, const safetensors
         snprintf(out->kind, sizeof out->kind, "%s", kind);
         snprintf(out->codec, sizeof out->codec, "%s", codec);
         snprintf(out->embedding, sizeof out->embedding, "%s", embedding);
-        snprintf(out->training, sizeof out->training, "%s", training);
     }
     json_decref(json);
     return good ? STATUS_OK

@@ -6,21 +6,24 @@
 #include "data/digest.h"
 #include "data/shard.h"
 
+#include <jansson.h>
+
 typedef struct reward_description {
     char kind[16]; // "quality" or "preference"
     reward_model_config model;
     int members;                 // of the ensemble
     char codec[SHARD_CODEC_MAX]; // identity of the codec whose tokens it reads
     char embedding[DIGEST_HEX];  // reward_embedding_identity of the joint embedding that it reads
-    char training[DIGEST_HEX];   // digest of the settings and the ratings that it was trained with
 } reward_description;
 
 // Digest of FOLDER/embedding.safetensors.
 status reward_embedding_identity(const char *folder, char out[DIGEST_HEX]);
 
-// Publishes one member in `folder`, which exists.
+// Publishes one member in `folder`, which exists. training: what it was trained with (reward_data_record).
 status reward_file_save(const char *folder, int member, const reward_description *description,
-                        reward_model *model);
+                        const json_t *training, reward_model *model);
+// What a member was trained with; NULL if the file does not say. The caller owns it.
+status reward_file_training(json_t **out, const char *folder, int member);
 // Reads the description of a member. Fails, naming `musicrl reward train KIND`, if there is none.
 status reward_file_describe(reward_description *out, const char *folder, int member, const char *kind);
 // A model of `description` with the weights of one member, packed, without a backward pass.

@@ -1,15 +1,14 @@
 #include "launch/reward_train.h"
 
-#include "core/policy.h"
 #include "data/json_file.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
 #include "launch/progress.h"
 #include "launch/reward_file.h"
 #include "launch/reward_train_parts.h"
+#include "launch/settings_record.h"
 #include "launch/stage.h"
 
-#include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -165,9 +164,9 @@ static status save(reward_trainer *t) {
     if (t->run.writes) {
         const parameter_list *list = reward_model_parameters(t->model);
         checkpoint_writer *writer = NULL;
-        json_t *state = json_pack("{s:I,s:I,s:I,s:f,s:s}", "step", (json_int_t)t->step, "best_step",
+        json_t *state = json_pack("{s:I,s:I,s:I,s:f,s:O}", "step", (json_int_t)t->step, "best_step",
                                   (json_int_t)t->best_step, "waits", (json_int_t)t->waits, "best_loss",
-                                  t->best_loss, "training", t->digest);
+                                  t->best_loss, "settings", t->record);
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "reward"), done);
         TRY_GOTO(result,
@@ -197,17 +196,23 @@ static status read_values(const checkpoint *from, const char *name, const parame
     return result;
 }
 
+// The record of what is at `path` with what is wanted now; `folder` has to go for another training.
+static status compare_settings(const json_t *recorded, const json_t *wanted, const char *path,
+                               const char *folder) {
+    char mend[PATH_MAX + 32];
+    snprintf(mend, sizeof mend, "remove %s to train again", folder);
+    return settings_record_compare(recorded, wanted, path, mend);
+}
+
 static status resume_from(reward_trainer *t, const checkpoint *from) {
     const parameter_list *list = reward_model_parameters(t->model);
     json_int_t step, best_step, waits;
-    const char *training;
-    if (json_unpack((json_t *)checkpoint_state(from), "{s:I,s:I,s:I,s:F,s:s}", "step", &step, "best_step",
-                    &best_step, "waits", &waits, "best_loss", &t->best_loss, "training", &training) != 0)
+    if (json_unpack((json_t *)checkpoint_state(from), "{s:I,s:I,s:I,s:F}", "step", &step, "best_step",
+                    &best_step, "waits", &waits, "best_loss", &t->best_loss) != 0)
         return FAIL("%s is no checkpoint of a reward model; remove the folder to train again",
                     checkpoint_path(from));
-    if (strcmp(training, t->digest) != 0)
-        return FAIL("%s was trained with other settings or on other ratings; remove %s to train again",
-                    checkpoint_path(from), t->run.path);
+    TRY(compare_settings(json_object_get(checkpoint_state(from), "settings"), t->record,
+                         checkpoint_path(from), t->run.path));
     t->step = step;
     t->best_step = best_step;
     t->waits = waits;
@@ -218,17 +223,12 @@ static status resume_from(reward_trainer *t, const checkpoint *from) {
 }
 
 static status start_from_policy(reward_trainer *t) {
-    policy_config shape;
-    TRY(run_config_require(t->config, "data.base"));
-    TRY(model_policy_config(&shape, t->config, corpus_get_format(t->data.clips)));
     policy *policy;
-    TRY(policy_create(&policy, t->device, &shape, WEIGHT_SCORE, WEIGHT_F32));
-    const status result = model_load_policy(policy, t->config->data.base, NULL, NULL);
-    if (result == STATUS_OK)
-        parameter_list_copy_shared(policy_parameters(policy), policy_values(policy),
-                                   reward_model_parameters(t->model), reward_model_values(t->model));
+    TRY(reward_data_load_base(&t->data, &policy));
+    parameter_list_copy_shared(policy_parameters(policy), policy_values(policy),
+                               reward_model_parameters(t->model), reward_model_values(t->model));
     policy_destroy(policy);
-    return result;
+    return STATUS_OK;
 }
 
 static status start_model(reward_trainer *t) {
@@ -251,7 +251,7 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
     t->slot_rows = (size_t)(t->settings->batch / slots);
     plan_begin(&t->plan);
     TRY(reward_data_open(&t->data, t->device, c, plan));
-    TRY(reward_data_digest(&t->data, t->digest));
+    TRY(reward_data_record(&t->data, &t->record));
     TRY(reward_model_create(&t->model, t->device, &t->data.shape, true));
     TRY(reward_pass_create(&t->pass, t->model, t->settings->slot_clips, true));
     const parameter_list *list = reward_model_parameters(t->model);
@@ -368,7 +368,6 @@ static status publish(reward_trainer *t, const char *folder) {
     snprintf(d.kind, sizeof d.kind, "%s", reward_plan_kind(&t->data.plan));
     snprintf(d.codec, sizeof d.codec, "%s", corpus_get_format(t->data.clips)->codec);
     snprintf(d.embedding, sizeof d.embedding, "%s", t->data.embedding_identity);
-    snprintf(d.training, sizeof d.training, "%s", t->digest);
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/summary.json", t->run.path);
     TRY(json_file_publish(path, json_pack("{s:s,s:i,s:I,s:I,s:f,s:I,s:I,s:f,s:f}", "kind", d.kind, "member",
@@ -380,7 +379,7 @@ static status publish(reward_trainer *t, const char *folder) {
     printf("reward %s: selected step %lld of %lld, %.0f %s/s\n", d.kind, (long long)t->best_step,
            (long long)t->step, t->seconds > 0.0 ? (double)t->seen / t->seconds : 0.0,
            t->data.plan.quality ? "scores" : "pairs");
-    return reward_file_save(folder, t->member, &d, t->model);
+    return reward_file_save(folder, t->member, &d, t->record, t->model);
 }
 
 static status run_member(reward_trainer *t, const reward_plan *plan) {
@@ -443,13 +442,14 @@ static status train_one(world *world, const run_config *config, const reward_pla
     memory_free(t.sums);
     reward_data_close(&t.data);
     device_destroy(t.device);
+    json_decref(t.record);
     return result;
 }
 
 // Whether the published member, if there is one, is what this training would make.
 static status is_published(const run_config *config, const reward_plan *plan, int threads, int member,
                            bool *out) {
-    char path[PATH_MAX], training[DIGEST_HEX];
+    char path[PATH_MAX];
     *out = false;
     snprintf(path, sizeof path, "%s/reward-%d.safetensors", plan->folder, member);
     if (access(path, F_OK) != 0)
@@ -457,16 +457,18 @@ static status is_published(const run_config *config, const reward_plan *plan, in
     device *device = NULL;
     reward_data data = {0};
     reward_description found;
+    json_t *recorded = NULL, *wanted = NULL;
     status result;
     TRY_GOTO(result, reward_file_describe(&found, plan->folder, member, reward_plan_kind(plan)), done);
+    TRY_GOTO(result, reward_file_training(&recorded, plan->folder, member), done);
     TRY_GOTO(result, device_create(&device, threads), done);
     TRY_GOTO(result, reward_data_open(&data, device, config, plan), done);
-    TRY_GOTO(result, reward_data_digest(&data, training), done);
-    if (strcmp(found.training, training) != 0)
-        result = FAIL("%s was trained with other settings or on other ratings; remove %s to train again",
-                      path, plan->folder);
+    TRY_GOTO(result, reward_data_record(&data, &wanted), done);
+    result = compare_settings(recorded, wanted, path, plan->folder);
     *out = result == STATUS_OK;
 done:
+    json_decref(recorded);
+    json_decref(wanted);
     reward_data_close(&data);
     device_destroy(device);
     return result;

@@ -16,9 +16,9 @@ typedef struct reward_trainer {
     group *group;
     device *device;
     reward_data data;
-    char digest[DIGEST_HEX]; // reward_data_digest
-    int member;              // of the ensemble; -1 in arguments: a single model, which leaves nothing out
-    uint64_t seed;           // of the member
+    json_t *record; // reward_data_record
+    int member;     // of the ensemble; -1 in arguments: a single model, which leaves nothing out
+    uint64_t seed;  // of the member
     reward_model *model;
     reward_pass *pass; // of slot_clips
     optimizer *optimizer;

@@ -91,8 +91,12 @@ refuses() { # NAME PATTERN COMMAND...
         pass "$name"
     fi
 }
-refuses "other settings than a model was trained with" "other settings or on other ratings" \
+refuses "other settings than a model was trained with" "reward.preference.batch: [0-9]+, wanted is 32; restore that or remove" \
     "$musicrl" reward train preference run.yaml data.preference=two reward.ensemble=2 reward.preference.batch=32
+"$musicrl" pretrain run.yaml data.base=base-2 seed=2 >base-2.log 2>&1 ||
+    fail "another base model" "its training failed" base-2.log
+refuses "another base model than a model started from" "was made with weights in data.base [0-9a-f]+, wanted is" \
+    "$musicrl" reward train preference run.yaml data.preference=two reward.ensemble=2 data.base=base-2
 refuses "a quality model in the place of the other" "is a quality model, wanted is a preference model" \
     "$musicrl" reward eval run.yaml data.preference=reward-quality
 refuses "no model at all" "holds no quality model .*musicrl reward train quality" \
