@@ -19,6 +19,8 @@ struct embedding {
     embedding_config config;
     parameter_list list;
     tower text, music;
+    size_t channels, rhythm; // offsets: [rhythm channels, width], [output, rhythm lags * rhythm channels]
+    weight *channels_weight, *rhythm_weight;
     size_t log_scale; // [1]
     float *values;
 };
@@ -37,10 +39,18 @@ typedef struct tower_pass {
     float *dx;                     // [batch * positions, width]
 } tower_pass;
 
+typedef struct rhythm_pass {
+    float *channels;                              // [batch * positions, channels]
+    float *correlations;                          // [batch, lags, channels]
+    float *inverse_energies;                      // [batch, channels]
+    float *d_correlations, *d_channels, *scratch; // as the three above
+} rhythm_pass;
+
 struct embedding_pass {
     int batch;
     bool keep;
     tower_pass text, music;
+    rhythm_pass rhythm;
     float *scratch; // [2, batch, batch]
     void *memory;
 };
@@ -64,8 +74,30 @@ static status create_tower(embedding *e, tower *t, const transformer_config *con
                          learn ? WEIGHT_LEARN : WEIGHT_SCORE, WEIGHT_F32);
 }
 
+static bool hears_rhythm(const embedding *e) {
+    return e->config.rhythm_lags > 0;
+}
+
+static status create_rhythm(embedding *e, bool learn) {
+    const embedding_config *c = &e->config;
+    const weight_use use = learn ? WEIGHT_LEARN : WEIGHT_SCORE;
+    const int inputs = c->rhythm_lags * c->rhythm_channels;
+    TRY(parameter_list_add(&e->list, "music.rhythm.channels.weight", c->rhythm_channels, c->music.width,
+                           INITIALISE_NORMAL, 1.0f / sqrtf((float)c->music.width), &e->channels));
+    TRY(parameter_list_add(&e->list, "music.rhythm.projection.weight", c->output, inputs, INITIALISE_NORMAL,
+                           1.0f / sqrtf((float)inputs), &e->rhythm));
+    TRY(weight_create(&e->channels_weight, e->device, c->rhythm_channels, c->music.width, use, WEIGHT_F32));
+    return weight_create(&e->rhythm_weight, e->device, c->output, inputs, use, WEIGHT_F32);
+}
+
 status embedding_create(embedding **out, device *device, const embedding_config *config, bool learn) {
     *out = NULL;
+    if (config->rhythm_lags > 0 && (config->rhythm_channels < 16 || config->rhythm_channels % 16 != 0 ||
+                                    config->rhythm_lags >= config->music.positions))
+        return FAIL_USAGE(
+            "the joint embedding hears rhythm in %d channels at %d lags of %d frames; a multiple "
+            "of 16 channels and fewer lags than frames are wanted",
+            config->rhythm_channels, config->rhythm_lags, config->music.positions);
     if (config->output < 16 || config->output % 16 != 0)
         return FAIL_USAGE("the joint embedding has %d dimensions, a multiple of 16 is wanted",
                           config->output);
@@ -80,6 +112,8 @@ status embedding_create(embedding **out, device *device, const embedding_config 
     TRY_GOTO(result,
              create_tower(e, &e->music, &e->config.music, "music", config->levels, config->codebook, learn),
              failed);
+    if (hears_rhythm(e))
+        TRY_GOTO(result, create_rhythm(e, learn), failed);
     TRY_GOTO(result, parameter_list_add(&e->list, "log_scale", 0, 1, INITIALISE_ZEROS, 0.0f, &e->log_scale),
              failed);
     TRY_GOTO(result,
@@ -100,6 +134,8 @@ void embedding_destroy(embedding *e) {
     transformer_destroy(e->music.transformer);
     weight_destroy(e->text.projection_weight);
     weight_destroy(e->music.projection_weight);
+    weight_destroy(e->channels_weight);
+    weight_destroy(e->rhythm_weight);
     device_free(e->device, e->values);
     parameter_list_release(&e->list);
     memory_free(e);
@@ -121,6 +157,10 @@ status embedding_pack(embedding *e) {
     TRY(transformer_pack(e->text.transformer, e->values));
     TRY(transformer_pack(e->music.transformer, e->values));
     TRY(weight_pack(e->text.projection_weight, e->values + e->text.projection));
+    if (hears_rhythm(e)) {
+        TRY(weight_pack(e->channels_weight, e->values + e->channels));
+        TRY(weight_pack(e->rhythm_weight, e->values + e->rhythm));
+    }
     return weight_pack(e->music.projection_weight, e->values + e->music.projection);
 }
 
@@ -153,9 +193,24 @@ static void carve_tower(tower_pass *p, const embedding *e, const tower *t, int b
     }
 }
 
+static void carve_rhythm(rhythm_pass *p, const embedding *e, size_t batch, bool keep, arena *a) {
+    const size_t channels = (size_t)e->config.rhythm_channels, lags = (size_t)e->config.rhythm_lags,
+                 rows = batch * (size_t)e->config.music.positions;
+    p->channels = arena_take(a, sizeof(float) * rows * channels);
+    p->correlations = arena_take(a, sizeof(float) * batch * lags * channels);
+    p->inverse_energies = arena_take(a, sizeof(float) * batch * channels);
+    if (keep) {
+        p->d_channels = arena_take(a, sizeof(float) * rows * channels);
+        p->d_correlations = arena_take(a, sizeof(float) * batch * lags * channels);
+        p->scratch = arena_take(a, sizeof(float) * batch * channels);
+    }
+}
+
 static void carve_pass(embedding_pass *p, const embedding *e, arena *a) {
     carve_tower(&p->text, e, &e->text, p->batch, p->keep, a);
     carve_tower(&p->music, e, &e->music, p->batch, p->keep, a);
+    if (hears_rhythm(e))
+        carve_rhythm(&p->rhythm, e, (size_t)p->batch, p->keep, a);
     if (p->keep)
         p->scratch = arena_take(a, sizeof(float) * 2 * (size_t)p->batch * (size_t)p->batch);
 }
@@ -196,27 +251,65 @@ void embedding_pass_destroy(embedding_pass *p) {
     memory_free(p);
 }
 
-static status tower_forward(embedding *e, tower *t, tower_pass *p, int batch, const float **output) {
+// x [batch * positions, width] = the sum of the embeddings of every position's tokens.
+static void embed_tokens(embedding *e, const tower *t, const tower_pass *p, int batch, float *x) {
     const transformer_config *c = transformer_get_config(t->transformer);
     const int64_t rows = (int64_t)batch * c->positions;
-    const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
-    const float *tables[EMBEDDING_LEVELS_MAX], *hidden;
+    const float *tables[EMBEDDING_LEVELS_MAX];
     const int32_t *index[EMBEDDING_LEVELS_MAX];
     for (int i = 0; i < t->tables; i++) {
         tables[i] = e->values + t->table[i];
         index[i] = p->index + rows * i;
     }
-    op_embedding_sum(e->device, rows, c->width, t->tables, tables, index, transformer_input(p->activations),
-                     false);
+    op_embedding_sum(e->device, rows, c->width, t->tables, tables, index, x, false);
+}
+
+static const float rhythm_epsilon = 1e-5f; // what is constant in time has no rhythm
+
+// Of the music tower's input x [batch * positions, width].
+static status rhythm_forward(embedding *e, rhythm_pass *p, int batch, const float *x) {
+    const embedding_config *c = &e->config;
+    TRY(product_forward(e->channels_weight, (int64_t)batch * c->music.positions, x, p->channels, false));
+    op_autocorrelation(e->device, batch, c->music.positions, c->rhythm_channels, c->rhythm_lags,
+                       rhythm_epsilon, p->channels, p->correlations, p->inverse_energies);
+    return STATUS_OK;
+}
+
+// d_projected: [batch, output]; x as in the forward pass.
+static status rhythm_backward(embedding *e, rhythm_pass *p, int batch, const float *x,
+                              const float *d_projected, float *gradients) {
+    const embedding_config *c = &e->config;
+    TRY(product_backward_weight(e->rhythm_weight, batch, p->correlations, d_projected, gradients + e->rhythm,
+                                true));
+    TRY(product_backward_data(e->rhythm_weight, batch, d_projected, p->d_correlations, false));
+    op_autocorrelation_backward(e->device, batch, c->music.positions, c->rhythm_channels, c->rhythm_lags,
+                                p->channels, p->correlations, p->inverse_energies, p->d_correlations,
+                                p->d_channels, p->scratch);
+    return product_backward_weight(e->channels_weight, (int64_t)batch * c->music.positions, x, p->d_channels,
+                                   gradients + e->channels, true);
+}
+
+// rhythm: NULL where the tower does not hear it.
+static status tower_forward(embedding *e, tower *t, tower_pass *p, rhythm_pass *rhythm, int batch,
+                            const float **output) {
+    const transformer_config *c = transformer_get_config(t->transformer);
+    const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
+    const float *hidden;
+    embed_tokens(e, t, p, batch, transformer_input(p->activations));
+    if (rhythm != NULL)
+        TRY(rhythm_forward(e, rhythm, batch, transformer_input(p->activations)));
     TRY(transformer_forward(t->transformer, e->values, p->activations, batch, lengths, &hidden));
     op_mean_pool(e->device, batch, c->positions, c->width, lengths, hidden, p->pooled);
     TRY(product_forward(t->projection_weight, batch, p->pooled, p->projected, false));
+    if (rhythm != NULL)
+        TRY(product_forward(e->rhythm_weight, batch, rhythm->correlations, p->projected, true));
     op_normalize_rows(e->device, batch, e->config.output, p->projected, p->output, p->inverse_norms);
     *output = p->output;
     return STATUS_OK;
 }
 
-static status tower_backward(embedding *e, tower *t, tower_pass *p, int batch, float *gradients) {
+static status tower_backward(embedding *e, tower *t, tower_pass *p, rhythm_pass *rhythm, int batch,
+                             float *gradients) {
     const transformer_config *c = transformer_get_config(t->transformer);
     const int64_t rows = (int64_t)batch * c->positions;
     const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
@@ -225,8 +318,14 @@ static status tower_backward(embedding *e, tower *t, tower_pass *p, int batch, f
     TRY(product_backward_weight(t->projection_weight, batch, p->pooled, p->d_projected,
                                 gradients + t->projection, true));
     TRY(product_backward_data(t->projection_weight, batch, p->d_projected, p->d_pooled, false));
+    if (rhythm != NULL) {
+        embed_tokens(e, t, p, batch, p->dx); // the transformer overwrote its input
+        TRY(rhythm_backward(e, rhythm, batch, p->dx, p->d_projected, gradients));
+    }
     op_mean_pool_backward(e->device, batch, c->positions, c->width, lengths, p->d_pooled, p->dx);
     TRY(transformer_backward(t->transformer, e->values, gradients, p->activations, batch, lengths, p->dx));
+    if (rhythm != NULL)
+        TRY(product_backward_data(e->channels_weight, rows, rhythm->d_channels, p->dx, true));
     for (int i = 0; i < t->tables; i++)
         op_embedding_backward(e->device, rows, c->width, p->index + rows * i, p->dx, gradients + t->table[i]);
     return STATUS_OK;
@@ -240,7 +339,7 @@ status embedding_text(embedding *e, embedding_pass *p, int batch, const int32_t 
     for (int b = 0; b < batch; b++)
         for (int s = 0; s < positions; s++)
             p->text.index[b * positions + s] = s < lengths[b] ? tokens[b * positions + s] : -1;
-    return tower_forward(e, &e->text, &p->text, batch, output);
+    return tower_forward(e, &e->text, &p->text, NULL, batch, output);
 }
 
 status embedding_music(embedding *e, embedding_pass *p, int batch, const uint16_t *tokens,
@@ -250,7 +349,7 @@ status embedding_music(embedding *e, embedding_pass *p, int batch, const uint16_
     for (size_t row = 0; row < rows; row++)
         for (int level = 0; level < levels; level++)
             p->music.index[rows * level + row] = tokens[row * levels + level];
-    return tower_forward(e, &e->music, &p->music, batch, output);
+    return tower_forward(e, &e->music, &p->music, hears_rhythm(e) ? &p->rhythm : NULL, batch, output);
 }
 
 status embedding_backward(embedding *e, embedding_pass *p, int batch, float *gradients, double *loss) {
@@ -260,6 +359,6 @@ status embedding_backward(embedding *e, embedding_pass *p, int batch, float *gra
                                 p->text.d_output, p->music.d_output, &d_scale, p->scratch);
     if (scale < scale_limit)
         gradients[e->log_scale] += d_scale * scale; // the parameter is the logarithm
-    TRY(tower_backward(e, &e->text, &p->text, batch, gradients));
-    return tower_backward(e, &e->music, &p->music, batch, gradients);
+    TRY(tower_backward(e, &e->text, &p->text, NULL, batch, gradients));
+    return tower_backward(e, &e->music, &p->music, hears_rhythm(e) ? &p->rhythm : NULL, batch, gradients);
 }

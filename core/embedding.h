@@ -1,7 +1,9 @@
 // The joint text-music embedding (the role of MuLan, Huang et al. 2022): a text tower over caption tokens and
 // a music tower over token frames, both bidirectional transformers, pooled by the mean, projected and
 // normalised to unit length; trained contrastively. The music tower reads only the levels that the policy
-// emits.
+// emits. Beside the mean over its frames it hears rhythm: the autocorrelation over time of some learned
+// channels of its input, which a mean over the outputs of few blocks hardly finds (a linear classifier told
+// three tempi from it in 51 % of clips; from the autocorrelation of the same tokens in 92 %).
 #pragma once
 
 #include "core/transformer.h"
@@ -14,6 +16,7 @@ typedef struct embedding_config {
     int levels;
     int codebook[EMBEDDING_LEVELS_MAX]; // [levels]
     int output;                         // width of the joint space, a multiple of 16
+    int rhythm_channels, rhythm_lags;   // a multiple of 16; below music.positions, 0: no sense of rhythm
 } embedding_config;
 
 typedef struct embedding embedding;

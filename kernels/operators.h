@@ -87,6 +87,18 @@ void op_mean_pool(device *device, int batch, int sequence, int64_t width, const 
 void op_mean_pool_backward(device *device, int batch, int sequence, int64_t width, const int32_t *lengths,
                            const float *dout, float *dx);
 
+// Autocorrelation over time, of every channel for itself: x [batch, sequence, channels] is centred in place
+// by its mean over the sequence; then out [batch, lags, channels], lag 1 first, = r * sum_t x_t x_{t + lag}
+// with r = 1 / (sum_t x_t^2 + sequence * epsilon), which inverse_energies [batch, channels] receives. lags <
+// sequence.
+void op_autocorrelation(device *device, int batch, int sequence, int64_t channels, int lags, float epsilon,
+                        float *x, float *out, float *inverse_energies);
+// x, out and inverse_energies as op_autocorrelation left them; dx: [batch, sequence, channels], with respect
+// to the values before centring. scratch: [batch, channels].
+void op_autocorrelation_backward(device *device, int batch, int sequence, int64_t channels, int lags,
+                                 const float *x, const float *out, const float *inverse_energies,
+                                 const float *dout, float *dx, float *scratch);
+
 // out [rows, width] = x / |x|; inverse_norms [rows] = 1 / max(|x|, 1e-12).
 void op_normalize_rows(device *device, int64_t rows, int64_t width, const float *x, float *out,
                        float *inverse_norms);

@@ -29,9 +29,11 @@ status conditioner_save(const char *folder, const embedding *e, const void *toke
     json_t *levels = json_array();
     for (int i = 0; i < c->levels; i++)
         json_array_append_new(levels, json_integer(c->codebook[i]));
-    json_t *json = json_pack("{s:o,s:o,s:i,s:o,s:i,s:i,s:i}", "text", transformer_json(&c->text), "music",
-                             transformer_json(&c->music), "vocabulary", c->vocabulary, "codebook", levels,
-                             "output", c->output, "prefix", prefix, "prefix_codebook", prefix_codebook);
+    json_t *json =
+        json_pack("{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:i,s:i}", "text", transformer_json(&c->text), "music",
+                  transformer_json(&c->music), "vocabulary", c->vocabulary, "codebook", levels, "output",
+                  c->output, "rhythm_channels", c->rhythm_channels, "rhythm_lags", c->rhythm_lags, "prefix",
+                  prefix, "prefix_codebook", prefix_codebook);
     char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(json);
     if (text == NULL)
@@ -64,9 +66,10 @@ static status read_description(const char *path, const safetensors *file, embedd
            *music_tower;
     *config = (embedding_config){0};
     int bad = json == NULL ||
-              json_unpack(json, "{s:o,s:o,s:i,s:o,s:i,s:i,s:i}", "text", &text_tower, "music", &music_tower,
-                          "vocabulary", &config->vocabulary, "codebook", &levels, "output", &config->output,
-                          "prefix", prefix, "prefix_codebook", prefix_codebook) != 0 ||
+              json_unpack(json, "{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:i,s:i}", "text", &text_tower, "music",
+                          &music_tower, "vocabulary", &config->vocabulary, "codebook", &levels, "output",
+                          &config->output, "rhythm_channels", &config->rhythm_channels, "rhythm_lags",
+                          &config->rhythm_lags, "prefix", prefix, "prefix_codebook", prefix_codebook) != 0 ||
               transformer_from_json(text_tower, &config->text) != 0 ||
               transformer_from_json(music_tower, &config->music) != 0 || json_array_size(levels) < 1 ||
               json_array_size(levels) > EMBEDDING_LEVELS_MAX || *prefix < 0 || *prefix > RVQ_LEVELS_MAX;

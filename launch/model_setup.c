@@ -52,9 +52,12 @@ status model_embedding_config(embedding_config *out, const run_config *config, c
                               .music = tower,
                               .vocabulary = vocabulary,
                               .levels = 1 + config->model.coarse_levels,
-                              .output = config->embedding.output};
+                              .output = config->embedding.output,
+                              .rhythm_channels = config->embedding.rhythm_channels};
     out->text.positions = config->embedding.text_length;
     out->music.positions = config->embedding.frames;
+    const int32_t lags = config->embedding.rhythm_lags, most = config->embedding.frames - 1;
+    out->rhythm_lags = lags < most ? lags : most;
     for (int i = 0; i < out->levels; i++)
         out->codebook[i] = (int)format->codebook_size[i];
     return STATUS_OK;

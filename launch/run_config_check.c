@@ -45,6 +45,10 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
     if (c->embedding.output % 16 != 0)
         return FAIL("%s: embedding.output is %d, wanted is a multiple of 16; use %d",
                     WHERE("embedding.output"), c->embedding.output, (c->embedding.output + 15) / 16 * 16);
+    if (c->embedding.rhythm_channels % 16 != 0)
+        return FAIL("%s: embedding.rhythm_channels is %d, wanted is a multiple of 16; use %d",
+                    WHERE("embedding.rhythm_channels"), c->embedding.rhythm_channels,
+                    (c->embedding.rhythm_channels + 15) / 16 * 16);
     TRY(check_slots(checker, "pretrain.gradient_slots", c->pretrain.gradient_slots, "pretrain",
                     c->pretrain.batch));
     TRY(check_slots(checker, "train.gradient_slots", c->train.gradient_slots, "train", c->train.batch));

@@ -1,4 +1,4 @@
-// Operators on pooled vectors: value heads, mean pooling, normalisation, the contrastive loss.
+// Operators on pooled vectors: value heads, pooling over time, normalisation, the contrastive loss.
 #include "kernels/cpu/device_cpu.h"
 #include "kernels/operators.h"
 
@@ -59,6 +59,74 @@ void op_mean_pool_backward(device *d, int batch, int sequence, int64_t width, co
             if (s < length)
                 v->multiply_add_to((size_t)width, 1.0f / (float)length, dout + b * width, to);
         }
+    }
+}
+
+// x [sequence, channels] less its mean over the sequence; mean: [channels], overwritten.
+static void centre(const vector_operators *v, int sequence, size_t channels, float *x, float *mean) {
+    memset(mean, 0, sizeof(float) * channels);
+    for (int t = 0; t < sequence; t++)
+        v->add(channels, x + (size_t)t * channels, mean);
+    for (int t = 0; t < sequence; t++)
+        v->multiply_add_to(channels, -1.0f / (float)sequence, mean, x + (size_t)t * channels);
+}
+
+static void multiply_add_rows(int64_t channels, const float *a, const float *b, float *sum) {
+    for (int64_t c = 0; c < channels; c++)
+        sum[c] += a[c] * b[c];
+}
+
+void op_autocorrelation(device *d, int batch, int sequence, int64_t channels, int lags, float epsilon,
+                        float *x, float *out, float *inverse_energies) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < batch; b++) {
+        float *at = x + (int64_t)b * sequence * channels, *to = out + (int64_t)b * lags * channels,
+              *inverse = inverse_energies + b * channels;
+        centre(v, sequence, (size_t)channels, at, inverse);
+        memset(inverse, 0, sizeof(float) * (size_t)channels);
+        memset(to, 0, sizeof(float) * (size_t)(lags * channels));
+        for (int t = 0; t < sequence; t++) {
+            multiply_add_rows(channels, at + t * channels, at + t * channels, inverse);
+            for (int lag = 1; lag <= lags && t + lag < sequence; lag++)
+                multiply_add_rows(channels, at + t * channels, at + (t + lag) * channels,
+                                  to + (lag - 1) * channels);
+        }
+        for (int64_t c = 0; c < channels; c++)
+            inverse[c] = 1.0f / (inverse[c] + (float)sequence * epsilon);
+        for (int lag = 0; lag < lags; lag++)
+            for (int64_t c = 0; c < channels; c++)
+                to[lag * channels + c] *= inverse[c];
+    }
+}
+
+// With e the energy and r_l = s_l / e: d r_l / d x_t = (x_{t + l} + x_{t - l} - 2 r_l x_t) / e.
+void op_autocorrelation_backward(device *d, int batch, int sequence, int64_t channels, int lags,
+                                 const float *x, const float *out, const float *inverse_energies,
+                                 const float *dout, float *dx, float *scratch) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < batch; b++) {
+        const float *at = x + (int64_t)b * sequence * channels, *r = out + (int64_t)b * lags * channels,
+                    *dr = dout + (int64_t)b * lags * channels, *inverse = inverse_energies + b * channels;
+        float *to = dx + (int64_t)b * sequence * channels, *row = scratch + b * channels;
+        memset(row, 0, sizeof(float) * (size_t)channels); // sum over lags of dr r
+        for (int lag = 0; lag < lags; lag++)
+            multiply_add_rows(channels, dr + lag * channels, r + lag * channels, row);
+        for (int t = 0; t < sequence; t++)
+            for (int64_t c = 0; c < channels; c++)
+                to[t * channels + c] = -2.0f * row[c] * at[t * channels + c];
+        for (int lag = 1; lag <= lags; lag++)
+            for (int t = 0; t + lag < sequence; t++) {
+                multiply_add_rows(channels, dr + (lag - 1) * channels, at + (t + lag) * channels,
+                                  to + t * channels);
+                multiply_add_rows(channels, dr + (lag - 1) * channels, at + t * channels,
+                                  to + (t + lag) * channels);
+            }
+        for (int t = 0; t < sequence; t++)
+            for (int64_t c = 0; c < channels; c++)
+                to[t * channels + c] *= inverse[c];
+        centre(v, sequence, (size_t)channels, to, row);
     }
 }
 

@@ -136,6 +136,13 @@ def vote_losses(a, b, threshold):
     return -torch.cat([(1 - both)[:, None] * davidson, both[:, None]], dim=1).log()
 
 
+def autocorrelation(x, lags, epsilon=1e-5):
+    """Of x [batch, sequence, channels] over the sequence: [batch, lags, channels] from lag 1 on."""
+    x = x - x.mean(1, keepdim=True)
+    energy = x.pow(2).sum(1) + x.shape[1] * epsilon
+    return torch.stack([(x[:, lag:] * x[:, :-lag]).sum(1) / energy for lag in range(1, lags + 1)], dim=1)
+
+
 def tower(parameters, name, heads, tokens, lengths=None):
     """One side of the joint embedding: tokens [batch, positions, tables] to unit rows [batch, output]."""
     x = sum(parameters[f"{name}.embedding.{table}.weight"][tokens[:, :, table]] for table in range(tokens.shape[2]))
@@ -146,6 +153,10 @@ def tower(parameters, name, heads, tokens, lengths=None):
     else:
         pooled = hidden.mean(1)
     projected = pooled @ parameters[f"{name}.projection.weight"].T
+    if f"{name}.rhythm.channels.weight" in parameters:
+        channels, weight = parameters[f"{name}.rhythm.channels.weight"], parameters[f"{name}.rhythm.projection.weight"]
+        heard = autocorrelation(x @ channels.T, weight.shape[1] // channels.shape[0])
+        projected = projected + heard.flatten(1) @ weight.T
     return projected / projected.norm(dim=-1, keepdim=True)
 
 
