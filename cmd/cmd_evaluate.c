@@ -1,6 +1,7 @@
 #include "cmd/commands.h"
 #include "cmd/option.h"
 #include "launch/evaluate.h"
+#include "launch/evaluate_seeds.h"
 
 #include <string.h>
 
@@ -12,6 +13,7 @@ enum {
     KEY_RATERS,
     KEY_BEST_OF,
     KEY_BEST_OF_REWARD,
+    KEY_POOL,
     SETTINGS_MAX = 256,
 };
 
@@ -37,6 +39,11 @@ static const struct argp_option option_table[] = {
      "Choose it by text_adherence, quality or preference (preference if there is a model of it, otherwise "
      "text_adherence)",
      0},
+    {"pool", KEY_POOL, NULL, 0,
+     "The folders hold evaluations of the same models under several seeds: compare the models by the ratings "
+     "of "
+     "all, and write seeds.json (into the first folder)",
+     0},
     {0},
 };
 
@@ -44,6 +51,7 @@ typedef struct arguments {
     evaluate_options options;
     const char *models[EVALUATE_MODELS_MAX]; // [options.model_count]
     char *settings[SETTINGS_MAX];            // [options.setting_count]
+    bool pool;
 } arguments;
 
 static error_t parse_option(int key, char *text, struct argp_state *state) {
@@ -82,6 +90,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
             argp_error(state, "--best-of-reward is text_adherence, quality or preference, not '%s'", text);
         o->best_of_reward = text;
         return 0;
+    case KEY_POOL:
+        a->pool = true;
+        return 0;
     case ARGP_KEY_ARG:
         if (o->model_count == EVALUATE_MODELS_MAX)
             argp_error(state, "more than %d models", EVALUATE_MODELS_MAX);
@@ -90,6 +101,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case ARGP_KEY_END:
         if (o->model_count < 1 || (o->model_count == 1 && o->best_of == 0))
             argp_error(state, "the folders of two models or more are wanted, the baseline first");
+        if (a->pool && (o->config || o->setting_count > 0 || o->prompts || o->ratings || o->best_of > 0))
+            argp_error(state, "--pool takes folders and --output, nothing else");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -100,12 +113,15 @@ int cmd_evaluate(int argc, char **argv) {
     static const struct argp argp = {
         .options = option_table,
         .parser = parse_option,
-        .args_doc = "[NAME=]FOLDER [NAME=]FOLDER...",
+        .args_doc = "[NAME=]FOLDER [NAME=]FOLDER...\n--pool FOLDER FOLDER...",
         .doc = "Compares models, the first of which is the baseline: automatic scores on held-out captions, "
                "and clips of 101 fixed prompts rated side by side by simulated listeners or by people. All "
                "models draw with the same random numbers. Writes evaluation.json and samples/."};
     static arguments a;
     a.options = (evaluate_options){.models = a.models, .settings = a.settings, .raters = 3};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
+    if (a.pool)
+        return command_finish(evaluate_pool_folders(
+            a.models, a.options.model_count, a.options.output != NULL ? a.options.output : a.models[0]));
     return command_finish(evaluate_run(&a.options));
 }

@@ -227,6 +227,8 @@ if ((full)); then
             listeners.evaluation_seed=$((2 * seed))
         stage "seed-$seed/report" "seed-$seed/report.html" "${all[*]}" '' report "$run/seed-$seed"
     done
+    stage seeds seeds.json 'evaluation seed-2/evaluation seed-3/evaluation' '' \
+        evaluate --pool "$run" "$run/seed-2" "$run/seed-3" -o "$run"
 fi
 stage report report.html "${all[*]}" '' report "$run"
 

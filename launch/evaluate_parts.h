@@ -9,7 +9,14 @@
 #include "launch/prompts.h"
 #include "launch/scorer.h"
 
-enum { EVALUATE_BATCH = 64, EVALUATE_NAME_MAX = 64, EVALUATE_RESAMPLES = 10000 };
+#include <jansson.h>
+
+enum {
+    EVALUATE_BATCH = 64,
+    EVALUATE_NAME_MAX = 64,
+    EVALUATE_RESAMPLES = 10000,
+    EVALUATE_BOOTSTRAP_SEED = 0x626f6f74
+};
 
 // Automatic rewards, in this order everywhere.
 typedef enum automatic_reward {
@@ -103,6 +110,9 @@ status evaluate_judge(evaluation *e);
 // The paper's win rate of a over b (Cideron et al., "MusicRL", 2024), for models named base (or musiclm), r,
 // u and ru; NaN where it has none.
 double evaluate_paper_win_rate(const char *a, const char *b);
+
+// What came of comparing models a and b; an object of evaluation.json's "pairs".
+json_t *evaluate_pair_json(const char *a, const char *b, const side_by_side *result);
 
 status evaluate_write_samples(const evaluation *e);
 status evaluate_write_results(const evaluation *e);

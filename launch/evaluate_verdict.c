@@ -7,8 +7,6 @@
 #include <string.h>
 #include <strings.h>
 
-enum { BOOTSTRAP_SEED = 0x626f6f74 };
-
 static status grow(void **items, size_t count, size_t *capacity, size_t size, const char *what) {
     if (count < *capacity)
         return STATUS_OK;
@@ -37,7 +35,7 @@ status evaluate_add_rating(comparison *c, uint32_t prompt, int a, int b) {
 }
 
 status evaluate_judge(evaluation *e) {
-    const uint64_t seed = BOOTSTRAP_SEED;
+    const uint64_t seed = EVALUATE_BOOTSTRAP_SEED;
     for (int i = 0; i < e->comparison_count; i++) {
         comparison *c = &e->comparisons[i];
         TRY(side_by_side_compare(c->ratings, c->count, e->prompts.count, EVALUATE_RESAMPLES, seed,

@@ -55,10 +55,8 @@ static json_t *model_json(const evaluation *e, const contestant *m) {
     return json;
 }
 
-static json_t *pair_json(const evaluation *e, const comparison *c) {
-    const side_by_side *s = &c->result;
+json_t *evaluate_pair_json(const char *a, const char *b, const side_by_side *s) {
     const double ratings = s->ratings > 0 ? (double)s->ratings : NAN;
-    const char *a = e->models[c->a].name, *b = e->models[c->b].name;
     return json_pack("{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:I}", "a", a, "b", b, "win",
                      number((double)s->wins / ratings), "tie", number((double)s->ties / ratings), "loss",
                      number((double)s->losses / ratings), "win_rate", number(s->win_rate.mean), "low",
@@ -67,6 +65,17 @@ static json_t *pair_json(const evaluation *e, const comparison *c) {
                      s->ratings > 0 ? number(s->test.p) : json_null(), "paper",
                      number(evaluate_paper_win_rate(a, b)), "prompts", (json_int_t)s->prompts, "ratings",
                      (json_int_t)s->ratings);
+}
+
+// With every rating, as [prompt, score of a, score of b].
+static json_t *pair_json(const evaluation *e, const comparison *c) {
+    json_t *json = evaluate_pair_json(e->models[c->a].name, e->models[c->b].name, &c->result),
+           *scores = json_array();
+    for (size_t i = 0; i < c->count; i++)
+        json_array_append_new(scores, json_pack("[I,i,i]", (json_int_t)c->ratings[i].prompt,
+                                                (int)c->ratings[i].a, (int)c->ratings[i].b));
+    json_object_set_new(json, "scores", scores);
+    return json;
 }
 
 // 3 where each prompt of each comparison was judged by three.

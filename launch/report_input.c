@@ -151,7 +151,8 @@ status report_input_read(report_input *in, const char *folder) {
                  {"notes.json", &in->notes, 1},
                  {"reward.json", &in->reward, 0},
                  {"ablation.json", &in->ablation, 0},
-                 {"listeners.json", &in->listeners, 0}};
+                 {"listeners.json", &in->listeners, 0},
+                 {"seeds.json", &in->pooled, 0}};
     for (size_t i = 0; i < sizeof metrics / sizeof metrics[0]; i++) {
         snprintf(path, sizeof path, "%s/%s/metrics.jsonl", folder, metrics[i].name);
         TRY(report_metrics_read(metrics[i].metrics, path));
@@ -173,8 +174,8 @@ void report_input_free(report_input *in) {
     report_metrics_free(&in->base_metrics);
     report_metrics_free(&in->quality_metrics);
     report_metrics_free(&in->preference_metrics);
-    json_t *const all[] = {in->base_summary, in->evaluation, in->codec,    in->samples,
-                           in->notes,        in->reward,     in->ablation, in->listeners};
+    json_t *const all[] = {in->base_summary, in->evaluation, in->codec,     in->samples, in->notes,
+                           in->reward,       in->ablation,   in->listeners, in->pooled};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         json_decref(all[i]);
     *in = (report_input){0};

@@ -31,6 +31,7 @@ typedef struct report_input {
     int seed_count;
     report_metrics base_metrics, quality_metrics, preference_metrics;
     json_t *base_summary, *evaluation, *codec, *samples, *notes, *reward, *ablation, *listeners;
+    json_t *pooled; // seeds.json
 } report_input;
 
 // Reads a folder; see report.h for the files. What is damaged is an error that names file and line. Free with

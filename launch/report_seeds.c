@@ -1,4 +1,4 @@
-// Evaluations of several seeds beside one another.
+// Evaluations of several seeds beside one another, and taken together.
 #include "launch/report_parts.h"
 
 #include <math.h>
@@ -40,16 +40,23 @@ static const json_t *find_model(const json_t *evaluation, const char *name) {
     return NULL;
 }
 
-static void put_header(report_text *out, const report_input *in, const char *first, int paper) {
-    report_text_put(out,
-                    "<div class=\"scroll\"><table><thead><tr><th>%s</th><th>mean &plusmn; 95&#160;%%</th>%s",
-                    first, paper ? "<th>paper</th>" : "");
+static void put_header(report_text *out, const report_input *in, const char *first, const char *all,
+                       int paper) {
+    report_text_put(out, "<div class=\"scroll\"><table><thead><tr><th>%s</th><th>%s</th>%s", first, all,
+                    paper ? "<th>paper</th>" : "");
     for (int s = 0; s < in->seed_count; s++) {
         report_text_put(out, "<th>seed ");
         report_text_put_escaped(out, in->seeds[s].name + strlen("seed-"));
         report_text_put(out, "</th>");
     }
     report_text_put(out, "</tr></thead><tbody>");
+}
+
+static void put_p(report_text *out, double p) {
+    if (p < 0.001)
+        report_text_put(out, "<small>p&#160;&lt;&#160;0.001</small>");
+    else if (!isnan(p))
+        report_text_put(out, "<small>p&#160;=&#160;%.3f</small>", p);
 }
 
 static void put_pair_row(report_text *out, const report_input *in, const char *a, const char *b,
@@ -66,7 +73,14 @@ static void put_pair_row(report_text *out, const report_input *in, const char *a
     report_text_put_escaped(out, report_model_name(a));
     report_text_put(out, " against ");
     report_text_put_escaped(out, report_model_name(b));
-    if (isnan(margin))
+    const json_t *pooled = find_pair(in->pooled, a, b);
+    if (!isnan(report_json_number(pooled, "win_rate"))) {
+        report_text_put(out, "</td><td><b>%.1f</b> [%.1f, %.1f]&#160;%%",
+                        100 * report_json_number(pooled, "win_rate"), 100 * report_json_number(pooled, "low"),
+                        100 * report_json_number(pooled, "high"));
+        put_p(out, report_json_number(pooled, "wilcoxon_p"));
+        report_text_put(out, "</td>");
+    } else if (isnan(margin))
         report_text_put(out, "</td><td>&ndash;</td>");
     else
         report_text_put(out, "</td><td><b>%.0f</b> &plusmn; %.0f&#160;%%</td>", 100 * mean, 100 * margin);
@@ -82,10 +96,7 @@ static void put_pair_row(report_text *out, const report_input *in, const char *a
             continue;
         }
         report_text_put(out, "<td>%.0f&#160;%%", 100 * rate);
-        if (p < 0.001)
-            report_text_put(out, "<small>p&#160;&lt;&#160;0.001</small>");
-        else if (!isnan(p))
-            report_text_put(out, "<small>p&#160;=&#160;%.3f</small>", p);
+        put_p(out, p);
         report_text_put(out, "</td>");
     }
     report_text_put(out, "</tr>");
@@ -126,13 +137,20 @@ static void put_model_row(report_text *out, const report_input *in, const char *
 void report_put_seeds(report_text *out, const report_input *in) {
     if (in->seed_count < 2)
         return;
-    report_text_put(out,
-                    "<h2>Over %d seeds</h2>\n<p>Each seed trained its own models and reward models, and "
-                    "was rated by a panel of its own. The mean over seeds stands with its "
-                    "95&#160;%% interval (Student&rsquo;s t), which is wide for few seeds; diversity is that "
-                    "of the base of the same seed.</p>\n",
-                    in->seed_count);
-    put_header(out, in, "win rate", 1);
+    report_text_put(
+        out,
+        "<h2>Over %d seeds</h2>\n<p>Each seed trained its own models and reward models, and "
+        "was rated by a panel of its own. %s Diversity is that of the base of the same "
+        "seed.</p>\n",
+        in->seed_count,
+        in->pooled != NULL
+            ? "All seeds: the ratings of one prompt under every seed are one unit of Wilcoxon&rsquo;s "
+              "test and of the 95&#160;% interval. Opinion scores stand as the mean over seeds with "
+              "Student&rsquo;s interval, which is wide for few."
+            : "The mean over seeds stands with its 95&#160;% interval (Student&rsquo;s t), which is "
+              "wide for few seeds.");
+    static const char mean_header[] = "mean &plusmn; 95&#160;%";
+    put_header(out, in, "win rate", in->pooled != NULL ? "all seeds [95&#160;%]" : mean_header, 1);
     const json_t *first = in->seeds[0].evaluation, *pairs = json_object_get(first, "pairs"),
                  *models = json_object_get(first, "models");
     for (size_t i = 0; i < json_array_size(pairs); i++) {
@@ -144,7 +162,7 @@ void report_put_seeds(report_text *out, const report_input *in) {
             put_pair_row(out, in, a, b, report_json_number(pair, "paper"));
     }
     report_text_put(out, "</tbody></table></div>\n");
-    put_header(out, in, "mean opinion score", 0);
+    put_header(out, in, "mean opinion score", mean_header, 0);
     for (size_t i = 0; i < json_array_size(models); i++) {
         const char *name = report_json_text(json_array_get(models, i), "name");
         if (name != NULL)

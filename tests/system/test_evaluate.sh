@@ -136,6 +136,32 @@ import json, sys
 among, alone = [json.load(open(path)) for path in sys.argv[1:]]
 assert [p for p in among["pairs"] if (p["a"], p["b"]) == ("two", "base")] == alone["pairs"], alone["pairs"]
 PYTHON
+# Several seeds taken together: other listeners of the same clips.
+accepted "other listeners" base one=first two=second -o other-seed -s listeners.evaluation_seed=77
+accepted "two seeds" --pool panel other-seed -o pooled
+check "the ratings of a prompt are one unit" /usr/bin/python3 - panel/evaluation.json other-seed/evaluation.json \
+    pooled/seeds.json <<'PYTHON'
+import json, sys
+one, two, pooled = [json.load(open(path))["pairs"] for path in sys.argv[1:]]
+assert [(p["a"], p["b"]) for p in pooled] == [("one", "base"), ("two", "base"), ("two", "one")], pooled
+for pair in pooled:
+    first, second = [next(p for p in pairs if (p["a"], p["b"]) == (pair["a"], pair["b"])) for pairs in (one, two)]
+    assert pair["ratings"] == 606 and pair["prompts"] == 101, pair
+    for share in "win", "tie", "loss":
+        assert abs(pair[share] - (first[share] + second[share]) / 2) < 1e-12, (share, pair)
+    assert abs(pair["difference"]["mean"] - (first["difference"]["mean"] + second["difference"]["mean"]) / 2) < 1e-12
+    assert [s["win_rate"] for s in pair["seeds"]] == [first["win_rate"], second["win_rate"]], pair
+    assert first["scores"] != second["scores"] and len(first["scores"]) == 303, "listeners"
+PYTHON
+accepted "one evaluation twice" --pool panel panel -o twice
+holds "as much again is no news about prompts" twice/seeds.json "all(p['win_rate'] == p['seeds'][0]['win_rate'] and \
+    p['wilcoxon_p'] == p['seeds'][0]['wilcoxon_p'] for p in d['pairs'])"
+refused 1 "cannot read first/evaluation.json" "a folder without an evaluation" --pool panel first -o bad
+mkdir fewer && sed 's/^ "prompts": 101,/ "prompts": 100,/' panel/evaluation.json >fewer/evaluation.json
+refused 1 "fewer/evaluation.json has 100 prompts, panel/evaluation.json 101" "other prompts" --pool panel fewer -o bad
+sed 's/"scores": \[/"scores": [ [101, 3, 3],/' panel/evaluation.json >damaged.json && mkdir damaged && mv damaged.json damaged/evaluation.json
+refused 1 "damaged/evaluation.json: entry 0 of \"scores\"" "a rating of no prompt" --pool damaged panel -o bad
+refused 2 "takes folders and --output" "settings of what is pooled" --pool panel panel --best-of 2
 accepted "seven listeners a comparison" base first -o seven --raters 7
 holds "of seven listeners" seven/evaluation.json "d['raters'] == 7 and d['pairs'][0]['ratings'] == 707"
 accepted "ratings of people come before listeners" base first -o people2 --ratings ratings.jsonl

@@ -133,6 +133,17 @@ static void test_sides_and_seeds(void **state) {
     free(text);
 }
 
+static void test_pooled_seeds(void **state) {
+    (void)state;
+    put("seeds.json", "{\"pairs\": [{\"a\": \"ru\", \"b\": \"base\", \"win_rate\": 0.7512, \"low\": 0.7034, "
+                      "\"high\": 0.8056, \"wilcoxon_p\": 0.0123}]}");
+    char *text = page();
+    assert_holds(text, "<b>75.1</b> [70.3, 80.6]&#160;%<small>p&#160;=&#160;0.012</small>");
+    assert_null(strstr(text, "<b>75</b> &plusmn;"));
+    free(text);
+    put("seeds.json", "{}");
+}
+
 static void test_runs(void **state) {
     (void)state;
     char *text = page();
@@ -216,8 +227,12 @@ static void test_damage(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sides_and_seeds), cmocka_unit_test(test_runs),   cmocka_unit_test(test_rewards),
-        cmocka_unit_test(test_odd_content),     cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_sides_and_seeds),
+        cmocka_unit_test(test_pooled_seeds),
+        cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_rewards),
+        cmocka_unit_test(test_odd_content),
+        cmocka_unit_test(test_damage),
     };
     return cmocka_run_group_tests(tests, make_laboratory, scratch_teardown);
 }

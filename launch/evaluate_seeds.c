@@ -1,0 +1,161 @@
+#include "launch/evaluate_seeds.h"
+
+#include "data/json_file.h"
+#include "data/publish.h"
+#include "kernels/memory.h"
+#include "launch/evaluate_parts.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static double number_of(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+static const json_t *find_pair(const json_t *root, const char *a, const char *b) {
+    const json_t *pairs = json_object_get(root, "pairs");
+    for (size_t i = 0; i < json_array_size(pairs); i++) {
+        const json_t *pair = json_array_get(pairs, i), *left = json_object_get(pair, "a"),
+                     *right = json_object_get(pair, "b");
+        if (json_is_string(left) && json_is_string(right) && strcmp(json_string_value(left), a) == 0 &&
+            strcmp(json_string_value(right), b) == 0)
+            return pair;
+    }
+    return NULL;
+}
+
+static status add_scores(const seed_evaluation *evaluation, const json_t *pair, size_t prompts,
+                         comparison *to) {
+    const json_t *scores = json_object_get(pair, "scores");
+    if (!json_is_array(scores))
+        return FAIL("%s holds no \"scores\" of raters; evaluate those models again", evaluation->name);
+    for (size_t i = 0; i < json_array_size(scores); i++) {
+        json_int_t prompt, a, b;
+        if (json_unpack(json_array_get(scores, i), "[I,I,I]", &prompt, &a, &b) != 0 || prompt < 0 ||
+            (size_t)prompt >= prompts)
+            return FAIL("%s: entry %zu of \"scores\" is not [prompt below %zu, score, score]; evaluate those "
+                        "models again",
+                        evaluation->name, i, prompts);
+        TRY(evaluate_add_rating(to, (uint32_t)prompt, (int)a, (int)b));
+    }
+    return STATUS_OK;
+}
+
+// *out: NULL where not all evaluations compared the two.
+static status pool_pair(const seed_evaluation *evaluations, int count, size_t prompts, const char *a,
+                        const char *b, json_t **out) {
+    comparison all = {0};
+    json_t *seeds = json_array();
+    status result = STATUS_OK;
+    *out = NULL;
+    for (int i = 0; i < count; i++) {
+        const json_t *pair = find_pair(evaluations[i].root, a, b);
+        if (pair == NULL)
+            goto done;
+        TRY_GOTO(result, add_scores(&evaluations[i], pair, prompts, &all), done);
+        json_array_append_new(seeds, json_pack("{s:O,s:O}", "win_rate", json_object_get(pair, "win_rate"),
+                                               "wilcoxon_p", json_object_get(pair, "wilcoxon_p")));
+    }
+    TRY_GOTO(result,
+             side_by_side_compare(all.ratings, all.count, prompts, EVALUATE_RESAMPLES,
+                                  EVALUATE_BOOTSTRAP_SEED, &all.result),
+             done);
+    *out = evaluate_pair_json(a, b, &all.result);
+    json_object_set(*out, "seeds", seeds);
+done:
+    json_decref(seeds);
+    memory_free(all.ratings);
+    return result;
+}
+
+status evaluate_pool(const seed_evaluation *evaluations, int count, json_t **out) {
+    const json_t *pairs = json_object_get(evaluations[0].root, "pairs");
+    const json_int_t prompts = json_integer_value(json_object_get(evaluations[0].root, "prompts"));
+    *out = NULL;
+    for (int i = 0; i < count; i++) {
+        const json_int_t found = json_integer_value(json_object_get(evaluations[i].root, "prompts"));
+        if (found < 1 || found != prompts)
+            return FAIL("%s has %lld prompts, %s %lld; only evaluations on the same prompts can be pooled",
+                        evaluations[i].name, (long long)found, evaluations[0].name, (long long)prompts);
+    }
+    json_t *list = json_array();
+    status result = STATUS_OK;
+    for (size_t i = 0; i < json_array_size(pairs) && result == STATUS_OK; i++) {
+        const json_t *pair = json_array_get(pairs, i), *a = json_object_get(pair, "a"),
+                     *b = json_object_get(pair, "b");
+        json_t *pooled = NULL;
+        if (json_is_string(a) && json_is_string(b))
+            result = pool_pair(evaluations, count, (size_t)prompts, json_string_value(a),
+                               json_string_value(b), &pooled);
+        if (pooled != NULL)
+            json_array_append_new(list, pooled);
+    }
+    if (result == STATUS_OK)
+        *out = list;
+    else
+        json_decref(list);
+    return result;
+}
+
+static void print_pooled(const json_t *pairs, int count) {
+    printf("%-14s %-14s %8s %-13s %9s  %s\n", "model", "against", "win rate", "[95 %]", "p",
+           "of each seed (p)");
+    for (size_t i = 0; i < json_array_size(pairs); i++) {
+        const json_t *pair = json_array_get(pairs, i), *seeds = json_object_get(pair, "seeds");
+        printf("%-14s %-14s %6.1f %% [%4.1f, %5.1f] %9.2g ", json_string_value(json_object_get(pair, "a")),
+               json_string_value(json_object_get(pair, "b")), 100.0 * number_of(pair, "win_rate"),
+               100.0 * number_of(pair, "low"), 100.0 * number_of(pair, "high"),
+               number_of(pair, "wilcoxon_p"));
+        for (int s = 0; s < count; s++)
+            printf(" %5.1f (%.2g)", 100.0 * number_of(json_array_get(seeds, (size_t)s), "win_rate"),
+                   number_of(json_array_get(seeds, (size_t)s), "wilcoxon_p"));
+        const double paper = number_of(pair, "paper");
+        if (!isnan(paper))
+            printf("  paper %.0f %%", 100.0 * paper);
+        printf("\n");
+    }
+    printf(
+        "\n%d evaluations; the ratings of one prompt under all seeds are one unit of Wilcoxon's test and of "
+        "the intervals.\n",
+        count);
+}
+
+status evaluate_pool_folders(const char *const *folders, int count, const char *output) {
+    char paths[EVALUATE_SEEDS_MAX][PATH_MAX], path[PATH_MAX];
+    seed_evaluation evaluations[EVALUATE_SEEDS_MAX];
+    json_t *roots[EVALUATE_SEEDS_MAX] = {NULL}, *pairs = NULL, *names = json_array();
+    json_error_t error;
+    status result = STATUS_OK;
+    if (count < 1 || count > EVALUATE_SEEDS_MAX) {
+        result = FAIL("%d evaluations are to be pooled; 1 to %d are possible", count, EVALUATE_SEEDS_MAX);
+        goto done;
+    }
+    for (int i = 0; i < count; i++) {
+        snprintf(paths[i], sizeof paths[i], "%s/evaluation.json", folders[i]);
+        roots[i] = json_load_file(paths[i], 0, &error);
+        if (roots[i] == NULL) {
+            result = FAIL("cannot read %s: %s; make it with 'musicrl evaluate'", paths[i], error.text);
+            goto done;
+        }
+        evaluations[i] = (seed_evaluation){paths[i], roots[i]};
+        json_array_append_new(names, json_string(folders[i]));
+    }
+    TRY_GOTO(result, evaluate_pool(evaluations, count, &pairs), done);
+    TRY_GOTO(result, publish_make_folder(output), done);
+    if (snprintf(path, sizeof path, "%s/seeds.json", output) >= (int)sizeof path) {
+        result = FAIL("path is too long: %.60s...", output);
+        goto done;
+    }
+    TRY_GOTO(result, json_file_publish(path, json_pack("{s:O,s:O}", "evaluations", names, "pairs", pairs)),
+             done);
+    print_pooled(pairs, count);
+done:
+    for (int i = 0; i < count; i++)
+        json_decref(roots[i]);
+    json_decref(pairs);
+    json_decref(names);
+    return result;
+}
