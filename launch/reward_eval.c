@@ -124,14 +124,17 @@ static status calibrate_votes(const reward_test *t, const float *scores, calibra
     return result;
 }
 
-static void print_row(const reward_test *t, const char *name, const interval *accuracy, double paper,
-                      double ceiling) {
+// gain: the run's model's accuracy less this one's, paired; NULL for that model itself.
+static void print_row(const reward_test *t, const char *name, const interval *accuracy, const interval *gain,
+                      double paper, double ceiling) {
     if (world_rank(t->world) != 0)
         return;
     printf("reward:   %-32s %5.1f %%  (%.1f to %.1f)", name, 100.0 * accuracy->mean, 100.0 * accuracy->low,
            100.0 * accuracy->high);
     if (isfinite(ceiling))
         printf("  %4.0f %% of the way", 100.0 * (accuracy->mean - 0.5) / (ceiling - 0.5));
+    if (gain != NULL)
+        printf("  behind by %.1f (%.1f to %.1f)", 100.0 * gain->mean, 100.0 * gain->low, 100.0 * gain->high);
     if (isfinite(paper))
         printf("  paper %.1f", 100.0 * paper);
     printf("\n");
@@ -152,14 +155,34 @@ static void print_head(const reward_test *t, double agreement, double ceiling) {
     printf("reward:   accuracy (95 %% interval over captions)\n");
 }
 
+// A predictor of preference, measured on the test's votes; lead: the score of the run's model.
+typedef struct measured {
+    interval accuracy, behind; // of it; of the run's model less it
+} measured;
+
+static status measure_variant(reward_test *t, reward_variant variant, const float *lead, measured *out) {
+    const size_t resamples = (size_t)t->config->reward.bootstrap;
+    const uint64_t seed = (uint64_t)t->config->seed;
+    float *scores;
+    TRY(memory_allocate((void **)&scores, sizeof(float) * (t->set.clip_count + 1), "scores"));
+    status result;
+    TRY_GOTO(result, reward_variant_score(t, variant, scores), done);
+    TRY_GOTO(result, reward_accuracy(&t->set, &t->units, scores, resamples, seed, &out->accuracy), done);
+    result = reward_accuracy_gain(&t->set, &t->units, lead, scores, resamples, seed, &out->behind);
+done:
+    memory_free(scores);
+    return result;
+}
+
 static status eval_preference(world *world, const run_config *config, json_t **out) {
     static const reward_variant baselines[] = {REWARD_VARIANT_TOKENS, REWARD_VARIANT_SCRATCH,
                                                REWARD_VARIANT_ADHERENCE, REWARD_VARIANT_LINEAR,
                                                REWARD_VARIANT_QUALITY};
+    enum { BASELINES = sizeof baselines / sizeof baselines[0] };
     reward_test t;
     float *scores = NULL;
     calibration_bin bins[CALIBRATION_BINS];
-    interval accuracy;
+    measured full, others[BASELINES];
     double agreement, ceiling;
     int bin_count;
     json_t *list = json_array();
@@ -168,26 +191,25 @@ static status eval_preference(world *world, const run_config *config, json_t **o
     reward_panel_numbers(config, &agreement, &ceiling);
     TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * t.set.clip_count, "scores"), done);
     TRY_GOTO(result, reward_test_score(&t, &t.plan, scores), done);
-    TRY_GOTO(result,
-             reward_accuracy(&t.set, &t.units, scores, (size_t)config->reward.bootstrap,
-                             (uint64_t)config->seed, &accuracy),
-             done);
+    TRY_GOTO(result, measure_variant(&t, REWARD_VARIANT_FULL, scores, &full), done);
     TRY_GOTO(result, calibrate_votes(&t, scores, bins, &bin_count), done);
-    interval others[sizeof baselines / sizeof baselines[0]];
-    for (size_t i = 0; i < sizeof baselines / sizeof baselines[0]; i++)
-        TRY_GOTO(result, reward_variant_accuracy(&t, baselines[i], &others[i]), done);
+    for (int i = 0; i < BASELINES; i++)
+        TRY_GOTO(result, measure_variant(&t, baselines[i], scores, &others[i]), done);
     print_head(&t, agreement, ceiling);
-    print_row(&t, reward_variant_name(REWARD_VARIANT_FULL), &accuracy, 0.60, ceiling);
-    for (size_t i = 0; i < sizeof baselines / sizeof baselines[0]; i++) {
-        print_row(&t, reward_variant_name(baselines[i]), &others[i], reward_variant_paper(baselines[i]),
+    print_row(&t, reward_variant_name(REWARD_VARIANT_FULL), &full.accuracy, NULL,
+              reward_variant_paper(REWARD_VARIANT_FULL), ceiling);
+    for (int i = 0; i < BASELINES; i++) {
+        const char *name = reward_variant_name(baselines[i]);
+        print_row(&t, name, &others[i].accuracy, &others[i].behind, reward_variant_paper(baselines[i]),
                   ceiling);
-        json_array_append_new(list, json_pack("{s:s,s:o}", "name", reward_variant_name(baselines[i]),
-                                              "accuracy", interval_json(&others[i])));
+        json_array_append_new(list, json_pack("{s:s,s:o,s:o}", "name", name, "accuracy",
+                                              interval_json(&others[i].accuracy), "behind",
+                                              interval_json(&others[i].behind)));
     }
     if (world_rank(world) == 0)
         printf("reward:   expected calibration error %.3f\n", calibration_error(bins, bin_count));
-    *out = json_pack("{s:o,s:f,s:o,s:o,s:I,s:I,s:I,s:o,s:O}", "accuracy", interval_json(&accuracy), "ece",
-                     calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
+    *out = json_pack("{s:o,s:f,s:o,s:o,s:I,s:I,s:I,s:o,s:O}", "accuracy", interval_json(&full.accuracy),
+                     "ece", calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
                      number(agreement), "pairs", (json_int_t)t.set.count, "captions",
                      (json_int_t)t.units.count, "step", selected_step(t.plan.folder), "calibration",
                      calibration_json(bins, bin_count), "baselines", list);
@@ -254,26 +276,32 @@ status reward_eval(const run_config *config) {
 static status ablate(world *world, const run_config *config, json_t **out) {
     reward_test t;
     double agreement, ceiling;
-    interval accuracy[REWARD_VARIANTS];
+    float *scores = NULL;
+    measured found[REWARD_VARIANTS];
     json_t *rows = json_array();
     status result;
     TRY_GOTO(result, reward_test_open(&t, world, config, "preference"), failed);
     reward_panel_numbers(config, &agreement, &ceiling);
+    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * t.set.clip_count, "scores"), done);
+    TRY_GOTO(result, reward_variant_score(&t, REWARD_VARIANT_FULL, scores), done);
     for (int v = 0; v < REWARD_VARIANTS; v++)
-        TRY_GOTO(result, reward_variant_accuracy(&t, (reward_variant)v, &accuracy[v]), done);
+        TRY_GOTO(result, measure_variant(&t, (reward_variant)v, scores, &found[v]), done);
     print_head(&t, agreement, ceiling);
     for (int v = 0; v < REWARD_VARIANTS; v++) {
         const double paper = reward_variant_paper((reward_variant)v);
-        print_row(&t, reward_variant_name((reward_variant)v), &accuracy[v], paper, ceiling);
-        json_array_append_new(rows,
-                              json_pack("{s:s,s:o,s:I,s:o}", "name", reward_variant_name((reward_variant)v),
-                                        "accuracy", interval_json(&accuracy[v]), "pairs",
-                                        (json_int_t)t.set.count, "paper", number(paper)));
+        const char *name = reward_variant_name((reward_variant)v);
+        print_row(&t, name, &found[v].accuracy, v == REWARD_VARIANT_FULL ? NULL : &found[v].behind, paper,
+                  ceiling);
+        json_array_append_new(rows, json_pack("{s:s,s:o,s:o,s:I,s:o}", "name", name, "accuracy",
+                                              interval_json(&found[v].accuracy), "behind",
+                                              interval_json(&found[v].behind), "pairs",
+                                              (json_int_t)t.set.count, "paper", number(paper)));
     }
     *out = json_pack("{s:o,s:f,s:O,s:I,s:b}", "ceiling", number(ceiling), "chance", 0.5, "rows", rows,
                      "captions", (json_int_t)t.units.count, "simulated",
                      ratings_get_origin(t.data.ratings) == RATINGS_SIMULATED);
 done:
+    memory_free(scores);
     reward_test_close(&t);
 failed:
     json_decref(rows);

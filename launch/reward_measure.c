@@ -110,8 +110,15 @@ static double accuracy_of(void *context, const size_t *drawn, size_t units) {
     return decisive > 0.0 ? right / decisive : NAN;
 }
 
-status reward_accuracy(const reward_set *set, const reward_units *units, const float *scores,
-                       size_t resamples, uint64_t seed, interval *out) {
+// 1 if the scores tell the winner of a decisive vote, 0.5 if they are equal.
+static double is_right(const reward_example *e, const float *scores) {
+    const float a = scores[e->a], b = scores[e->b];
+    return a == b ? 0.5 : (a > b) == (e->vote == PREFERENCE_A);
+}
+
+// others: NULL for the accuracy by scores alone.
+static status bootstrap_accuracy(const reward_set *set, const reward_units *units, const float *scores,
+                                 const float *others, size_t resamples, uint64_t seed, interval *out) {
     votes v;
     TRY(memory_allocate((void **)&v.right, sizeof(double) * 2 * (units->count + 1), "votes by caption"));
     v.decisive = v.right + units->count;
@@ -119,13 +126,22 @@ status reward_accuracy(const reward_set *set, const reward_units *units, const f
         const reward_example *e = &set->examples[i];
         if (e->vote != PREFERENCE_A && e->vote != PREFERENCE_B)
             continue;
-        const float a = scores[e->a], b = scores[e->b];
         v.decisive[units->of[i]] += 1.0;
-        v.right[units->of[i]] += a == b ? 0.5 : (a > b) == (e->vote == PREFERENCE_A);
+        v.right[units->of[i]] += is_right(e, scores) - (others != NULL ? is_right(e, others) : 0.0);
     }
     const status result = bootstrap_interval(accuracy_of, &v, units->count, resamples, 0.95, seed, out);
     memory_free(v.right);
     return result;
+}
+
+status reward_accuracy(const reward_set *set, const reward_units *units, const float *scores,
+                       size_t resamples, uint64_t seed, interval *out) {
+    return bootstrap_accuracy(set, units, scores, NULL, resamples, seed, out);
+}
+
+status reward_accuracy_gain(const reward_set *set, const reward_units *units, const float *scores,
+                            const float *others, size_t resamples, uint64_t seed, interval *out) {
+    return bootstrap_accuracy(set, units, scores, others, resamples, seed, out);
 }
 
 typedef struct rated {

@@ -32,6 +32,10 @@ void reward_units_destroy(reward_units *units);
 // Accuracy as in reward_measure, with the 95 % interval of a bootstrap over captions.
 status reward_accuracy(const reward_set *set, const reward_units *units, const float *scores,
                        size_t resamples, uint64_t seed, interval *out);
+// Accuracy by scores less accuracy by other scores, [clip count] each, of the same votes: the bootstrap draws
+// the same captions for both.
+status reward_accuracy_gain(const reward_set *set, const reward_units *units, const float *scores,
+                            const float *others, size_t resamples, uint64_t seed, interval *out);
 // Spearman's rank correlation of scores [clip count] with the mean ratings of the clips [clip count],
 // likewise.
 status reward_spearman(const reward_set *set, const reward_units *units, const float *scores,

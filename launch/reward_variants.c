@@ -251,17 +251,6 @@ status reward_variant_score(reward_test *t, reward_variant variant, float *score
     }
 }
 
-status reward_variant_accuracy(reward_test *t, reward_variant variant, interval *out) {
-    float *scores;
-    TRY(memory_allocate((void **)&scores, sizeof(float) * (t->set.clip_count + 1), "scores"));
-    status result = reward_variant_score(t, variant, scores);
-    if (result == STATUS_OK)
-        result = reward_accuracy(&t->set, &t->units, scores, (size_t)t->config->reward.bootstrap,
-                                 (uint64_t)t->config->seed, out);
-    memory_free(scores);
-    return result;
-}
-
 void reward_panel_numbers(const run_config *config, double *agreement, double *ceiling) {
     static const char suffix[] = ".safetensors";
     *agreement = *ceiling = NAN;

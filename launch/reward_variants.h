@@ -41,8 +41,6 @@ void reward_test_close(reward_test *test);
 status reward_test_score(reward_test *test, const reward_plan *plan, float *scores);
 // The same by a variant, which is trained if it is not there yet (then collective).
 status reward_variant_score(reward_test *test, reward_variant variant, float *scores);
-// Accuracy of a variant with its interval.
-status reward_variant_accuracy(reward_test *test, reward_variant variant, interval *out);
 
 // "agreement" and "ceiling" of the panel that labelled, from listeners.json beside data.listeners; NaN where
 // there is none.
