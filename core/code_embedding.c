@@ -80,3 +80,21 @@ status code_embedding_start(const codec *codec, uint64_t seed, const parameter_l
     }
     return STATUS_OK;
 }
+
+status code_embedding_start_prefix(const float *codebooks, int levels, int entries, int dimension,
+                                   uint64_t seed, const parameter_list *list, float rms, float *values) {
+    static const char name[] = "prefix.embedding.weight";
+    const parameter *table = parameter_list_find(list, name);
+    if (table == NULL || table->rows != (int64_t)levels * entries)
+        return FAIL(
+            "the model's %s has %lld entries, the joint embedding has %d levels of %d codes; train the "
+            "embedding with the same model.prefix and model.prefix_codebook",
+            name, table == NULL ? 0LL : (long long)table->rows, levels, entries);
+    const code_vectors codes = {codebooks, (size_t)levels * (size_t)entries, (size_t)dimension, 2, 0.0};
+    double squares = 0.0; // of one code of every level, in the mean
+    for (size_t i = 0; i < codes.count * codes.dimension; i++)
+        squares += (double)codebooks[i] * (double)codebooks[i] / entries;
+    project(&codes, seed, squares > 0.0 ? (float)((double)rms / sqrt(squares)) : 0.0f, (size_t)table->columns,
+            values + table->offset);
+    return STATUS_OK;
+}

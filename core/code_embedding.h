@@ -1,7 +1,7 @@
-// Token embeddings that start from the codec: the code vectors of a level under a random projection, which
-// keeps their distances (Johnson & Lindenstrauss, "Extensions of Lipschitz mappings into a Hilbert space",
-// 1984). Codes that sound alike are then alike from the first step on, where random tables would have to
-// learn that from every code's few occurrences.
+// Token embeddings that start from the quantiser: the code vectors of a level under a random projection,
+// which keeps their distances (Johnson & Lindenstrauss, "Extensions of Lipschitz mappings into a Hilbert
+// space", 1984). Codes that sound alike are then alike from the first step on, where random tables would have
+// to learn that from every code's few occurrences.
 #pragma once
 
 #include "core/codec.h"
@@ -14,3 +14,9 @@
 // entries than the codec has codes.
 status code_embedding_start(const codec *codec, uint64_t seed, const parameter_list *list, const char *prefix,
                             int levels, float rms, float *values);
+
+// The same for the tokens of a caption's prefix: fills prefix.embedding.weight [levels * entries, width] from
+// codebooks [levels, entries, dimension] of residual quantisation, all levels under one projection. rms: of
+// the sum of one code of every level. Fails if the table is missing or of another size.
+status code_embedding_start_prefix(const float *codebooks, int levels, int entries, int dimension,
+                                   uint64_t seed, const parameter_list *list, float rms, float *values);

@@ -16,7 +16,8 @@ it continues.
   --quick           the smallest sizes that still run every stage (launch/configs/tiny.yaml): for a first look at the
                     machinery, not at the music
   --full            also the runs on text adherence alone and on quality alone, direct preference optimisation, runs
-                    that go on past their best, and two more seeds, from the embedding on (FOLDER/seed-2 and seed-3)
+                    that go on past their best, and two more seeds of the rest, from the embedding on (FOLDER/seed-2
+                    and seed-3), with an evaluation over all three
   --ranks N         train on N ranks under mpirun; the results are the same bits
   --output FOLDER   instead of runs/demo (runs/tiny with --quick)
   --reuse           keep finished stages although the program was rebuilt since
@@ -26,7 +27,7 @@ TEXT
 
 config=launch/configs/demo.yaml
 clips=6000
-long_steps=480 # of a run that goes on past its best
+long_steps=360 # of a run that goes on past its best
 ranks=1
 run=
 reuse=0
@@ -189,7 +190,7 @@ YAML
     learn u musicrl-u.yaml base
     learn ru musicrl-ru.yaml r
     models=(base r u ru)
-    if ((full)); then
+    if ((full)) && [[ -z $p ]]; then
         learn mulan musicrl-mulan.yaml base
         learn quality musicrl-quality.yaml base
         learn dpo dpo.yaml base
@@ -201,7 +202,7 @@ YAML
             --set="$folders" "${overrides[@]/#/--set=}"
     stage "${p}ablation" "${p}ablation.json" "$scored" "$(clips_drawn; settings 'reward ratings')" \
         reward ablate "$config" "$folders" "${overrides[@]}"
-    if ((full)); then
+    if ((full)) && [[ -z $p ]]; then
         learn r-long musicrl-r.yaml base train.steps="$long_steps" train.stop.diversity=0
         learn u-long musicrl-u.yaml base train.steps="$long_steps" train.stop.diversity=0
     fi

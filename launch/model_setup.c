@@ -86,6 +86,31 @@ status model_start_from_codes(const run_config *config, const shard_format *form
     return result;
 }
 
+status model_start_from_prefix_codes(const run_config *config, const parameter_list *list, float rms,
+                                     float *values) {
+    char path[PATH_MAX];
+    safetensors *file;
+    const tensor_view *view;
+    float *codebooks = NULL;
+    int64_t shape[] = {config->model.prefix, config->model.prefix_codebook, 0};
+    snprintf(path, sizeof path, "%s/embedding.safetensors", config->data.embedding);
+    TRY(safetensors_open(&file, path));
+    status result;
+    TRY_GOTO(result, safetensors_find(file, "prefix.codebooks", &view), done);
+    shape[2] = view->rank == 3 ? view->shape[2] : 0;
+    TRY_GOTO(result,
+             memory_allocate((void **)&codebooks, sizeof(float) * (size_t)(shape[0] * shape[1] * shape[2]),
+                             "codebooks"),
+             done);
+    TRY_GOTO(result, safetensors_read_f32(file, "prefix.codebooks", 3, shape, codebooks), done);
+    result = code_embedding_start_prefix(codebooks, config->model.prefix, config->model.prefix_codebook,
+                                         (int)shape[2], (uint64_t)config->seed, list, rms, values);
+done:
+    memory_free(codebooks);
+    safetensors_close(file);
+    return result;
+}
+
 void model_views(const parameter_list *list, const float *values, tensor_view *views) {
     for (int i = 0; i < list->count; i++) {
         const parameter *p = &list->items[i];

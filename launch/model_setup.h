@@ -18,6 +18,9 @@ status model_embedding_config(embedding_config *out, const run_config *config, c
 status model_start_from_codes(const run_config *config, const shard_format *format,
                               const parameter_list *list, const char *prefix, int levels, float rms,
                               float *values);
+// The same for prefix.embedding.weight from the codebooks of data.embedding.
+status model_start_from_prefix_codes(const run_config *config, const parameter_list *list, float rms,
+                                     float *values);
 
 // Views of every tensor of a parameter list over values [list->size], into views [list->count].
 void model_views(const parameter_list *list, const float *values, tensor_view *views);

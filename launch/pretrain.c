@@ -511,6 +511,8 @@ static status initialise(pretrain *p) {
     parameter_list_initialise(list, (uint64_t)p->config->seed, values);
     TRY(model_start_from_codes(p->config, format, list, "temporal.embedding", p->levels,
                                1.0f / sqrtf((float)p->shape.temporal.transformer.width), values));
+    if (p->shape.temporal.prefix > 0)
+        TRY(model_start_from_prefix_codes(p->config, list, 1.0f, values));
     return model_start_from_codes(p->config, format, list, "depth.embedding", p->levels - 1,
                                   1.0f / sqrtf((float)p->shape.depth.width), values);
 }

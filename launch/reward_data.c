@@ -166,7 +166,7 @@ static status base_digest(const reward_data *d, char out[DIGEST_HEX]) {
 static status record_settings(const reward_data *d, json_t **out) {
     static const char *const keys[] = {"seed", "model.temporal", "model.coarse_levels", "reward", NULL};
     const char *const except[] = {d->plan.quality ? "reward.preference" : "reward.quality", "reward.crop",
-                                  "reward.bootstrap", NULL};
+                                  "reward.bootstrap", "reward.test_limit", NULL};
     const settings_scope scope = {keys, except};
     run_config *planned;
     TRY(memory_allocate((void **)&planned, sizeof *planned, "settings of a reward model"));

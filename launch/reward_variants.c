@@ -42,7 +42,7 @@ static status open_test(reward_test *t, const char *kind) {
     TRY(device_create(&t->device, world_threads(t->world)));
     TRY(reward_plan_make(&t->plan, t->config, kind));
     TRY(reward_data_open(&t->data, t->device, t->config, &t->plan));
-    TRY(reward_set_create(&t->set, (size_t)t->config->reward.evaluate_limit));
+    TRY(reward_set_create(&t->set, (size_t)t->config->reward.test_limit));
     TRY(reward_set_fill(&t->set, &t->data, REWARD_SIDE_TEST));
     if (t->set.count == 0)
         return FAIL("%s holds no %s of the captions that measure a model (one caption in twenty is); collect "

@@ -33,7 +33,7 @@ typedef struct reward_test {
     reward_set set;
     reward_units units;
 } reward_test;
-// Opens data.ratings by the plan of `kind`; what there is on the test side, up to reward.evaluate_limit.
+// Opens data.ratings by the plan of `kind`; what there is on the test side, up to reward.test_limit.
 status reward_test_open(reward_test *out, world *world, const run_config *config, const char *kind);
 void reward_test_close(reward_test *test);
 

@@ -161,7 +161,7 @@ typedef struct run_config {
         double fit_ridge;
         run_config_reward_training quality, preference;
         double weight_decay, beta1, beta2, epsilon, gradient_clip;
-        int32_t gradient_slots, evaluate_limit, bootstrap;
+        int32_t gradient_slots, evaluate_limit, test_limit, bootstrap;
     } reward;
     struct {
         int32_t training_clips, held_out_clips, damaged_clips, captions, clips_per_caption;

@@ -207,8 +207,10 @@ const setting run_settings[] = {
     NUMBER(reward.gradient_clip, "1", 0, 1e9, "largest norm of the gradient; 0: no clipping"),
     NUMBER(reward.gradient_slots, "4", 1, 4096,
            "fixed parts of the gradient sum; a power of two that divides both batches"),
-    NUMBER(reward.evaluate_limit, "4000", 1, 100000000,
-           "held-out pairs, and clips, that an evaluation reads at most"),
+    NUMBER(reward.evaluate_limit, "8000", 1, 100000000,
+           "held-out pairs, and clips, by which a step is selected, at most"),
+    NUMBER(reward.test_limit, "40000", 1, 100000000,
+           "other held-out pairs, and clips, on which a finished model is measured, at most"),
     NUMBER(reward.bootstrap, "2000", 10, 10000000, "resamples of captions behind an interval"),
 
     NUMBER(listeners.training_clips, "3000", 64, 10000000,

@@ -310,6 +310,51 @@ static void test_embeddings_start_from_codes(void **state) {
     parameter_list_release(&list);
 }
 
+// One projection for all levels of a prefix: a sum of rows is the projection of the sum of the codes.
+static void test_prefix_starts_from_codes(void **state) {
+    (void)state;
+    enum { PREFIX = 3, ENTRIES = 8, DIMENSION = 4, WIDTH = 512 };
+    float codebooks[PREFIX * ENTRIES * DIMENSION];
+    philox_stream draws = {.key = 9};
+    for (size_t i = 0; i < sizeof codebooks / sizeof codebooks[0]; i++)
+        codebooks[i] = (philox_next_uniform(&draws) - 0.5f) / (float)(1 + i / (ENTRIES * DIMENSION));
+    // The sums of code 1 and of code 2 of all levels are made equal.
+    for (size_t d = 0; d < DIMENSION; d++) {
+        float difference = 0.0f;
+        for (size_t level = 0; level < PREFIX; level++)
+            difference += codebooks[(level * ENTRIES + 1) * DIMENSION + d] -
+                          codebooks[(level * ENTRIES + 2) * DIMENSION + d];
+        codebooks[2 * DIMENSION + d] += difference;
+    }
+    parameter_list list = {0};
+    size_t offset;
+    assert_int_equal(parameter_list_add(&list, "prefix.embedding.weight", PREFIX * ENTRIES, WIDTH,
+                                        INITIALISE_ZEROS, 0.0f, &offset),
+                     STATUS_OK);
+    float *values = calloc(list.size, sizeof *values);
+    assert_int_equal(
+        code_embedding_start_prefix(codebooks, PREFIX, ENTRIES, DIMENSION, 5, &list, 0.7f, values),
+        STATUS_OK);
+    double squares = 0.0;
+    for (size_t i = 0; i < PREFIX * ENTRIES * WIDTH; i++)
+        squares += (double)values[offset + i] * (double)values[offset + i];
+    assert_true(fabs(sqrt(squares / ENTRIES / WIDTH) / 0.7 - 1.0) < 0.2);
+    for (size_t w = 0; w < WIDTH; w++) {
+        float first = 0.0f, second = 0.0f;
+        for (size_t level = 0; level < PREFIX; level++) {
+            first += values[offset + (level * ENTRIES + 1) * WIDTH + w];
+            second += values[offset + (level * ENTRIES + 2) * WIDTH + w];
+        }
+        assert_true(fabsf(first - second) < 1e-5f);
+    }
+    assert_int_equal(
+        code_embedding_start_prefix(codebooks, PREFIX, ENTRIES - 1, DIMENSION, 5, &list, 0.7f, values),
+        STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "3 levels of 7 codes"));
+    free(values);
+    parameter_list_release(&list);
+}
+
 static void test_same_from_arrays(void **state) {
     (void)state;
     codec_tensor tensors[CODEC_TENSORS];
@@ -379,6 +424,7 @@ int main(void) {
         cmocka_unit_test(test_lengths),
         cmocka_unit_test(test_silence),
         cmocka_unit_test(test_embeddings_start_from_codes),
+        cmocka_unit_test(test_prefix_starts_from_codes),
         cmocka_unit_test(test_same_from_arrays),
         cmocka_unit_test(test_coarse_levels),
         cmocka_unit_test(test_bad_input),
