@@ -1,5 +1,6 @@
 #include "core/transformer.h"
 
+#include "kernels/decode.h"
 #include "kernels/memory.h"
 
 #include <math.h>
@@ -51,7 +52,8 @@ struct transformer_cache {
     int batch;
     attention_shape capacity;
     float *keys, *values; // [layers] caches behind each other
-    float *x, *normed, *qkv, *attended, *gate_up, *activated, *attention_scratch;
+    decode_stack stack;
+    decode_layer *layers; // [layers]
     void *memory;
 };
 
@@ -336,15 +338,23 @@ static void carve_cache(transformer_cache *c, const transformer *t, arena *a) {
     const size_t rows = (size_t)c->batch, width = (size_t)t->config.width,
                  inner = (size_t)t->config.feed_forward;
     const size_t layers = (size_t)t->config.layers;
+    decode_stack *s = &c->stack;
     c->keys = take(a, layers * attention_cache_floats(&c->capacity));
     c->values = take(a, layers * attention_cache_floats(&c->capacity));
-    c->x = take(a, rows * width);
-    c->normed = take(a, rows * width);
-    c->qkv = take(a, rows * 3 * width);
-    c->attended = take(a, rows * width);
-    c->gate_up = take(a, rows * 2 * inner);
-    c->activated = take(a, rows * inner);
-    c->attention_scratch = take(a, attention_scratch_floats(t->device, &c->capacity));
+    c->layers = arena_take(a, sizeof *c->layers * layers);
+    s->capacity = c->capacity;
+    s->layers = t->config.layers;
+    s->feed_forward = t->config.feed_forward;
+    s->epsilon = norm_epsilon;
+    s->layer = c->layers;
+    s->x = take(a, rows * width);
+    s->normed = take(a, rows * width);
+    s->qkv = take(a, rows * 3 * width);
+    s->attended = take(a, rows * width);
+    s->gate_up = take(a, rows * 2 * inner);
+    s->activated = take(a, rows * inner);
+    s->attention_scratch = take(a, attention_scratch_floats(t->device, &c->capacity));
+    s->scratch = arena_take(a, decode_scratch_bytes(t->device, s));
 }
 
 status transformer_cache_create(transformer_cache **out, const transformer *t, int batch, int positions) {
@@ -383,29 +393,26 @@ void transformer_cache_destroy(transformer_cache *c) {
 }
 
 float *transformer_cache_input(transformer_cache *c) {
-    return c->x;
+    return c->stack.x;
 }
 
 status transformer_decode(transformer *t, const float *parameters, transformer_cache *c, int batch,
                           int position, const float **output) {
-    device *d = t->device;
-    const int64_t rows = batch, width = t->config.width, inner = t->config.feed_forward;
     const size_t layer_floats = attention_cache_floats(&c->capacity);
-    attention_shape shape = c->capacity;
-    shape.batch = batch;
     for (int i = 0; i < t->config.layers; i++) {
         const layer *l = &t->layers[i];
-        op_rms_norm(d, rows, width, c->x, parameters + l->norm1, norm_epsilon, c->normed, NULL, NULL);
-        TRY(product_forward(l->qkv_weight, rows, c->normed, c->qkv, false));
-        op_attention_decode(d, &shape, position, c->qkv, c->keys + (size_t)i * layer_floats,
-                            c->values + (size_t)i * layer_floats, c->attended, c->attention_scratch);
-        TRY(product_forward(l->out_weight, rows, c->attended, c->x, true));
-        op_rms_norm(d, rows, width, c->x, parameters + l->norm2, norm_epsilon, c->normed, NULL, NULL);
-        TRY(product_forward(l->gate_up_weight, rows, c->normed, c->gate_up, false));
-        op_swiglu(d, rows, inner, c->gate_up, c->activated);
-        TRY(product_forward(l->down_weight, rows, c->activated, c->x, true));
+        c->layers[i] = (decode_layer){.norm1 = parameters + l->norm1,
+                                      .norm2 = parameters + l->norm2,
+                                      .qkv = l->qkv_weight,
+                                      .out = l->out_weight,
+                                      .gate_up = l->gate_up_weight,
+                                      .down = l->down_weight,
+                                      .keys = c->keys + (size_t)i * layer_floats,
+                                      .values = c->values + (size_t)i * layer_floats};
     }
-    op_rms_norm(d, rows, width, c->x, parameters + t->norm, norm_epsilon, c->normed, NULL, NULL);
-    *output = c->normed;
+    c->stack.capacity.batch = batch;
+    c->stack.norm = parameters + t->norm;
+    TRY(op_decode(t->device, &c->stack, position));
+    *output = c->stack.normed;
     return STATUS_OK;
 }

@@ -10,9 +10,9 @@
 #include <omp.h>
 #endif
 
-// Below PARALLEL_ELEMENTS a parallel region costs more than it saves. Column sums are cut into chunks of
-// columns.
-enum { PARALLEL_ELEMENTS = 16384, COLUMN_CHUNK = 32, PRODUCT_TRIALS_MAX = 64 };
+// Below PARALLEL_ELEMENTS, or PARALLEL_PRODUCTS, a parallel region costs more than it saves. Column sums are
+// cut into chunks of columns.
+enum { PARALLEL_ELEMENTS = 16384, PARALLEL_PRODUCTS = 1 << 16, COLUMN_CHUNK = 32, PRODUCT_TRIALS_MAX = 64 };
 
 static inline int thread_number(void) {
 #ifdef _OPENMP
@@ -28,6 +28,11 @@ static inline int thread_count(void) {
 #else
     return 1;
 #endif
+}
+
+// Rows that caches and scratch hold for so many keys.
+static inline size_t padded_rows(int rows) {
+    return ((size_t)rows + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
 }
 
 // What a trial of few-row products found for one shape; see few_rows_find_chunk.

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { PAIR = 2 * VECTOR_LANES, PARALLEL_PRODUCTS = 1 << 16 };
+enum { PAIR = 2 * VECTOR_LANES };
 
 typedef void (*few_rows_function)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
                                   const void *follow, float *y);
@@ -18,6 +18,7 @@ static few_rows_function function_of(const device *d, weight_precision precision
 status few_rows_create(few_rows_weight *p, device *d, int64_t outputs, int64_t inputs,
                        weight_precision precision, int64_t chunk) {
     *p = (few_rows_weight){.outputs = outputs, .chunk = chunk, .precision = precision};
+    p->stream.parts = 1;
     p->stream.pairs = (outputs + PAIR - 1) / PAIR;
     p->stream.words = precision == WEIGHT_BF16 ? inputs / 2 : inputs;
     p->bytes = (size_t)(p->stream.pairs * p->stream.words) * PAIR * sizeof(float);
@@ -31,17 +32,13 @@ void few_rows_release(few_rows_weight *p, device *d) {
     *p = (few_rows_weight){0};
 }
 
-static char *pair_at(const few_rows_stream *s, int64_t pair) {
-    return s->values + (size_t)(pair * s->words) * PAIR * sizeof(float);
-}
-
 void few_rows_pack(few_rows_weight *p, device *d, const float *plain) {
     const int64_t words = p->stream.words, outputs = p->outputs;
     const bool bf16 = p->precision == WEIGHT_BF16;
 #pragma omp parallel for schedule(static)
     for (int64_t pair = 0; pair < p->stream.pairs; pair++) {
         const int64_t first = pair * PAIR, columns = outputs - first < PAIR ? outputs - first : PAIR;
-        float *to = (float *)pair_at(&p->stream, pair);
+        float *to = (float *)few_rows_at(&p->stream, pair);
         for (int64_t word = 0; word < words; word++, to += PAIR)
             for (int64_t i = 0; i < columns; i++)
                 if (bf16)
@@ -52,14 +49,30 @@ void few_rows_pack(few_rows_weight *p, device *d, const float *plain) {
     }
 }
 
-// A thread's pairs are those from this one to the next thread's.
-static int64_t first_pair(const few_rows_stream *s, int thread, int threads) {
-    return s->pairs * thread / threads;
+void few_rows_multiply_share(const few_rows_weight *p, const device *d, int thread, int threads,
+                             int64_t parts, int64_t rows, const void *x, float *y, bool accumulate,
+                             const void *follow) {
+    const few_rows_function multiply = function_of(d, p->precision);
+    const few_rows_stream *stream = &p->stream;
+    const int64_t part_pairs = stream->pairs / parts, begin = part_pairs * thread / threads,
+                  end = part_pairs * (thread + 1) / threads;
+    for (int64_t part = 0; part < parts; part++)
+        for (int64_t i = begin; i < end; i++) {
+            const int64_t pair = part * part_pairs + i, left = p->outputs - pair * PAIR;
+            const few_rows_shape shape = {.words = stream->words,
+                                          .chunk = p->chunk,
+                                          .outputs = (int)(left < PAIR ? left : PAIR),
+                                          .y_stride = p->outputs,
+                                          .accumulate = accumulate};
+            const void *next = i + 1 < end        ? few_rows_at(stream, pair + 1)
+                               : part + 1 < parts ? few_rows_at(stream, (part + 1) * part_pairs + begin)
+                                                  : follow;
+            multiply(&shape, rows, x, few_rows_at(stream, pair), next, y + pair * PAIR);
+        }
 }
 
 void few_rows_multiply(few_rows_weight *p, device *d, int64_t rows, const void *x, float *y,
                        bool accumulate) {
-    const few_rows_function multiply = function_of(d, p->precision);
     const few_rows_stream *stream = &p->stream;
     // Products follow one another in the same order at every position, so that each thread can fetch the
     // start of its share of the next product while this one ends.
@@ -70,19 +83,8 @@ void few_rows_multiply(few_rows_weight *p, device *d, int64_t rows, const void *
 #pragma omp parallel if (rows * stream->pairs * stream->words * PAIR >= PARALLEL_PRODUCTS)
     {
         const int thread = thread_number(), threads = thread_count();
-        const int64_t end = first_pair(stream, thread + 1, threads);
-        for (int64_t pair = first_pair(stream, thread, threads); pair < end; pair++) {
-            const int64_t left = p->outputs - pair * PAIR;
-            const few_rows_shape shape = {.words = stream->words,
-                                          .chunk = p->chunk,
-                                          .outputs = (int)(left < PAIR ? left : PAIR),
-                                          .y_stride = p->outputs,
-                                          .accumulate = accumulate};
-            multiply(&shape, rows, x, pair_at(stream, pair),
-                     pair + 1 < end ? pair_at(stream, pair + 1)
-                                    : pair_at(following, first_pair(following, thread, threads)),
-                     y + pair * PAIR);
-        }
+        few_rows_multiply_share(p, d, thread, threads, 1, rows, x, y, accumulate,
+                                few_rows_at(following, few_rows_first(following, thread, threads)));
     }
 }
 

@@ -68,15 +68,11 @@ void op_rotary_table(device *d, int positions, int head_dim, float *cosine, floa
         }
 }
 
-static size_t padded(int rows) {
-    return ((size_t)rows + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
-}
-
 // Per thread: packed keys and values, keys and their gradients, gradients of values, eight rows of scores.
 // Rows of one head are gathered there, because rows of qkv lie a power of two apart and would share few cache
 // sets.
 static size_t scratch_of_a_thread(const attention_shape *shape) {
-    return padded(shape->sequence) * (5 * (size_t)shape->head_dim + 8);
+    return padded_rows(shape->sequence) * (5 * (size_t)shape->head_dim + 8);
 }
 
 static void gather_rows(int rows, int head_dim, const float *from, size_t stride, float *to) {
@@ -94,7 +90,7 @@ size_t attention_scratch_floats(const device *d, const attention_shape *shape) {
 }
 
 size_t attention_cache_floats(const attention_shape *capacity) {
-    return (size_t)capacity->batch * capacity->heads * padded(capacity->sequence) *
+    return (size_t)capacity->batch * capacity->heads * padded_rows(capacity->sequence) *
            (size_t)capacity->head_dim;
 }
 
@@ -120,8 +116,8 @@ void op_attention(device *d, const attention_shape *shape, float *qkv, float *ou
         int sample = pair / heads, head = pair % heads;
         float *q = qkv + (size_t)sample * sequence * stride + (size_t)head * head_dim;
         float *keys = scratch + (size_t)thread_number() * scratch_of_a_thread(shape);
-        float *values = keys + padded(sequence) * (size_t)head_dim;
-        float *scores = values + padded(sequence) * (size_t)head_dim;
+        float *values = keys + padded_rows(sequence) * (size_t)head_dim;
+        float *scores = values + padded_rows(sequence) * (size_t)head_dim;
         attention_head terms = head_of(shape, sample);
         for (int s = 0; s < sequence; s++) {
             v->rotate(head_dim, shape->cosine + s * half, shape->sine + s * half, 1.0f, q + s * stride);
@@ -150,7 +146,7 @@ void op_attention_backward(device *d, const attention_shape *shape, const float 
         const float *q = qkv + at, *k = q + width;
         float *dq = dqkv + at, *dk = dq + width;
         float *keys = scratch + (size_t)thread_number() * scratch_of_a_thread(shape);
-        const size_t part = padded(sequence) * (size_t)head_dim;
+        const size_t part = padded_rows(sequence) * (size_t)head_dim;
         float *values = keys + part, *plain_keys = values + part, *d_keys = plain_keys + part;
         float *d_values = d_keys + part, *scores = d_values + part;
         attention_head terms = head_of(shape, sample);
@@ -179,7 +175,7 @@ static void append_to_cache(const vector_operators *v, int head_dim, int positio
 void op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
                              float *key_cache, float *value_cache) {
     const int heads = capacity->heads, head_dim = capacity->head_dim;
-    const size_t width = (size_t)heads * head_dim, rows = padded(capacity->sequence);
+    const size_t width = (size_t)heads * head_dim, rows = padded_rows(capacity->sequence);
 #pragma omp parallel for schedule(static)
     for (int pair = 0; pair < capacity->batch * heads; pair++) {
         const size_t at = (size_t)(pair / heads) * positions * 3 * width + (size_t)(pair % heads) * head_dim;
@@ -187,28 +183,5 @@ void op_attention_fill_cache(device *d, const attention_shape *capacity, int pos
             append_to_cache(d->vector, head_dim, position, qkv + at + ((size_t)position * 3 + 1) * width,
                             width, key_cache + (size_t)pair * rows * head_dim,
                             value_cache + (size_t)pair * rows * head_dim);
-    }
-}
-
-void op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
-                         float *key_cache, float *value_cache, float *out, float *scratch) {
-    const vector_operators *v = d->vector;
-    const int heads = capacity->heads, head_dim = capacity->head_dim, half = head_dim / 2;
-    const size_t width = (size_t)heads * head_dim, rows = padded(capacity->sequence);
-    const attention_head terms = {
-        .head_dim = head_dim, .scale = 1.0f / sqrtf((float)head_dim), .limit = position + 1, .limit_step = 0};
-#pragma omp parallel for schedule(static) if (capacity->batch * heads * (position + 1) * head_dim >=         \
-                                              PARALLEL_ELEMENTS)
-    for (int pair = 0; pair < capacity->batch * heads; pair++) {
-        float *q = qkv + (size_t)(pair / heads) * 3 * width + (size_t)(pair % heads) * head_dim,
-              *k = q + width;
-        v->rotate(head_dim, capacity->cosine + position * half, capacity->sine + position * half, 1.0f, q);
-        v->rotate(head_dim, capacity->cosine + position * half, capacity->sine + position * half, 1.0f, k);
-        float *keys = key_cache + (size_t)pair * rows * head_dim,
-              *values = value_cache + (size_t)pair * rows * head_dim;
-        append_to_cache(v, head_dim, position, k, width, keys, values);
-        v->attend(&terms, 1, q, 3 * width, keys, values, (size_t)head_dim,
-                  scratch + (size_t)thread_number() * scratch_of_a_thread(capacity),
-                  out + (size_t)(pair / heads) * width + (size_t)(pair % heads) * head_dim, width, NULL);
     }
 }

@@ -328,3 +328,7 @@ status product_backward_weight(weight *w, int64_t rows, const float *x, const fl
     TRY(find_product(w, BACKWARD_WEIGHT, rows, accumulate, &product));
     return run(w->device, product, dy, x, dw);
 }
+
+few_rows_weight *weight_few_rows(weight *w) {
+    return w->has_few_rows ? &w->few_rows : NULL;
+}

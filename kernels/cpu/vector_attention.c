@@ -4,9 +4,9 @@
 // exactly 0.
 #include "kernels/cpu/vector_functions.h"
 
-// FETCH_KEYS: values are fetched so many keys ahead. ROW_REGISTERS: of a single query's output, summed up in
-// one walk over the values.
-enum { TILE = 4, FETCH_KEYS = 16, ROW_REGISTERS = LANES == 16 ? 4 : 2 };
+// ROW_REGISTERS: of a single query's output, summed up in one walk over the values. A single query reads keys
+// and values as one stream, KEY_GROUP blocks of keys at a time, and fetches as many bytes ahead.
+enum { TILE = 4, ROW_REGISTERS = LANES == 16 ? 4 : 2, KEY_GROUP = 4, FETCH_KEYS = KEY_GROUP * LANES };
 
 void VECTOR_NAME(pack_lanes)(int head_dim, int rows, const float *x, size_t stride, float *out) {
     for (int block = 0; block * LANES < rows; block++) {
@@ -52,47 +52,10 @@ INLINE void dot_rows(int rows, int head_dim, int blocks, const float *queries, s
                      const float *keys, float *dots, size_t dots_stride) {
     const size_t block = (size_t)LANES * head_dim;
     int b = 0;
-    if (rows == 1) {
-        for (; b + 8 <= blocks; b += 8)
-            dot_blocks(rows, 8, head_dim, queries, query_stride, keys + b * block, dots + b * LANES,
-                       dots_stride);
-        if (b + 4 <= blocks) {
-            dot_blocks(rows, 4, head_dim, queries, query_stride, keys + b * block, dots + b * LANES,
-                       dots_stride);
-            b += 4;
-        }
-    }
     for (; b + 2 <= blocks; b += 2)
         dot_blocks(rows, 2, head_dim, queries, query_stride, keys + b * block, dots + b * LANES, dots_stride);
     if (b < blocks)
         dot_blocks(rows, 1, head_dim, queries, query_stride, keys + b * block, dots + b * LANES, dots_stride);
-}
-
-// As weigh_rows, for one row and `registers` registers of its output. Decoding reads every value once, from
-// memory: in one walk where the registers allow it.
-INLINE void weigh_row(int registers, int keys, const float *weights, const float *values, size_t value_stride,
-                      float factor, float *out) {
-    const int whole = keys / 4 * 4;
-    lanes sum[4][ROW_REGISTERS];
-    for (int g = 0; g < 4; g++)
-        for (int i = 0; i < registers; i++)
-            sum[g][i] = broadcast(0.0f);
-    for (int key = 0; key < whole; key += 4)
-        for (int g = 0; g < 4; g++) {
-            const float *value = values + (size_t)(key + g) * value_stride;
-            const lanes weight = broadcast(weights[key + g]);
-            for (int i = 0; i < registers; i++) {
-                _mm_prefetch((const char *)(value + FETCH_KEYS * value_stride + i * LANES), _MM_HINT_T0);
-                sum[g][i] = multiply_add(weight, load(value + i * LANES), sum[g][i]);
-            }
-        }
-    for (int g = 0; whole + g < keys; g++) {
-        const float *value = values + (size_t)(whole + g) * value_stride;
-        for (int i = 0; i < registers; i++)
-            sum[g][i] = multiply_add(broadcast(weights[whole + g]), load(value + i * LANES), sum[g][i]);
-    }
-    for (int i = 0; i < registers; i++)
-        store(out + i * LANES, ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * broadcast(factor));
 }
 
 // out[r][0 .. head_dim) = sum over keys of weights[r][key] * values[key]; four interleaved chains over the
@@ -101,11 +64,7 @@ INLINE void weigh_rows(int rows, int head_dim, int keys, const float *weights, s
                        const float *values, size_t value_stride, const float *factors, float *out,
                        size_t out_stride) {
     const int whole = keys / 4 * 4;
-    int d = 0;
-    if (rows == 1)
-        for (; d + ROW_REGISTERS * LANES <= head_dim; d += ROW_REGISTERS * LANES)
-            weigh_row(ROW_REGISTERS, keys, weights, values + d, value_stride, factors[0], out + d);
-    for (; d < head_dim; d += LANES) {
+    for (int d = 0; d < head_dim; d += LANES) {
         lanes sum[TILE][4];
         for (int r = 0; r < rows; r++)
             for (int g = 0; g < 4; g++)
@@ -195,6 +154,102 @@ void VECTOR_NAME(attend)(const attention_head *head, int rows, const float *quer
         attend_rows(1, head, row, queries + row * query_stride, query_stride, keys, values, value_stride,
                     padded, scores, out + row * out_stride, out_stride,
                     log_sum != NULL ? log_sum + row : NULL);
+}
+
+// dots[0 .. LANES * group) = query . keys of `group` blocks; fetches as much from `ahead` on. added: a key
+// that goes to `lane` of the last block first, as it is read; NULL: none.
+INLINE void dot_group(int group, bool add, int head_dim, const float *query, const float *added, int lane,
+                      float *keys, const float *ahead, float *dots) {
+    const size_t block = (size_t)LANES * head_dim;
+    integer_lanes number;
+    memcpy(&number, lane_numbers, sizeof number);
+    const integer_lanes place = number == lane;
+    lanes sum[KEY_GROUP];
+    for (int g = 0; g < group; g++)
+        sum[g] = broadcast(0.0f);
+    for (int d = 0; d < head_dim; d++)
+        for (int g = 0; g < group; g++) {
+            float *at = keys + g * block + (size_t)d * LANES;
+            _mm_prefetch((const char *)(ahead + (size_t)(d * group + g) * LANES), _MM_HINT_T0);
+            lanes key = load(at);
+            if (add && g + 1 == group) {
+                key = choose(place, broadcast(added[d]), key);
+                store(at, key);
+            }
+            sum[g] = multiply_add(broadcast(query[d]), key, sum[g]);
+        }
+    for (int g = 0; g < group; g++)
+        store(dots + g * LANES, sum[g]);
+}
+
+void VECTOR_NAME(score_keys)(const attention_head *head, const float *query, const float *added, float *keys,
+                             const float *follow, float *scores) {
+    const int head_dim = head->head_dim, lane = (head->limit - 1) % LANES;
+    const size_t block = (size_t)LANES * head_dim;
+    int left = (head->limit + LANES - 1) / LANES;
+    for (; left > KEY_GROUP; left -= KEY_GROUP, keys += KEY_GROUP * block, scores += KEY_GROUP * LANES)
+        dot_group(KEY_GROUP, false, head_dim, query, NULL, 0, keys, keys + KEY_GROUP * block, scores);
+    if (left == KEY_GROUP) {
+        dot_group(KEY_GROUP, true, head_dim, query, added, lane, keys, follow, scores);
+        return;
+    }
+    if (left > 2) {
+        dot_group(2, false, head_dim, query, NULL, 0, keys, keys + 2 * block, scores);
+        left -= 2, keys += 2 * block, scores += 2 * LANES;
+    }
+    if (left == 2)
+        dot_group(2, true, head_dim, query, added, lane, keys, follow, scores);
+    else
+        dot_group(1, true, head_dim, query, added, lane, keys, follow, scores);
+}
+
+float VECTOR_NAME(softmax_keys)(const attention_head *head, float *scores) {
+    return 1.0f / softmax_scores(scores, (head->limit + LANES - 1) / LANES, head->limit, head->scale, NULL);
+}
+
+// As weigh_rows, for one row and `registers` registers of its output. The first walk fetches whole values:
+// those FETCH_KEYS ahead, and in the end the beginning of what follows.
+INLINE void weigh_part(int registers, bool fetch, int head_dim, int keys, const float *weights,
+                       const float *values, const float *follow, float factor, float *out) {
+    const int whole = keys / 4 * 4;
+    lanes sum[4][ROW_REGISTERS];
+    for (int g = 0; g < 4; g++)
+        for (int i = 0; i < registers; i++)
+            sum[g][i] = broadcast(0.0f);
+    for (int key = 0; key < whole; key += 4) {
+        const float *value = values + (size_t)key * head_dim;
+        if (fetch) {
+            const int next = key + FETCH_KEYS;
+            const float *ahead =
+                next < whole ? values + (size_t)next * head_dim : follow + (size_t)(next - whole) * head_dim;
+            for (int i = 0; i < 4 * head_dim; i += VECTOR_LANES)
+                _mm_prefetch((const char *)(ahead + i), _MM_HINT_T0);
+        }
+        for (int g = 0; g < 4; g++, value += head_dim)
+            for (int i = 0; i < registers; i++)
+                sum[g][i] = multiply_add(broadcast(weights[key + g]), load(value + i * LANES), sum[g][i]);
+    }
+    for (int g = 0; whole + g < keys; g++) {
+        const float *value = values + (size_t)(whole + g) * head_dim;
+        for (int i = 0; i < registers; i++)
+            sum[g][i] = multiply_add(broadcast(weights[whole + g]), load(value + i * LANES), sum[g][i]);
+    }
+    for (int i = 0; i < registers; i++)
+        store(out + i * LANES, ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * broadcast(factor));
+}
+
+void VECTOR_NAME(weigh_values)(const attention_head *head, const float *weights, float factor,
+                               const float *values, const float *follow, float *out) {
+    const int head_dim = head->head_dim;
+    int d = 0;
+    for (; d + ROW_REGISTERS * LANES <= head_dim; d += ROW_REGISTERS * LANES)
+        if (d == 0)
+            weigh_part(ROW_REGISTERS, true, head_dim, head->limit, weights, values, follow, factor, out);
+        else
+            weigh_part(ROW_REGISTERS, false, head_dim, head->limit, weights, values + d, NULL, factor,
+                       out + d);
+    for (; d < head_dim; d += LANES)
+        weigh_part(1, false, head_dim, head->limit, weights, values + d, NULL, factor, out + d);
 }
 
 // dk[key] += sum over the tile of ds * q, dv[key] += sum of p * dout.

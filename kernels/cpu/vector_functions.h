@@ -24,6 +24,11 @@ void VECTOR_NAME(append_key)(int head_dim, int position, const float *key, float
 void VECTOR_NAME(attend)(const attention_head *head, int rows, const float *queries, size_t query_stride,
                          const float *keys, const float *values, size_t value_stride, float *scores,
                          float *out, size_t out_stride, float *log_sum);
+void VECTOR_NAME(score_keys)(const attention_head *head, const float *query, const float *added, float *keys,
+                             const float *follow, float *scores);
+float VECTOR_NAME(softmax_keys)(const attention_head *head, float *scores);
+void VECTOR_NAME(weigh_values)(const attention_head *head, const float *weights, float factor,
+                               const float *values, const float *follow, float *out);
 void VECTOR_NAME(attend_backward)(const attention_head *head, int rows, const float *q, size_t stride,
                                   const float *k, const float *packed_keys, const float *packed_values,
                                   const float *out, const float *dout, size_t out_stride,
