@@ -81,7 +81,7 @@ static bool hears_rhythm(const embedding *e) {
 static status create_rhythm(embedding *e, bool learn) {
     const embedding_config *c = &e->config;
     const weight_use use = learn ? WEIGHT_LEARN : WEIGHT_SCORE;
-    const int inputs = c->rhythm_lags * c->rhythm_channels;
+    const int64_t inputs = (int64_t)c->rhythm_lags * c->rhythm_channels;
     TRY(parameter_list_add(&e->list, "music.rhythm.channels.weight", c->rhythm_channels, c->music.width,
                            INITIALISE_NORMAL, 1.0f / sqrtf((float)c->music.width), &e->channels));
     TRY(parameter_list_add(&e->list, "music.rhythm.projection.weight", c->output, inputs, INITIALISE_NORMAL,
@@ -251,19 +251,6 @@ void embedding_pass_destroy(embedding_pass *p) {
     memory_free(p);
 }
 
-// x [batch * positions, width] = the sum of the embeddings of every position's tokens.
-static void embed_tokens(embedding *e, const tower *t, const tower_pass *p, int batch, float *x) {
-    const transformer_config *c = transformer_get_config(t->transformer);
-    const int64_t rows = (int64_t)batch * c->positions;
-    const float *tables[EMBEDDING_LEVELS_MAX];
-    const int32_t *index[EMBEDDING_LEVELS_MAX];
-    for (int i = 0; i < t->tables; i++) {
-        tables[i] = e->values + t->table[i];
-        index[i] = p->index + rows * i;
-    }
-    op_embedding_sum(e->device, rows, c->width, t->tables, tables, index, x, false);
-}
-
 static const float rhythm_epsilon = 1e-5f; // what is constant in time has no rhythm
 
 // Of the music tower's input x [batch * positions, width].
@@ -293,11 +280,18 @@ static status rhythm_backward(embedding *e, rhythm_pass *p, int batch, const flo
 static status tower_forward(embedding *e, tower *t, tower_pass *p, rhythm_pass *rhythm, int batch,
                             const float **output) {
     const transformer_config *c = transformer_get_config(t->transformer);
+    const int64_t rows = (int64_t)batch * c->positions;
     const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
-    const float *hidden;
-    embed_tokens(e, t, p, batch, transformer_input(p->activations));
+    const float *tables[EMBEDDING_LEVELS_MAX], *hidden;
+    const int32_t *index[EMBEDDING_LEVELS_MAX];
+    float *x = transformer_input(p->activations);
+    for (int i = 0; i < t->tables; i++) {
+        tables[i] = e->values + t->table[i];
+        index[i] = p->index + rows * i;
+    }
+    op_embedding_sum(e->device, rows, c->width, t->tables, tables, index, x, false);
     if (rhythm != NULL)
-        TRY(rhythm_forward(e, rhythm, batch, transformer_input(p->activations)));
+        TRY(rhythm_forward(e, rhythm, batch, x));
     TRY(transformer_forward(t->transformer, e->values, p->activations, batch, lengths, &hidden));
     op_mean_pool(e->device, batch, c->positions, c->width, lengths, hidden, p->pooled);
     TRY(product_forward(t->projection_weight, batch, p->pooled, p->projected, false));
@@ -318,10 +312,8 @@ static status tower_backward(embedding *e, tower *t, tower_pass *p, rhythm_pass 
     TRY(product_backward_weight(t->projection_weight, batch, p->pooled, p->d_projected,
                                 gradients + t->projection, true));
     TRY(product_backward_data(t->projection_weight, batch, p->d_projected, p->d_pooled, false));
-    if (rhythm != NULL) {
-        embed_tokens(e, t, p, batch, p->dx); // the transformer overwrote its input
-        TRY(rhythm_backward(e, rhythm, batch, p->dx, p->d_projected, gradients));
-    }
+    if (rhythm != NULL)
+        TRY(rhythm_backward(e, rhythm, batch, transformer_input(p->activations), p->d_projected, gradients));
     op_mean_pool_backward(e->device, batch, c->positions, c->width, lengths, p->d_pooled, p->dx);
     TRY(transformer_backward(t->transformer, e->values, gradients, p->activations, batch, lengths, p->dx));
     if (rhythm != NULL)

@@ -39,7 +39,8 @@ status transformer_activations_create(transformer_activations **out, const trans
                                       int batch, int sequence, bool keep);
 void transformer_activations_destroy(transformer_activations *activations);
 
-// The buffer where the caller puts the input, [batch * sequence, width].
+// The buffer where the caller puts the input, [batch * sequence, width]. A forward pass leaves it as it is if
+// the activations are kept, otherwise it is overwritten.
 float *transformer_input(transformer_activations *activations);
 // batch may be smaller than planned. lengths: [batch] or NULL. The result is valid until the next forward:
 // [batch * sequence, width], normalised.
