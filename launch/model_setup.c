@@ -92,19 +92,20 @@ status model_start_from_prefix_codes(const run_config *config, const parameter_l
     safetensors *file;
     const tensor_view *view;
     float *codebooks = NULL;
-    int64_t shape[] = {config->model.prefix, config->model.prefix_codebook, 0};
+    int64_t shape[3] = {0};
     snprintf(path, sizeof path, "%s/embedding.safetensors", config->data.embedding);
     TRY(safetensors_open(&file, path));
     status result;
     TRY_GOTO(result, safetensors_find(file, "prefix.codebooks", &view), done);
-    shape[2] = view->rank == 3 ? view->shape[2] : 0;
+    if (view->rank == 3)
+        memcpy(shape, view->shape, sizeof shape);
     TRY_GOTO(result,
              memory_allocate((void **)&codebooks, sizeof(float) * (size_t)(shape[0] * shape[1] * shape[2]),
                              "codebooks"),
              done);
     TRY_GOTO(result, safetensors_read_f32(file, "prefix.codebooks", 3, shape, codebooks), done);
-    result = code_embedding_start_prefix(codebooks, config->model.prefix, config->model.prefix_codebook,
-                                         (int)shape[2], (uint64_t)config->seed, list, rms, values);
+    result = code_embedding_start_prefix(codebooks, (int)shape[0], (int)shape[1], (int)shape[2],
+                                         (uint64_t)config->seed, list, rms, values);
 done:
     memory_free(codebooks);
     safetensors_close(file);

@@ -89,6 +89,8 @@ refused 1 "the embedding was trained on tokens of codec" "tokens of another code
 ranks=1
 refused 1 "embedding.frames is 500, the clips of ./tokens have 50; lower the setting" "embedding longer than clips" \
     embed train run.yaml data.embedding=new embedding.frames=500
+refused 1 "has 96 entries, the joint embedding has 4 levels of 16 codes" "embedding of another prefix in pretrain" \
+    pretrain run.yaml data.base=new model.prefix=6
 refused 1 "pretrain.frames is 500, the clips of ./tokens have 50; lower the setting" "crops longer than clips" \
     pretrain run.yaml data.base=new pretrain.frames=500
 refused 1 "reward hears segments of 25 frames" "rollouts shorter than a reward segment" "${train[@]}" train.frames=20
