@@ -124,17 +124,18 @@ static status calibrate_votes(const reward_test *t, const float *scores, calibra
     return result;
 }
 
-// gain: the run's model's accuracy less this one's, paired; NULL for that model itself.
-static void print_row(const reward_test *t, const char *name, const interval *accuracy, const interval *gain,
-                      double paper, double ceiling) {
+// behind: the accuracy of the run's model less this one's, paired; NULL for that model itself.
+static void print_row(const reward_test *t, const char *name, const interval *accuracy,
+                      const interval *behind, double paper, double ceiling) {
     if (world_rank(t->world) != 0)
         return;
     printf("reward:   %-32s %5.1f %%  (%.1f to %.1f)", name, 100.0 * accuracy->mean, 100.0 * accuracy->low,
            100.0 * accuracy->high);
     if (isfinite(ceiling))
         printf("  %4.0f %% of the way", 100.0 * (accuracy->mean - 0.5) / (ceiling - 0.5));
-    if (gain != NULL)
-        printf("  behind by %.1f (%.1f to %.1f)", 100.0 * gain->mean, 100.0 * gain->low, 100.0 * gain->high);
+    if (behind != NULL)
+        printf("  behind by %.1f (%.1f to %.1f)", 100.0 * behind->mean, 100.0 * behind->low,
+               100.0 * behind->high);
     if (isfinite(paper))
         printf("  paper %.1f", 100.0 * paper);
     printf("\n");
@@ -155,21 +156,27 @@ static void print_head(const reward_test *t, double agreement, double ceiling) {
     printf("reward:   accuracy (95 %% interval over captions)\n");
 }
 
-// A predictor of preference, measured on the test's votes; lead: the score of the run's model.
+// A predictor of preference, measured on the test's votes.
 typedef struct measured {
     interval accuracy, behind; // of it; of the run's model less it
 } measured;
 
-static status measure_variant(reward_test *t, reward_variant variant, const float *lead, measured *out) {
+// scores: of the predictor, lead: of the run's model, [clip count] each.
+static status measure_scores(const reward_test *t, const float *scores, const float *lead, measured *out) {
     const size_t resamples = (size_t)t->config->reward.bootstrap;
     const uint64_t seed = (uint64_t)t->config->seed;
+    TRY(reward_accuracy(&t->set, &t->units, scores, resamples, seed, &out->accuracy));
+    return reward_accuracy_gain(&t->set, &t->units, lead, scores, resamples, seed, &out->behind);
+}
+
+static status measure_variant(reward_test *t, reward_variant variant, const float *lead, measured *out) {
+    if (variant == REWARD_VARIANT_FULL)
+        return measure_scores(t, lead, lead, out);
     float *scores;
     TRY(memory_allocate((void **)&scores, sizeof(float) * (t->set.clip_count + 1), "scores"));
-    status result;
-    TRY_GOTO(result, reward_variant_score(t, variant, scores), done);
-    TRY_GOTO(result, reward_accuracy(&t->set, &t->units, scores, resamples, seed, &out->accuracy), done);
-    result = reward_accuracy_gain(&t->set, &t->units, lead, scores, resamples, seed, &out->behind);
-done:
+    status result = reward_variant_score(t, variant, scores);
+    if (result == STATUS_OK)
+        result = measure_scores(t, scores, lead, out);
     memory_free(scores);
     return result;
 }

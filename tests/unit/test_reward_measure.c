@@ -44,6 +44,14 @@ static void test_accuracy(void **state) {
     assert_true(fabs(accuracy.mean - 2.5 / 4.0) < 1e-12);
     // Caption 0 alone has 1.5 of 3 right, caption 1 has 1 of 1: every draw lies between.
     assert_true(fabs(accuracy.low - 0.5) < 1e-9 && fabs(accuracy.high - 1.0) < 1e-9);
+    // By these, caption 0 has 2 of 3 right and caption 1 none.
+    const float others[] = {1.0f, 0.0f, 2.0f, 3.0f};
+    interval gain;
+    must(reward_accuracy_gain(&set, &units, scores, others, 500, 1, &gain));
+    assert_true(fabs(gain.mean - 0.5 / 4.0) < 1e-12);
+    assert_true(fabs(gain.low + 0.5 / 3.0) < 1e-9 && fabs(gain.high - 1.0) < 1e-9);
+    must(reward_accuracy_gain(&set, &units, others, others, 500, 1, &gain));
+    assert_true(gain.mean == 0.0 && gain.low == 0.0 && gain.high == 0.0);
 }
 
 static void test_scores(void **state) {
