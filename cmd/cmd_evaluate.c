@@ -40,9 +40,8 @@ static const struct argp_option option_table[] = {
      "text_adherence)",
      0},
     {"pool", KEY_POOL, NULL, 0,
-     "The folders hold evaluations of the same models under several seeds: compare the models by the ratings "
-     "of "
-     "all, and write seeds.json (into the first folder)",
+     "The folders hold evaluations of the same models under several seeds: compare the models by the "
+     "ratings of all, and write seeds.json (into the first folder)",
      0},
     {0},
 };
@@ -99,10 +98,15 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         a->models[o->model_count++] = text;
         return 0;
     case ARGP_KEY_END:
+        if (a->pool && (o->config || o->setting_count > 0 || o->prompts || o->ratings ||
+                        o->skip_bad_ratings || o->raters > 0 || o->best_of > 0 || o->best_of_reward))
+            argp_error(state, "--pool takes folders and --output, nothing else");
+        if (a->pool && o->model_count < 2)
+            argp_error(state, "the folders of two evaluations or more are wanted");
         if (o->model_count < 1 || (o->model_count == 1 && o->best_of == 0))
             argp_error(state, "the folders of two models or more are wanted, the baseline first");
-        if (a->pool && (o->config || o->setting_count > 0 || o->prompts || o->ratings || o->best_of > 0))
-            argp_error(state, "--pool takes folders and --output, nothing else");
+        if (o->raters == 0)
+            o->raters = 3;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -118,7 +122,7 @@ int cmd_evaluate(int argc, char **argv) {
                "and clips of 101 fixed prompts rated side by side by simulated listeners or by people. All "
                "models draw with the same random numbers. Writes evaluation.json and samples/."};
     static arguments a;
-    a.options = (evaluate_options){.models = a.models, .settings = a.settings, .raters = 3};
+    a.options = (evaluate_options){.models = a.models, .settings = a.settings};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     if (a.pool)
         return command_finish(evaluate_pool_folders(

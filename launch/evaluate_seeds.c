@@ -93,6 +93,11 @@ status evaluate_pool(const seed_evaluation *evaluations, int count, json_t **out
         if (pooled != NULL)
             json_array_append_new(list, pooled);
     }
+    if (result == STATUS_OK && json_array_size(list) == 0)
+        result =
+            FAIL("no two models of %s were compared in all %d evaluations; evaluate the same models, under "
+                 "the same names, for every seed",
+                 evaluations[0].name, count);
     if (result == STATUS_OK)
         *out = list;
     else
@@ -105,13 +110,25 @@ static void print_pooled(const json_t *pairs, int count) {
            "of each seed (p)");
     for (size_t i = 0; i < json_array_size(pairs); i++) {
         const json_t *pair = json_array_get(pairs, i), *seeds = json_object_get(pair, "seeds");
-        printf("%-14s %-14s %6.1f %% [%4.1f, %5.1f] %9.2g ", json_string_value(json_object_get(pair, "a")),
-               json_string_value(json_object_get(pair, "b")), 100.0 * number_of(pair, "win_rate"),
-               100.0 * number_of(pair, "low"), 100.0 * number_of(pair, "high"),
-               number_of(pair, "wilcoxon_p"));
-        for (int s = 0; s < count; s++)
-            printf(" %5.1f (%.2g)", 100.0 * number_of(json_array_get(seeds, (size_t)s), "win_rate"),
-                   number_of(json_array_get(seeds, (size_t)s), "wilcoxon_p"));
+        printf("%-14s %-14s ", json_string_value(json_object_get(pair, "a")),
+               json_string_value(json_object_get(pair, "b")));
+        if (number_of(pair, "ratings") == 0.0) {
+            printf("nobody rated both\n");
+            continue;
+        }
+        if (isnan(number_of(pair, "win_rate")))
+            printf("%8s %-13s", "-", "");
+        else
+            printf("%6.1f %% [%4.1f, %5.1f]", 100.0 * number_of(pair, "win_rate"),
+                   100.0 * number_of(pair, "low"), 100.0 * number_of(pair, "high"));
+        printf(" %9.2g ", number_of(pair, "wilcoxon_p"));
+        for (int s = 0; s < count; s++) {
+            const json_t *seed = json_array_get(seeds, (size_t)s);
+            if (isnan(number_of(seed, "win_rate")))
+                printf(" %9s", "-");
+            else
+                printf(" %5.1f (%.2g)", 100.0 * number_of(seed, "win_rate"), number_of(seed, "wilcoxon_p"));
+        }
         const double paper = number_of(pair, "paper");
         if (!isnan(paper))
             printf("  paper %.0f %%", 100.0 * paper);

@@ -162,6 +162,9 @@ refused 1 "fewer/evaluation.json has 100 prompts, panel/evaluation.json 101" "ot
 sed 's/"scores": \[/"scores": [ [101, 3, 3],/' panel/evaluation.json >damaged.json && mkdir damaged && mv damaged.json damaged/evaluation.json
 refused 1 "damaged/evaluation.json: entry 0 of \"scores\"" "a rating of no prompt" --pool damaged panel -o bad
 refused 2 "takes folders and --output" "settings of what is pooled" --pool panel panel --best-of 2
+refused 2 "takes folders and --output" "raters of what is pooled" --pool panel panel --raters 3
+refused 2 "the folders of two evaluations or more" "one evaluation to pool" --pool panel
+refused 1 "no two models of three/evaluation.json were compared in all 2" "nobody's ratings" --pool three panel -o bad
 accepted "seven listeners a comparison" base first -o seven --raters 7
 holds "of seven listeners" seven/evaluation.json "d['raters'] == 7 and d['pairs'][0]['ratings'] == 707"
 accepted "ratings of people come before listeners" base first -o people2 --ratings ratings.jsonl
