@@ -87,13 +87,14 @@ typedef struct vector_operators {
     void (*attend)(const attention_head *head, int rows, const float *queries, size_t query_stride,
                    const float *keys, const float *values, size_t value_stride, float *scores, float *out,
                    size_t out_stride, float *log_sum);
-    // The parts of attend for one query, equal to it to the last bit. Keys and values [limit, head_dim] are
-    // streams from memory, fetched ahead; follow: where this thread will read next.
-    // scores [padded] = query . keys, of which `added` [head_dim] becomes the last one.
+    // The parts of attend for one query, equal to it to the last bit. Keys, packed, and values [limit,
+    // head_dim] are streams from memory, fetched ahead; follow: where this thread will read next.
+    // scores [padded] = query [head_dim] . keys, of which `added` [head_dim] becomes the last one.
     void (*score_keys)(const attention_head *head, const float *query, const float *added, float *keys,
                        const float *follow, float *scores);
     // scores -> weights; returns the factor that makes their sum 1.
     float (*softmax_keys)(const attention_head *head, float *scores);
+    // out [head_dim] = factor * sum over keys of weights [limit] * values
     void (*weigh_values)(const attention_head *head, const float *weights, float factor, const float *values,
                          const float *follow, float *out);
     // Gradients of attend over a whole sequence. q and dq: rows `stride` apart; k, dk, dv: [rows, head_dim];

@@ -162,8 +162,8 @@ static void compare(const shape *c, weight_precision precision) {
 
 // Heads and columns that threads can keep, and those that they cannot.
 static const shape shapes[] = {
-    {4, 64, 192, 16, 2}, {8, 32, 96, 5, 4},  {4, 32, 160, 16, 3}, {4, 16, 176, 6, 2},
-    {2, 48, 64, 1, 4},   {1, 80, 48, 17, 2}, {4, 64, 192, 3, 1},
+    {4, 64, 192, 16, 2}, {8, 32, 96, 5, 4},  {4, 32, 160, 16, 3}, {4, 16, 176, 6, 2}, {2, 48, 64, 1, 4},
+    {1, 80, 48, 17, 2},  {4, 64, 192, 3, 1}, {4, 32, 176, 20, 4}, {2, 32, 64, 40, 5},
 };
 
 static void test_same_bits_as_one_by_one(void **state) {

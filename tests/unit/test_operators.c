@@ -240,6 +240,112 @@ static void test_attention(void **state) {
         }
 }
 
+// Position by position with a cache, the same bits as all positions at once: head dimensions of one walk over
+// the values and of several, keys that fill their blocks and keys that do not.
+static void test_attention_decode(void **state) {
+    (void)state;
+    enum { LENGTH = 70, WIDEST = 2 * 80 };
+    static const int head_dims[] = {16, 48, 64, 80};
+    static float qkv[BATCH * LENGTH * 3 * WIDEST], plain[BATCH * LENGTH * 3 * WIDEST],
+        row[BATCH * 3 * WIDEST], out[BATCH * LENGTH * WIDEST], decoded[BATCH * WIDEST], cosine[LENGTH * 40],
+        sine[LENGTH * 40];
+    for (int t = 0; t < table_count; t++)
+        for (size_t c = 0; c < sizeof head_dims / sizeof head_dims[0]; c++) {
+            const int head_dim = head_dims[c], width = HEADS * head_dim;
+            device *d = device_with(tables[t], 1 + (int)c % 3);
+            float *scratch, *keys, *values;
+            op_rotary_table(d, LENGTH, head_dim, cosine, sine);
+            const attention_shape shape = {BATCH, LENGTH, HEADS, head_dim, true, NULL, cosine, sine};
+            const size_t cached = sizeof(float) * attention_cache_floats(&shape);
+            if (memory_allocate((void **)&scratch, sizeof(float) * attention_scratch_floats(d, &shape),
+                                "scratch") != STATUS_OK ||
+                memory_allocate((void **)&keys, cached, "keys") != STATUS_OK ||
+                memory_allocate((void **)&values, cached, "values") != STATUS_OK)
+                fail_msg("%s", status_message());
+            memset(keys, 0x7f, cached); // what an earlier sequence may have left; as large as a float can be
+            fill(qkv, (size_t)BATCH * LENGTH * 3 * width);
+            memcpy(plain, qkv, sizeof plain);
+            op_attention(d, &shape, qkv, out, NULL, scratch);
+            for (int position = 0; position < LENGTH; position++) {
+                for (int b = 0; b < BATCH; b++)
+                    memcpy(row + b * 3 * width, plain + (b * LENGTH + position) * 3 * width,
+                           sizeof(float) * 3 * (size_t)width);
+                op_attention_decode(d, &shape, position, row, keys, values, decoded, scratch);
+                for (int b = 0; b < BATCH; b++)
+                    if (memcmp(decoded + b * width, out + (b * LENGTH + position) * width,
+                               sizeof(float) * (size_t)width) != 0)
+                        fail_msg("%s, heads of %d: other bits at position %d", tables[t]->name, head_dim,
+                                 position);
+            }
+            memory_free(scratch);
+            memory_free(keys);
+            memory_free(values);
+            device_destroy(d);
+        }
+}
+
+enum { FRAMES = 11, CHANNELS = 16, LAGS = 4, HEARD = BATCH * LAGS * CHANNELS };
+
+// The whole of op_autocorrelation in double; lags from 1 on.
+static void correlate_plain(const double *x, double *out) {
+    for (int b = 0; b < BATCH; b++)
+        for (int c = 0; c < CHANNELS; c++) {
+            double centred[FRAMES], mean = 0.0, energy = FRAMES * 1e-3;
+            for (int f = 0; f < FRAMES; f++)
+                mean += x[(b * FRAMES + f) * CHANNELS + c] / FRAMES;
+            for (int f = 0; f < FRAMES; f++) {
+                centred[f] = x[(b * FRAMES + f) * CHANNELS + c] - mean;
+                energy += centred[f] * centred[f];
+            }
+            for (int lag = 1; lag <= LAGS; lag++) {
+                double sum = 0.0;
+                for (int f = 0; f + lag < FRAMES; f++)
+                    sum += centred[f] * centred[f + lag];
+                out[(b * LAGS + lag - 1) * CHANNELS + c] = sum / energy;
+            }
+        }
+}
+
+static void test_autocorrelation(void **state) {
+    (void)state;
+    enum { VALUES = BATCH * FRAMES * CHANNELS };
+    float x[VALUES], dx[VALUES], out[HEARD], dout[HEARD], inverse[BATCH * CHANNELS],
+        scratch[BATCH * CHANNELS];
+    double plain[VALUES], moved[VALUES], direction[VALUES], wanted[HEARD];
+    for (int t = 0; t < table_count; t++) {
+        device *d = device_with(tables[t], 1 + t);
+        fill(x, VALUES);
+        fill(dout, HEARD);
+        for (int f = 0; f < FRAMES; f++)
+            x[f * CHANNELS] = 0.75f; // what never changes correlates with nothing
+        for (int i = 0; i < VALUES; i++)
+            plain[i] = x[i];
+        correlate_plain(plain, wanted);
+        op_autocorrelation(d, BATCH, FRAMES, CHANNELS, LAGS, 1e-3f, x, out, inverse);
+        for (int i = 0; i < HEARD; i++)
+            close_to(out[i], wanted[i], 2e-6);
+        assert_true(out[0] == 0.0f);
+        op_autocorrelation_backward(d, BATCH, FRAMES, CHANNELS, LAGS, x, out, inverse, dout, dx, scratch);
+        for (int probe = 0; probe < 6; probe++) { // along random directions, against central differences
+            const double step = 1e-5;
+            double along = 0.0, change = 0.0;
+            for (int i = 0; i < VALUES; i++) {
+                direction[i] = probe == 0 ? (double)dx[i] : (double)any();
+                along += direction[i] * (double)dx[i];
+            }
+            for (int side = -1; side <= 1; side += 2) {
+                for (int i = 0; i < VALUES; i++)
+                    moved[i] = plain[i] + side * step * direction[i];
+                correlate_plain(moved, wanted);
+                for (int i = 0; i < HEARD; i++)
+                    change += side * wanted[i] * (double)dout[i] / (2.0 * step);
+            }
+            close_to(along, change, 1e-4);
+        }
+        device_destroy(d);
+    }
+}
+
 static void softmax_plain(const float *logits, double temperature, double *log_p) {
     double top = -INFINITY, sum = 0.0;
     for (int k = 0; k < CODEBOOK; k++)
@@ -362,9 +468,14 @@ int main(void) {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         tables[table_count++] = &vector_operators_avx512;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_rows),        cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_policy_loss), cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_elementwise),
+        cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_decode),
+        cmocka_unit_test(test_autocorrelation),
+        cmocka_unit_test(test_policy_loss),
+        cmocka_unit_test(test_sampling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
