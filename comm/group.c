@@ -111,6 +111,10 @@ int group_rank(const group *group, int member) {
     return group->ranks[member];
 }
 
+const world *group_world(const group *group) {
+    return group->world;
+}
+
 MPI_Comm group_communicator(const group *group) {
     return group->comm;
 }

@@ -29,5 +29,7 @@ bool wait_pause(wait_state *wait);
 // must not be reused, the run must end.
 status mpi_wait_all(const world *world, MPI_Request *requests, int count, const char *what, int peer);
 
+const world *group_world(const group *group);
+
 // A group's communicator; MPI_COMM_NULL on a rank that is no member.
 MPI_Comm group_communicator(const group *group);

@@ -1,10 +1,10 @@
 #include "launch/doctor.h"
 
+#include "comm/nccl.h"
 #include "data/render.h"
 #include "kernels/cuda/device_query.h"
 #include "kernels/library_version.h"
 
-#include <dlfcn.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -235,18 +235,13 @@ static void examine_devices(doctor_report *report) {
         advise(add_line(report, DOCTOR_NOTE, "CUDA", "this build has no CUDA"),
                "install the CUDA toolkit and build again");
 
-    void *nccl = dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
-    if (!nccl) {
-        add_line(report, DOCTOR_NOTE, "NCCL", "libnccl.so.2 is not installed; only several GPUs use it");
-        return;
-    }
-    int version = 0;
-    int (*get_version)(int *) = (int (*)(int *))dlsym(nccl, "ncclGetVersion");
-    if (get_version && get_version(&version) == 0)
-        add_line(report, DOCTOR_OK, "NCCL", "%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
+    nccl_library *nccl;
+    if (nccl_library_open(&nccl, NULL) == STATUS_OK)
+        add_line(report, DOCTOR_OK, "NCCL", "%s, %s", nccl_library_version_text(nccl),
+                 nccl_library_path(nccl));
     else
-        add_line(report, DOCTOR_NOTE, "NCCL", "libnccl.so.2 is there but does not tell its version");
-    dlclose(nccl);
+        add_line(report, DOCTOR_NOTE, "NCCL", "only several GPUs use it; %s", status_message());
+    nccl_library_close(nccl);
 }
 
 static void examine_disk(doctor_report *report) {
