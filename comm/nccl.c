@@ -3,9 +3,9 @@
 
 #include "kernels/memory.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -26,6 +26,7 @@ typedef struct abortion {
     pthread_t thread;
     int (*comm_abort)(void *comm);
     void *comm;
+    _Atomic bool over;
 } abortion;
 
 struct nccl_communicator {
@@ -84,28 +85,33 @@ static void describe_pending(const nccl_communicator *communicator, char *text, 
 static void *run_abort(void *argument) {
     abortion *abortion = argument;
     abortion->comm_abort(abortion->comm);
+    atomic_store(&abortion->over, true);
     return NULL;
 }
 
-// Ends the communicator; returns what became of it, for the message.
+// Ends the communicator, if there is one; returns what became of it, for the end of a message.
 static const char *abort_communicator(nccl_communicator *communicator) {
     abortion *abortion = communicator->abortion;
     if (communicator->comm == NULL)
-        return "there was no communicator to abort";
+        return "";
     abortion->comm_abort = communicator->library->table.comm_abort;
     abortion->comm = communicator->comm;
     communicator->comm = NULL;
-    if (pthread_create(&abortion->thread, NULL, run_abort, abortion) != 0)
-        return "the communicator could not be aborted for want of a thread";
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ABORT_SECONDS;
-    if (pthread_clockjoin_np(abortion->thread, NULL, CLOCK_MONOTONIC, &until) == 0)
-        return "the communicator was aborted";
+    if (pthread_create(&abortion->thread, NULL, run_abort, abortion) != 0) {
+        communicator->library->in_use_for_ever = true;
+        return "; the communicator could not be aborted for want of a thread";
+    }
+    double start = now_seconds();
+    while (!atomic_load(&abortion->over) && now_seconds() - start < ABORT_SECONDS)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    if (atomic_load(&abortion->over)) {
+        pthread_join(abortion->thread, NULL);
+        return "; the communicator was aborted";
+    }
     pthread_detach(abortion->thread);
     communicator->abortion = NULL;
     communicator->library->in_use_for_ever = true;
-    return "the communicator's abort did not return either";
+    return "; the communicator's abort did not return either";
 }
 
 // Fails with "rank R on HOST: ..." after aborting the communicator.
@@ -119,7 +125,7 @@ static status give_up(nccl_communicator *communicator, const char *format, ...) 
     va_end(arguments);
     const world *world = group_world(communicator->group);
     const char *fate = abort_communicator(communicator);
-    return FAIL("rank %d on %s: %s; %s", world_rank(world), world_host(world), what, fate);
+    return FAIL("rank %d on %s: %s%s", world_rank(world), world_host(world), what, fate);
 }
 
 // The library's words for `code`; what it says of its last error may stem from another call, but names

@@ -58,5 +58,5 @@ struct nccl_library {
     int version;
     char version_text[24];
     char path[512];
-    bool in_use_for_ever; // a call of the library never returned: its code must stay mapped
+    bool in_use_for_ever; // a communicator could not be ended: the library's code must stay mapped
 };

@@ -324,6 +324,36 @@ static void test_watchdog(world *world) {
     check_contains(line, last ? "the device does not answer; the communicator was aborted" : waited);
 }
 
+// With several collectives under way, the line tells which they are.
+static void test_several_under_way(world *world) {
+    nccl_library *library = open_fake();
+    group *group = everyone(world);
+    nccl_communicator *communicator;
+    CHECK_OK(nccl_communicator_create(&communicator, library, group, world_size(world) < 4 ? 1 : 3));
+    fake_stream stream = {0};
+    float values[64] = {0}, *gathered;
+    CHECK_OK(memory_allocate((void **)&gathered, (size_t)world_size(world) * sizeof values, "gathered"));
+    if (world_rank(world) == 0)
+        setenv("FAKE_NCCL_HANG", "reduce_scatter", 1);
+    CHECK_OK(nccl_bundle_begin(communicator));
+    CHECK_OK(nccl_bundle_end(communicator));
+    CHECK_OK(nccl_bundle_begin(communicator));
+    CHECK_OK(nccl_reduce_scatter(communicator, gathered, gathered, 64, NCCL_FLOAT, &stream));
+    CHECK_OK(nccl_all_gather(communicator, values, gathered, 64, NCCL_FLOAT, &stream));
+    CHECK_OK(nccl_bundle_end(communicator));
+    CHECK_OK(nccl_all_reduce(communicator, values, values, 2, NCCL_BFLOAT16, &stream));
+    CHECK(nccl_wait(communicator, stream_is_done, &stream) == STATUS_FAILED);
+    check_contains(status_message(),
+                   "NCCL's 3 collectives, reduce-scatter 1 (64 float32, 256 bytes) to all-reduce 3 "
+                   "(2 bfloat16, 4 bytes) among ");
+    unsetenv("FAKE_NCCL_HANG");
+    nccl_communicator_destroy(communicator);
+    CHECK_OK(group_barrier(group));
+    memory_free(gathered);
+    group_destroy(group);
+    nccl_library_close(library);
+}
+
 // Rank by rank: the line of the member that knows most reaches all.
 static void test_start_that_fails(world *world) {
     int size = world_size(world), rank = world_rank(world);
@@ -341,6 +371,8 @@ static void test_start_that_fails(world *world) {
         CHECK(now_seconds() - start < 1 + 5 + 10);
         unsetenv(variables[i]);
         check_same(group, status_message());
+        // A call that was refused left no communicator to abort.
+        CHECK((strstr(status_message(), "aborted") == NULL) == (i == 0));
         snprintf(wanted, sizeof wanted, "rank 0 on %s: NCCL refused a communicator", world_host(world));
         check_contains(status_message(),
                        i < 2 ? wanted : " s for NCCL to take a communicator in a group of ");
@@ -415,6 +447,7 @@ int main(int argc, char **argv) {
     test_agreement(world);
     test_collectives(world);
     test_watchdog(world);
+    test_several_under_way(world);
     test_start_that_fails(world);
     if (world_size(world) == 1)
         test_abort_that_hangs(world);

@@ -57,6 +57,8 @@ check_commands "$musicrl"
 check "nearest command" 2 "did you mean 'doctor'?" stderr "$musicrl" docter
 check "version" 0 "musicrl " stdout "$musicrl" --version
 check "doctor" 0 "ok       processor" stdout "$musicrl" doctor
+check "doctor without NCCL" 0 "only several GPUs use it; NCCL cannot be opened (/nowhere/libnccl.so.2" stdout \
+    env MUSICRL_NCCL=/nowhere/libnccl.so.2 "$musicrl" doctor
 # Nothing of PATH is needed by the doctor itself.
 check "doctor without PATH" 0 "mpirun" stdout env PATH=/nowhere "$musicrl" doctor
 exit "$status"
