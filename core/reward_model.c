@@ -55,8 +55,8 @@ void reward_model_make_features(const reward_model_config *config, size_t count,
         }
 }
 
-status reward_model_create(reward_model **out, device *device, const reward_model_config *config,
-                           bool learn) {
+status reward_model_create(reward_model **out, device *device, const reward_model_config *config, bool learn,
+                           weight_precision precision) {
     *out = NULL;
     if (config->embedding % 16 != 0)
         return FAIL("the joint embedding has %d numbers, a reward model wants a multiple of 16",
@@ -73,7 +73,7 @@ status reward_model_create(reward_model **out, device *device, const reward_mode
     status result;
     TRY_GOTO(result,
              temporal_create(&m->temporal, device, &longer, &m->list, learn ? WEIGHT_LEARN : WEIGHT_SCORE,
-                             WEIGHT_F32),
+                             precision),
              failed);
     TRY_GOTO(result,
              parameter_list_add(&m->list, "head.pooled.weight", 0, config->temporal.transformer.width,

@@ -34,8 +34,9 @@ void reward_model_make_features(const reward_model_config *config, size_t count,
 typedef struct reward_model reward_model;
 // Registers the temporal stage's tensors under the policy's names, so that it starts from a policy's
 // checkpoint, then head.pooled.weight [width], head.features.weight [feature count], head.bias [1] and
-// preference.threshold [2] (see preference_loss). learn: the backward pass will be used.
-status reward_model_create(reward_model **out, device *device, const reward_model_config *config, bool learn);
+// preference.threshold [2] (see preference_loss). learn: the backward pass will be used, which wants f32.
+status reward_model_create(reward_model **out, device *device, const reward_model_config *config, bool learn,
+                           weight_precision precision);
 void reward_model_destroy(reward_model *model); // NULL is allowed
 const reward_model_config *reward_model_get_config(const reward_model *model);
 const parameter_list *reward_model_parameters(const reward_model *model);

@@ -15,10 +15,10 @@
 static const struct {
     const char *name;
     unsigned stage;
-} stage_names[] = {{"products", BENCH_PRODUCTS},     {"bandwidth", BENCH_BANDWIDTH},
-                   {"rollout", BENCH_ROLLOUT},       {"rollout_bf16", BENCH_ROLLOUT_BF16},
-                   {"learner", BENCH_LEARNER},       {"reward", BENCH_REWARD},
-                   {"preference", BENCH_PREFERENCE}, {"all", BENCH_ALL}};
+} stage_names[] = {
+    {"products", BENCH_PRODUCTS},         {"bandwidth", BENCH_BANDWIDTH},   {"rollout", BENCH_ROLLOUT},
+    {"rollout_bf16", BENCH_ROLLOUT_BF16}, {"learner", BENCH_LEARNER},       {"reward", BENCH_REWARD},
+    {"reward_bf16", BENCH_REWARD_BF16},   {"preference", BENCH_PREFERENCE}, {"all", BENCH_ALL}};
 
 status bench_parse_stages(const char *text, unsigned *stages) {
     *stages = 0;
@@ -31,7 +31,7 @@ status bench_parse_stages(const char *text, unsigned *stages) {
         if (found == 0)
             return FAIL_USAGE(
                 "there is no stage '%.*s'; stages are products, bandwidth, rollout, rollout_bf16, "
-                "learner, reward, preference, all",
+                "learner, reward, reward_bf16, preference, all",
                 (int)length, word);
         *stages |= found;
         word += length;
@@ -143,7 +143,7 @@ static status find_ceilings(bench *b) {
     const unsigned stages = b->options->stages;
     b->listener(b->context, "the ceilings of this machine", NULL);
     TRY(measure_products(b, WEIGHT_F32, &b->peak));
-    if (stages & BENCH_ROLLOUT_BF16)
+    if (stages & (BENCH_ROLLOUT_BF16 | BENCH_REWARD_BF16))
         TRY(measure_products(b, WEIGHT_BF16, &b->peak_bf16));
     TRY(measure_bandwidth(b));
     if (stages & BENCH_PRODUCTS) {
@@ -404,7 +404,9 @@ status bench_run(const run_config *config, const bench_options *options, bench_l
     if (options->stages & BENCH_LEARNER)
         TRY_GOTO(result, run_learner(&b), done);
     if (options->stages & BENCH_REWARD)
-        TRY_GOTO(result, bench_run_reward(&b), done);
+        TRY_GOTO(result, bench_run_reward(&b, WEIGHT_F32), done);
+    if (options->stages & BENCH_REWARD_BF16)
+        TRY_GOTO(result, bench_run_reward(&b, WEIGHT_BF16), done);
     if (options->stages & BENCH_PREFERENCE)
         TRY_GOTO(result, bench_run_preference(&b), done);
 done:

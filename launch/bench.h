@@ -9,14 +9,15 @@
 
 // What can be asked for, as bits. The two ceilings are measured whenever a stage needs them.
 typedef enum bench_stage {
-    BENCH_PRODUCTS = 1,     // f32 matrix products, GFLOP/s
-    BENCH_BANDWIDTH = 2,    // reading memory, GB/s
-    BENCH_ROLLOUT = 4,      // sampling with a cache, frames/s
-    BENCH_ROLLOUT_BF16 = 8, // the same with weights in bf16
-    BENCH_LEARNER = 16,     // a whole learner step, frames/s
-    BENCH_REWARD = 32,      // scoring clips with a learned reward, clips/s
-    BENCH_PREFERENCE = 64,  // training a preference model, pairs/s
-    BENCH_ALL = 127,
+    BENCH_PRODUCTS = 1,      // f32 matrix products, GFLOP/s
+    BENCH_BANDWIDTH = 2,     // reading memory, GB/s
+    BENCH_ROLLOUT = 4,       // sampling with a cache, frames/s
+    BENCH_ROLLOUT_BF16 = 8,  // the same with weights in bf16
+    BENCH_LEARNER = 16,      // a whole learner step, frames/s
+    BENCH_REWARD = 32,       // scoring clips with a learned reward, clips/s
+    BENCH_PREFERENCE = 64,   // training a preference model, pairs/s
+    BENCH_REWARD_BF16 = 128, // scoring with weights in bf16
+    BENCH_ALL = 255,
 } bench_stage;
 
 // Reads "rollout,learner" into a set of stages; STATUS_USAGE names the word that is none.

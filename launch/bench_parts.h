@@ -25,5 +25,5 @@ void bench_fill_random(bench *b, float *out, size_t count); // in [-0.5, 0.5)
 // out: [rows, columns]; column i from 0 .. entries[i] - 1.
 void bench_fill_tokens(bench *b, uint16_t *out, size_t rows, int columns, const int *entries);
 
-status bench_run_reward(bench *b);
+status bench_run_reward(bench *b, weight_precision precision);
 status bench_run_preference(bench *b);

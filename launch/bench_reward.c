@@ -29,13 +29,14 @@ static void destroy(reward_bench *r) {
 }
 
 // batch: clips of a pass.
-static status create(reward_bench *r, bench *b, size_t clips, int batch, bool learn) {
+static status create(reward_bench *r, bench *b, size_t clips, int batch, bool learn,
+                     weight_precision precision) {
     const temporal_config *t = &b->policy.temporal;
     const size_t frames = (size_t)b->config->train.frames;
     reward_model_config config = {.temporal = *t, .embedding = 16};
     config.temporal.frames = (int)frames;
     r->clips = clips;
-    TRY(reward_model_create(&r->model, b->device, &config, learn));
+    TRY(reward_model_create(&r->model, b->device, &config, learn, precision));
     parameter_list_initialise(reward_model_parameters(r->model), 1, reward_model_values(r->model));
     TRY(reward_model_pack(r->model));
     TRY(reward_pass_create(&r->pass, r->model, batch, learn));
@@ -49,13 +50,16 @@ static status create(reward_bench *r, bench *b, size_t clips, int batch, bool le
     return STATUS_OK;
 }
 
-status bench_run_reward(bench *b) {
+status bench_run_reward(bench *b, weight_precision precision) {
+    const bool bf16 = precision == WEIGHT_BF16;
+    const char *name = bf16 ? "reward_bf16" : "reward";
+    const double peak = bf16 ? b->peak_bf16 : b->peak;
     const int batch = b->config->train.batch, frames = b->config->train.frames;
     reward_bench r = {0};
     double best = INFINITY;
     status result;
-    b->listener(b->context, "reward", NULL);
-    TRY_GOTO(result, create(&r, b, (size_t)batch, batch, false), done);
+    b->listener(b->context, name, NULL);
+    TRY_GOTO(result, create(&r, b, (size_t)batch, batch, false, precision), done);
     for (int repeat = -1; repeat < b->options->repeats; repeat++) {
         const double start = stage_seconds();
         TRY_GOTO(result,
@@ -65,15 +69,15 @@ status bench_run_reward(bench *b) {
             best = fmin(best, stage_seconds() - start);
     }
     const double flop = bench_reward_flop(&b->policy, frames);
-    bench_result line = bench_new_result(b, "reward", "clips/s", batch / best);
-    line.ceiling = b->peak / flop;
+    bench_result line = bench_new_result(b, name, "clips/s", batch / best);
+    line.ceiling = peak / flop;
     snprintf(
         line.formula, sizeof line.formula,
         "batch / seconds of a scoring pass; ceiling: %.0f GFLOP/s / %.2f GFLOP of matrix products a clip of "
         "%d frames; %.0f GFLOP/s reached",
-        b->peak / 1e9, flop / 1e9, frames, line.value * flop / 1e9);
+        peak / 1e9, flop / 1e9, frames, line.value * flop / 1e9);
     if (b->options->peer_python != NULL)
-        result = bench_run_peer(b->config, b->options, line.threads, "reward", &line);
+        result = bench_run_peer(b->config, b->options, line.threads, name, &line);
     b->listener(b->context, line.name, &line); // our own figure is worth having if the peer failed
 done:
     destroy(&r);
@@ -131,7 +135,7 @@ static status train_step(bench *b, preference_bench *p) {
 static status create_preference(preference_bench *p, bench *b) {
     const optimizer_config config = {
         .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.01f, .gradient_clip = 1.0f};
-    TRY(create(&p->reward, b, BENCH_CAPTIONS * BENCH_CAPTION_CLIPS, BENCH_CAPTION_CLIPS, true));
+    TRY(create(&p->reward, b, BENCH_CAPTIONS * BENCH_CAPTION_CLIPS, BENCH_CAPTION_CLIPS, true, WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(p->reward.model);
     TRY(optimizer_create(&p->optimizer, b->device, list, &config));
     TRY(tree_accumulator_create(&p->tree, TREE_FLOAT, list->size, BENCH_CAPTIONS));

@@ -129,6 +129,7 @@ static status load_scorers(evaluation *e) {
     const char *const folders[AUTOMATIC_REWARDS] = {
         [AUTOMATIC_QUALITY] = e->config.data.quality, [AUTOMATIC_PREFERENCE] = e->config.data.preference};
     e->scored[AUTOMATIC_TEXT_ADHERENCE] = true;
+    e->config.train.reward_precision = RUN_PRECISION_F32; // whatever the runs trained with
     for (int r = AUTOMATIC_TEXT_ADHERENCE + 1; r < AUTOMATIC_REWARDS; r++) {
         if (folders[r][0] == '\0' || access(folders[r], F_OK) != 0)
             continue;

@@ -126,7 +126,7 @@ status reward_file_describe(reward_description *out, const char *folder, int mem
 }
 
 status reward_file_load(reward_model **out, device *device, const char *folder, int member,
-                        const reward_description *description) {
+                        const reward_description *description, weight_precision precision) {
     *out = NULL;
     char path[PATH_MAX];
     member_path(path, folder, member);
@@ -134,7 +134,7 @@ status reward_file_load(reward_model **out, device *device, const char *folder, 
     reward_model *model = NULL;
     status result;
     TRY_GOTO(result, safetensors_open(&file, path), done);
-    TRY_GOTO(result, reward_model_create(&model, device, &description->model, false), done);
+    TRY_GOTO(result, reward_model_create(&model, device, &description->model, false, precision), done);
     TRY_GOTO(result, model_read(file, reward_model_parameters(model), reward_model_values(model)), done);
     TRY_GOTO(result, reward_model_pack(model), done);
     *out = model;

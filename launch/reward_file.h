@@ -26,9 +26,9 @@ status reward_file_save(const char *folder, int member, const reward_description
 status reward_file_training(json_t **out, const char *folder, int member);
 // Reads the description of a member. Fails, naming `musicrl reward train KIND`, if there is none.
 status reward_file_describe(reward_description *out, const char *folder, int member, const char *kind);
-// A model of `description` with the weights of one member, packed, without a backward pass.
+// A model of `description` with the weights of one member, packed in `precision`, without a backward pass.
 status reward_file_load(reward_model **out, device *device, const char *folder, int member,
-                        const reward_description *description);
+                        const reward_description *description, weight_precision precision);
 
 // Refuses a model that reads tokens of another codec, other levels or codebooks, or another joint embedding
 // than those given. folder names the model in the error.

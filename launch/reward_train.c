@@ -252,7 +252,7 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
     plan_begin(&t->plan);
     TRY(reward_data_open(&t->data, t->device, c, plan));
     TRY(reward_data_record(&t->data, &t->record));
-    TRY(reward_model_create(&t->model, t->device, &t->data.shape, true));
+    TRY(reward_model_create(&t->model, t->device, &t->data.shape, true, WEIGHT_F32));
     TRY(reward_pass_create(&t->pass, t->model, t->settings->slot_clips, true));
     const parameter_list *list = reward_model_parameters(t->model);
     const optimizer_config adamw = {.beta1 = (float)c->reward.beta1,

@@ -73,7 +73,8 @@ static status add_member(reward_test *t, reward_data *data, const reward_plan *p
     reward_model *model = NULL;
     reward_pass *pass = NULL;
     status result;
-    TRY_GOTO(result, reward_file_load(&model, t->device, plan->folder, member, description), done);
+    TRY_GOTO(result, reward_file_load(&model, t->device, plan->folder, member, description, WEIGHT_F32),
+             done);
     TRY_GOTO(result, reward_pass_create(&pass, model, PASS_BATCH, false), done);
     TRY_GOTO(result, reward_score_set(data, model, pass, inputs, NULL, &t->set, own, NULL), done);
     for (size_t i = 0; i < t->set.clip_count; i++)

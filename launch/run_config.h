@@ -134,7 +134,7 @@ typedef struct run_config {
         int32_t whiten_samples, lag;
         double importance_cap;
         int32_t evaluate_every, evaluate_captions, save_every, keep;
-        run_precision rollout_precision;
+        run_precision rollout_precision, reward_precision;
         int32_t save_rollouts_every;
         run_config_rewards rewards;
         run_bad_scores bad_scores;

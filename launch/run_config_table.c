@@ -164,6 +164,7 @@ const setting run_settings[] = {
     NUMBER(train.save_every, "20", 0, STEPS, "steps between checkpoints; 0: only at the end"),
     NUMBER(train.keep, "3", 1, 1000000, "newest checkpoints kept"),
     WORDS(train.rollout_precision, "f32", precisions, "of the weights while sampling"),
+    WORDS(train.reward_precision, "f32", precisions, "of the weights of learned rewards while scoring"),
     NUMBER(train.save_rollouts_every, "0", 0, STEPS, "steps between saved rollout batches; 0: never"),
     WORDS(train.rewards, "[{name: text_adherence, weight: 1}]", reward_names,
           "what is maximised: the weighted sum; a reward of weight 0 is scored and logged only"),

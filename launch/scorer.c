@@ -62,7 +62,9 @@ static status load(scorer *s, device *device, const run_config *config, const co
                     MEMBERS_MAX);
     s->prefix = conditioner->prefix;
     for (int i = 0; i < description.members; i++) {
-        TRY(reward_file_load(&s->models[i], device, folder, i, &description));
+        TRY(reward_file_load(&s->models[i], device, folder, i, &description,
+                             config->train.reward_precision == RUN_PRECISION_BF16 ? WEIGHT_BF16
+                                                                                  : WEIGHT_F32));
         s->members = i + 1;
     }
     TRY(reward_pass_create(&s->pass, s->models[0], s->batch, false));

@@ -236,7 +236,7 @@ static void run_reward(const temporal_config *config) {
         .temporal = *config, .features = (reward_features)dump_between(&d, 0, 2), .embedding = embedding};
     const int features = reward_model_feature_count(&c);
     reward_model *model;
-    must(reward_model_create(&model, d.device, &c, true));
+    must(reward_model_create(&model, d.device, &c, true, WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(model);
     randomise(list, reward_model_values(model), 500, "reward");
     must(reward_model_pack(model));

@@ -5,7 +5,7 @@
 Tries every variant (eager, torch.compile, and compiled with frozen weights where nothing is learnt) under every
 sensible thread setting, each in a process of its own, and prints one JSON line: the PyTorch version, and for each stage
 the best rate, its seconds and what was tried: frames/s of "rollout" and "learner" (a frame of one sample counts as
-one), clips/s of "reward", pairs/s of "preference". `pip install torch` brings the newest version; 1.13 and later work.
+one), clips/s of "reward" and "reward_bf16", pairs/s of "preference". `pip install torch` brings the newest version; 1.13 and later work.
 With "check" nothing is measured: the outputs of small models are compared with twin.py.
 """
 
@@ -284,6 +284,8 @@ def reward_seconds(torch, sizes, models, variant):
     """Scores of a batch of clips."""
     prefix, tokens = inputs(torch, sizes)
     reward = models["reward"].eval().requires_grad_(False)
+    if sizes["stage"] == "reward_bf16":
+        reward = reward.to(torch.bfloat16)
     if variant != "eager":
         reward = torch.compile(reward, options={"freezing": variant == "frozen"})
     with torch.inference_mode() if variant == "eager" else torch.no_grad():
@@ -422,7 +424,7 @@ def measure(sizes):
     torch, models = build(sizes)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     seconds = {"rollout": rollout_seconds, "learner": learner_seconds, "reward": reward_seconds,
-               "preference": preference_seconds}[sizes["stage"]](torch, sizes, models, sizes["variant"])
+               "reward_bf16": reward_seconds, "preference": preference_seconds}[sizes["stage"]](torch, sizes, models, sizes["variant"])
     print(json.dumps({"seconds": seconds, "torch": torch.__version__}))
     return 0
 
@@ -434,7 +436,7 @@ def compare_variants(sizes):
     for stage in sizes["stages"]:
         variants = ["eager"]
         if hasattr(torch, "compile"):
-            variants += ["compiled", "frozen"] if stage in ("rollout", "reward") else ["compiled"]
+            variants += ["compiled", "frozen"] if stage in ("rollout", "reward", "reward_bf16") else ["compiled"]
         tried = []
         for variant in variants if sizes["variants"] is None else sizes["variants"]:
             for setting in settings if sizes["settings"] is None else sizes["settings"]:
@@ -453,7 +455,7 @@ def compare_variants(sizes):
             raise SystemExit(f"peer.py: no variant of {stage} works: {tried[0]['error']}")
         best = min(worked, key=lambda entry: entry["seconds"])
         pairs = sizes["pair_captions"] * sizes["pair_clips"] * (sizes["pair_clips"] - 1) // 2
-        units = {"reward": sizes["batch"], "preference": pairs}.get(stage, sizes["batch"] * sizes["frames"])
+        units = {"reward": sizes["batch"], "reward_bf16": sizes["batch"], "preference": pairs}.get(stage, sizes["batch"] * sizes["frames"])
         result[stage] = {"per_s": units / best["seconds"], **best, "tried": tried}
     print(json.dumps(result))
     return 0

@@ -43,7 +43,7 @@ typedef struct fixture {
 
 static void make(fixture *f, int threads) {
     must(device_create(&f->device, threads));
-    must(reward_model_create(&f->model, f->device, &config, true));
+    must(reward_model_create(&f->model, f->device, &config, true, WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(f->model);
     parameter_list_initialise(list, 7, reward_model_values(f->model));
     philox_stream stream = {.key = 3};
@@ -110,6 +110,34 @@ static void test_batch_and_threads_do_not_matter(void **state) {
             assert_memory_equal(whole[i], parts[i][batch - 1], sizeof whole[i]);
     }
     release(&two);
+}
+
+// Weights in bf16 move a score by little of what tells clips apart.
+static void test_bf16_scores_are_close(void **state) {
+    (void)state;
+    fixture f;
+    make(&f, 1);
+    reward_model *rounded;
+    must(reward_model_create(&rounded, f.device, &config, false, WEIGHT_BF16));
+    memcpy(reward_model_values(rounded), reward_model_values(f.model),
+           sizeof(float) * reward_model_parameters(rounded)->size);
+    must(reward_model_pack(rounded));
+    reward_pass *pass;
+    must(reward_pass_create(&pass, rounded, BATCH, false));
+    float exact[BATCH], found[BATCH];
+    memset(f.features, 0, sizeof f.features); // which no weight in bf16 reads
+    score(&f, BATCH, FRAMES, exact);
+    must(reward_score(rounded, pass, BATCH, f.prefix, f.tokens, FRAMES, f.features, found, NULL));
+    float low = exact[0], high = exact[0], gap = 0.0f;
+    for (int i = 0; i < BATCH; i++) {
+        low = fminf(low, exact[i]);
+        high = fmaxf(high, exact[i]);
+        gap = fmaxf(gap, fabsf(found[i] - exact[i]));
+    }
+    assert_true(gap > 0.0f && gap < 0.05f * (high - low));
+    reward_pass_destroy(pass);
+    reward_model_destroy(rounded);
+    release(&f);
 }
 
 static void test_every_frame_counts(void **state) {
@@ -307,6 +335,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_features),
         cmocka_unit_test(test_batch_and_threads_do_not_matter),
+        cmocka_unit_test(test_bf16_scores_are_close),
         cmocka_unit_test(test_every_frame_counts),
         cmocka_unit_test(test_long_clip_is_mean_of_ends),
         cmocka_unit_test(test_gradient_against_finite_differences),
