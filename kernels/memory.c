@@ -1,5 +1,6 @@
 #include "kernels/memory.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@ static const size_t mapped_from = SIZE_MAX;
 static const size_t mapped_from = 64 << 10;
 #endif
 
-static atomic_uint_fast64_t allocations, live_bytes, peak_bytes;
+static atomic_uint_fast64_t allocations, live_bytes, peak_bytes, heap_bytes; // the last of blocks not mapped
 static pthread_mutex_t account_lock = PTHREAD_MUTEX_INITIALIZER;
 static memory_account accounts[ACCOUNTS_MAX]; // the last one takes what finds no room
 static int account_count;
@@ -78,6 +79,8 @@ status memory_allocate(void **out, size_t bytes, const char *what) {
     accounts[account].live_bytes += bytes;
     pthread_mutex_unlock(&account_lock);
     *(block_header *)block = (block_header){bytes, mapped, account};
+    if (mapped == 0)
+        atomic_fetch_add(&heap_bytes, total);
     atomic_fetch_add(&allocations, 1);
     uint64_t live = atomic_fetch_add(&live_bytes, bytes) + bytes;
     uint64_t peak = atomic_load(&peak_bytes);
@@ -98,8 +101,10 @@ void memory_free(void *pointer) {
     pthread_mutex_unlock(&account_lock);
     if (header.mapped > 0)
         munmap(block, header.mapped);
-    else
+    else {
+        atomic_fetch_sub(&heap_bytes, HEADER + (header.bytes + 63) / 64 * 64);
         free(block);
+    }
 }
 
 int memory_read_accounts(memory_account *out, int capacity) {
@@ -125,6 +130,16 @@ static size_t status_field(const char *name) {
             kilobytes = strtoull(line + length + 1, NULL, 10);
     fclose(file);
     return kilobytes * 1024;
+}
+
+size_t memory_library_bytes(void) {
+    size_t heap_of_others = 0;
+#ifdef __GLIBC__
+    const struct mallinfo2 heap = mallinfo2();
+    const size_t held = heap.arena + heap.hblkhd, own = atomic_load(&heap_bytes);
+    heap_of_others = held > own ? held - own : 0;
+#endif
+    return heap_of_others + status_field("RssFile");
 }
 
 size_t memory_resident_bytes(void) {

@@ -30,6 +30,11 @@ int memory_read_accounts(memory_account *out, int capacity); // in order of firs
 size_t memory_resident_bytes(void);
 size_t memory_resident_peak_bytes(void);
 
+// Bytes of libraries: what the C library's heap took from the system for others than memory_allocate, freed
+// but not given back included, and resident pages of files, which is mostly code. Less where the system
+// cannot be asked.
+size_t memory_library_bytes(void);
+
 // One allocation carved into aligned views: register sizes first, then bind, then take the views.
 typedef struct arena {
     char *base;

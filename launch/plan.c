@@ -12,7 +12,9 @@ enum { PURPOSES_MAX = 256, PURPOSES_SHOWN = 8 };
 static const double mebibyte = 1048576.0;
 
 void plan_begin(plan *p) {
-    *p = (plan){.resident_before = memory_resident_bytes(), .live_before = memory_read_counters().live_bytes};
+    *p = (plan){.resident_before = memory_resident_bytes(),
+                .live_before = memory_read_counters().live_bytes,
+                .library_before = memory_library_bytes()};
 }
 
 // The first number of a file, UINT64_MAX if there is none ("max").
@@ -103,7 +105,8 @@ static int by_size(const void *a, const void *b) {
 
 static void print(const plan *p, const char *title, uint64_t host_bytes, int host_ranks, uint64_t available) {
     memory_account accounts[PURPOSES_MAX];
-    const int count = memory_read_accounts(accounts, PURPOSES_MAX);
+    int count = memory_read_accounts(accounts, PURPOSES_MAX - 1);
+    accounts[count++] = (memory_account){"libraries", p->library_bytes};
     qsort(accounts, (size_t)count, sizeof accounts[0], by_size);
     printf("%s: memory: %.1f MiB for this rank, %.1f MiB for the %d of this host, %.0f MiB are available\n",
            title, (double)p->bytes / mebibyte, (double)host_bytes / mebibyte, host_ranks,
@@ -119,7 +122,9 @@ status plan_check(plan *p, world *world, int speaker, const char *title) {
     group *everyone = NULL;
     int *list = NULL;
     uint64_t *needs = NULL; // [ranks]
-    p->bytes = memory_read_counters().live_bytes - p->live_before;
+    const uint64_t library = memory_library_bytes();
+    p->library_bytes = library > p->library_before ? library - p->library_before : 0;
+    p->bytes = memory_read_counters().live_bytes - p->live_before + p->library_bytes;
     const uint64_t available = plan_available_bytes();
     status result;
     TRY_GOTO(result, memory_allocate((void **)&list, sizeof *list * (size_t)ranks, "rank list"), done);

@@ -1,5 +1,5 @@
 // The memory that a run will need, told before it becomes resident. A run creates all its buffers first: they
-// are reserved, but not yet touched, so that their sum is the plan, exact by construction.
+// are reserved, but not yet touched, so that their sum, with what libraries took meanwhile, is the plan.
 #pragma once
 
 #include "comm/world.h"
@@ -9,7 +9,9 @@
 typedef struct plan {
     uint64_t resident_before; // bytes of this process when planning began
     uint64_t live_before;     // bytes that our code held then
-    uint64_t bytes;           // planned for this rank: what it reserved since
+    uint64_t library_before;  // bytes that libraries held then
+    uint64_t library_bytes;   // that they took since
+    uint64_t bytes;           // planned for this rank: what it reserved since, libraries included
 } plan;
 
 // Before the buffers are created.
