@@ -20,7 +20,9 @@ typedef struct options {
 static const struct argp_option option_table[] = {
     {"json", OPTION_JSON, NULL, 0, "one JSON object a line instead of a table", 0},
     {"stages", OPTION_STAGES, "LIST", 0,
-     "of products, bandwidth, rollout, rollout_bf16, learner, reward, reward_bf16, preference, all (default: all)", 0},
+     "of products, bandwidth, rollout, rollout_bf16, learner, reward, reward_bf16, preference, all (default: "
+     "all)",
+     0},
     {"peer", OPTION_PEER, "PYTHON", 0, "measure PyTorch beside it, with this Python interpreter", 0},
     {"peer-script", OPTION_PEER_SCRIPT, "FILE", 0, "the peer's program (default: tests/parity/peer.py)", 0},
     {"codebook", OPTION_CODEBOOK, "N", 0, "entries of every codebook (default: 1024)", 0},

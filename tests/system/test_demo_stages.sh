@@ -93,11 +93,11 @@ else
     status=1
 fi
 run=$run-full
-full="pretrain listeners collect reward-quality reward-preference eval r u ru mulan quality dpo evaluate ablate r-long u-long"
-wanted="corpus codec tokens embed $full "
-for word in embed $full report; do wanted+="seed-2/$word "; done
-for word in embed $full report; do wanted+="seed-3/$word "; done
-expect "demo runs three seeds" 0 "${wanted}report " "${demo[@]}" --full --output "$run"
+three="pretrain listeners collect reward-quality reward-preference eval r u ru"
+wanted="corpus codec tokens embed $three mulan quality dpo evaluate ablate r-long u-long "
+for word in embed $three evaluate ablate report; do wanted+="seed-2/$word "; done
+for word in embed $three evaluate ablate report; do wanted+="seed-3/$word "; done
+expect "demo runs three seeds" 0 "${wanted}evaluate report " "${demo[@]}" --full --output "$run"
 expect "demo without --full keeps them" 0 "evaluate report " "${demo[@]}" --output "$run"
 run=$scratch/run-2
 expect "demo reports a failed stage" 1 "corpus codec " env FAIL_AT=codec:1 "${demo[@]}" --output "$run"

@@ -96,7 +96,8 @@ static void test_every_stage_runs(void **state) {
     (void)state;
     static run_config config;
     load_tiny(&config);
-    const bench_options options = {.stages = BENCH_ALL & ~BENCH_ROLLOUT_BF16, .codebook = 32, .repeats = 1};
+    const bench_options options = {
+        .stages = BENCH_ALL & ~(BENCH_ROLLOUT_BF16 | BENCH_REWARD_BF16), .codebook = 32, .repeats = 1};
     collected c = {0};
     must(bench_run(&config, &options, collect, &c));
     assert_int_equal(c.count, 6);
