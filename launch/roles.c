@@ -8,10 +8,6 @@
 
 static const char *const names[ROLE_COUNT] = {"rollout", "reward", "learner"};
 
-const char *role_name(role role) {
-    return names[role];
-}
-
 static bool power_of_two(uint32_t number) {
     return number != 0 && (number & (number - 1)) == 0;
 }

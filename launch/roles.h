@@ -41,8 +41,6 @@ typedef struct sample_route {
 // that do not divide `batch`.
 status roles_parse(roles *out, const char *text, int ranks, uint32_t batch, uint32_t gradient_slots);
 
-const char *role_name(role role);
-
 // Whether a rank carries a role, and as which member (-1: it does not).
 bool roles_carries(const roles *roles, role role, int rank);
 int roles_member(const roles *roles, role role, int rank);

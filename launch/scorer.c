@@ -109,14 +109,6 @@ void scorer_destroy(scorer *s) {
     memory_free(s);
 }
 
-const char *scorer_name(const scorer *s) {
-    return s->name;
-}
-
-int scorer_members(const scorer *s) {
-    return s->members > 0 ? s->members : 1;
-}
-
 static status score_chunk(scorer *s, const float *text, const float *music, const uint16_t *prefix,
                           const uint16_t *tokens, size_t count, float *scores, float *disagreement) {
     const reward_model_config *c = reward_model_get_config(s->models[0]);

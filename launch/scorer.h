@@ -27,8 +27,6 @@ bool scorer_knows(const char *name);
 status scorer_create(scorer **out, device *device, const run_config *config, const conditioner *conditioner,
                      const char *name, int batch, int frames);
 void scorer_destroy(scorer *scorer); // NULL is allowed
-const char *scorer_name(const scorer *scorer);
-int scorer_members(const scorer *scorer); // of the ensemble; 1 for text_adherence
 
 // Scores clips. text: [count, embedding], unit rows (conditioner_text); music: [count, embedding], means of
 // unit segments (conditioner_music); prefix: [count, model.prefix] of the text (conditioner_prefix); tokens:
