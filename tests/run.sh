@@ -75,7 +75,7 @@ check_format() {
         skip clang-format "not a git checkout"
     elif ((version != written_with)); then
         skip clang-format "version $version formats otherwise than version $written_with, which the tree is written with"
-    elif tracked '*.c' '*.h' '*.cc' '*.cu' | xargs clang-format --dry-run -Werror; then
+    elif tracked '*.c' '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror; then
         pass clang-format
     else
         fail "clang-format (mend with clang-format -i)"
