@@ -9,8 +9,9 @@ struct divergence {
     policy *of, *reference;
     policy_pass *of_pass, *reference_pass;
     int batch, frames;
-    float *rows; // [4, batch * frames]: advantages (0), log-probabilities, entropies, divergences
-    float *scratch;
+    // On the device: [4, batch * frames]: advantages (0), log-probabilities, entropies, divergences
+    float *rows, *scratch;
+    float *found;              // [batch * frames] divergences
     uint16_t *prefix, *tokens; // [batch, prefix], [batch, frames, levels]: a batch that is not full, padded
 };
 
@@ -32,9 +33,11 @@ status divergence_create(divergence **out, device *device, policy *of, int batch
              failed);
     TRY_GOTO(result, policy_pass_create(&d->of_pass, of, batch, frames, false), failed);
     TRY_GOTO(result, policy_pass_create(&d->reference_pass, d->reference, batch, frames, false), failed);
-    TRY_GOTO(result, memory_allocate((void **)&d->rows, sizeof(float) * 4 * rows, "divergence rows"), failed);
+    TRY_GOTO(result, device_allocate(device, (void **)&d->rows, sizeof(float) * 4 * rows, "divergence rows"),
+             failed);
+    TRY_GOTO(result, memory_allocate((void **)&d->found, sizeof(float) * rows, "divergence rows"), failed);
     TRY_GOTO(result,
-             memory_allocate((void **)&d->scratch,
+             device_allocate(device, (void **)&d->scratch,
                              sizeof(float) * policy_loss_scratch_floats(device, largest),
                              "divergence scratch"),
              failed);
@@ -59,8 +62,9 @@ void divergence_destroy(divergence *d) {
     policy_pass_destroy(d->of_pass);
     policy_pass_destroy(d->reference_pass);
     policy_destroy(d->reference);
-    memory_free(d->rows);
-    memory_free(d->scratch);
+    device_free(d->device, d->rows);
+    device_free(d->device, d->scratch);
+    memory_free(d->found);
     memory_free(d->prefix);
     memory_free(d->tokens);
     memory_free(d);
@@ -85,8 +89,9 @@ static status measure_batch(divergence *d, const uint16_t *prefix, const uint16_
                        policy_pass_logits(d->of_pass, level), policy_pass_logits(d->reference_pass, level),
                        policy_pass_actions(d->of_pass, level), advantages, &terms, scored, entropies,
                        divergences, d->scratch);
+        TRY(device_download(d->device, d->found, divergences, sizeof(float) * count * (size_t)d->frames));
         for (size_t row = 0; row < count * (size_t)d->frames; row++)
-            out[row / (size_t)d->frames] += (double)divergences[row];
+            out[row / (size_t)d->frames] += (double)d->found[row];
     }
     return STATUS_OK;
 }

@@ -13,8 +13,9 @@ struct dpo {
     policy_pass *policy_pass, *reference_pass;
     double *policy_sums, *reference_sums; // [2 slot_pairs] log-probability of each clip
     // [2 slot_pairs * frames] each: of one level
-    float *scored, *advantages, *entropies, *kls;
-    float *scratch;
+    float *scored, *advantages, *entropies, *kls; // on the device
+    float *scratch;                               // on the device
+    float *host;                                  // log-probabilities, then advantages
     void *memory;
 };
 
@@ -25,8 +26,6 @@ static void carve(dpo *d, arena *a) {
     for (int level = 0; level < shape->levels; level++)
         if (shape->codebook[level] > largest)
             largest = shape->codebook[level];
-    d->policy_sums = arena_take(a, sizeof(double) * clips);
-    d->reference_sums = arena_take(a, sizeof(double) * clips);
     float **rows_of[] = {&d->scored, &d->advantages, &d->entropies, &d->kls};
     for (size_t i = 0; i < sizeof rows_of / sizeof rows_of[0]; i++)
         *rows_of[i] = arena_take(a, sizeof(float) * rows);
@@ -41,6 +40,14 @@ status dpo_create(dpo **out, device *device, policy *policy, struct policy *refe
     *d = (dpo){.device = device, .config = *config, .policy = policy, .reference = reference};
     const int clips = 2 * config->slot_pairs;
     status result;
+    TRY_GOTO(result,
+             memory_allocate((void **)&d->policy_sums, sizeof(double) * 2 * (size_t)clips, "preference rows"),
+             failed);
+    d->reference_sums = d->policy_sums + clips;
+    TRY_GOTO(result,
+             memory_allocate((void **)&d->host, sizeof(float) * (size_t)clips * (size_t)config->frames,
+                             "preference rows"),
+             failed);
     TRY_GOTO(result, policy_pass_create(&d->policy_pass, policy, clips, config->frames, true), failed);
     TRY_GOTO(result, policy_pass_create(&d->reference_pass, reference, clips, config->frames, false), failed);
     arena a = {0};
@@ -61,11 +68,13 @@ void dpo_destroy(dpo *d) {
     policy_pass_destroy(d->policy_pass);
     policy_pass_destroy(d->reference_pass);
     device_free(d->device, d->memory);
+    memory_free(d->policy_sums);
+    memory_free(d->host);
     memory_free(d);
 }
 
 // Log-probability of every clip, summed in the order of levels, then frames.
-static void sum_clips(dpo *d, policy_pass *pass, double *sums) {
+static status sum_clips(dpo *d, policy_pass *pass, double *sums) {
     const temporal_config *shape = &policy_get_config(d->policy)->temporal;
     const int clips = 2 * d->config.slot_pairs, frames = d->config.frames;
     memset(sums, 0, sizeof(double) * (size_t)clips);
@@ -73,10 +82,12 @@ static void sum_clips(dpo *d, policy_pass *pass, double *sums) {
         op_log_probability(d->device, (int64_t)clips * frames, shape->codebook[level],
                            policy_pass_logits(pass, level), d->config.temperature,
                            policy_pass_actions(pass, level), d->scored);
+        TRY(device_download(d->device, d->host, d->scored, sizeof(float) * (size_t)clips * (size_t)frames));
         for (int clip = 0; clip < clips; clip++)
             for (int f = 0; f < frames; f++)
-                sums[clip] += (double)d->scored[clip * frames + f];
+                sums[clip] += (double)d->host[clip * frames + f];
     }
+    return STATUS_OK;
 }
 
 // Statistics of a pair; returns the size of its advantages, beta s(-m).
@@ -94,22 +105,23 @@ status dpo_pass_slot(dpo *d, const dpo_slot *slot, float *gradients, dpo_statist
     const int clips = 2 * d->config.slot_pairs, frames = d->config.frames;
     const int64_t rows = (int64_t)clips * frames;
     TRY(policy_forward(d->reference, d->reference_pass, clips, slot->prefix, slot->tokens));
-    sum_clips(d, d->reference_pass, d->reference_sums);
+    TRY(sum_clips(d, d->reference_pass, d->reference_sums));
     TRY(policy_forward(d->policy, d->policy_pass, clips, slot->prefix, slot->tokens));
-    sum_clips(d, d->policy_pass, d->policy_sums);
+    TRY(sum_clips(d, d->policy_pass, d->policy_sums));
     for (int pair = 0; pair < d->config.slot_pairs; pair++) {
         const float size = (float)measure_pair(d, pair, &statistics[pair]);
         for (int f = 0; f < frames; f++) {
-            d->advantages[2 * pair * frames + f] = size;
-            d->advantages[(2 * pair + 1) * frames + f] = -size;
+            d->host[2 * pair * frames + f] = size;
+            d->host[(2 * pair + 1) * frames + f] = -size;
         }
     }
+    TRY(device_upload(d->device, d->advantages, d->host, sizeof(float) * (size_t)rows));
     const policy_loss_terms terms = {.temperature = d->config.temperature,
                                      .policy_weight = 1.0f / (float)d->config.batch};
     for (int level = 0; level < shape->levels; level++)
         op_policy_loss(d->device, rows, shape->codebook[level], policy_pass_logits(d->policy_pass, level),
                        NULL, policy_pass_actions(d->policy_pass, level), d->advantages, &terms, d->scored,
                        d->entropies, d->kls, d->scratch);
-    memset(gradients, 0, sizeof(float) * policy_parameters(d->policy)->size);
+    op_zero(d->device, sizeof(float) * policy_parameters(d->policy)->size, gradients);
     return policy_backward(d->policy, d->policy_pass, clips, gradients);
 }

@@ -5,6 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+// [slot_samples * frames] each; the four results lie behind each other.
+typedef struct level_rows {
+    float *advantages;
+    float *scored, *reference_scored, *entropies, *kls;
+} level_rows;
+enum { LEVEL_RESULTS = 4 };
+
 struct learner {
     device *device;
     learner_config config;
@@ -13,23 +20,39 @@ struct learner {
     policy_pass *policy_pass, *reference_pass;
     value_pass *value_pass;
     optimizer *policy_optimizer, *value_optimizer;
-    // [slot_samples * frames] each: of one level, or of the value head
-    float *advantages, *sampled, *scored, *reference_scored, *entropies, *kls, *d_values;
-    float *scratch;
-    void *memory;
+    // Of one level: advantages and results on the device, the same on the host.
+    level_rows rows, host;
+    float *scratch;  // on the device
+    float *d_values; // [slot_samples * frames] on the host
+    void *memory, *host_memory;
 };
 
+static void carve_rows(level_rows *r, size_t rows, arena *a) {
+    r->advantages = arena_take(a, sizeof(float) * rows);
+    r->scored = arena_take(a, sizeof(float) * rows * LEVEL_RESULTS);
+    if (a->base != NULL) {
+        r->reference_scored = r->scored + rows;
+        r->entropies = r->scored + 2 * rows;
+        r->kls = r->scored + 3 * rows;
+    }
+}
+
+static size_t rows_of(const learner *l) {
+    return (size_t)l->config.slot_samples * (size_t)l->config.frames;
+}
+
 static void carve(learner *l, arena *a) {
-    const size_t rows = (size_t)l->config.slot_samples * (size_t)l->config.frames;
     int largest = 0;
     for (int level = 0; level < l->config.policy.temporal.levels; level++)
         if (l->config.policy.temporal.codebook[level] > largest)
             largest = l->config.policy.temporal.codebook[level];
-    float **rows_of[] = {&l->advantages, &l->sampled, &l->scored,  &l->reference_scored,
-                         &l->entropies,  &l->kls,     &l->d_values};
-    for (size_t i = 0; i < sizeof rows_of / sizeof rows_of[0]; i++)
-        *rows_of[i] = arena_take(a, sizeof(float) * rows);
+    carve_rows(&l->rows, rows_of(l), a);
     l->scratch = arena_take(a, sizeof(float) * policy_loss_scratch_floats(l->device, largest));
+}
+
+static void carve_host(learner *l, arena *a) {
+    carve_rows(&l->host, rows_of(l), a);
+    l->d_values = arena_take(a, sizeof(float) * rows_of(l));
 }
 
 status learner_create(learner **out, device *device, const learner_config *config) {
@@ -60,6 +83,11 @@ status learner_create(learner **out, device *device, const learner_config *confi
     TRY_GOTO(result, device_allocate(device, &l->memory, a.used, "learner rows"), failed);
     a = (arena){.base = l->memory, .capacity = a.used};
     carve(l, &a);
+    a = (arena){0};
+    carve_host(l, &a);
+    TRY_GOTO(result, memory_allocate(&l->host_memory, a.used, "learner rows"), failed);
+    a = (arena){.base = l->host_memory, .capacity = a.used};
+    carve_host(l, &a);
     *out = l;
     return STATUS_OK;
 failed:
@@ -79,6 +107,7 @@ void learner_destroy(learner *l) {
     policy_destroy(l->reference);
     value_destroy(l->value);
     device_free(l->device, l->memory);
+    memory_free(l->host_memory);
     memory_free(l);
 }
 
@@ -125,7 +154,7 @@ status learner_value_slot(learner *l, const learner_slot *slot, float *gradients
             statistics[s].squared_error += error * error;
         }
     }
-    memset(gradients, 0, sizeof(float) * value_parameters(l->value)->size);
+    op_zero(l->device, sizeof(float) * value_parameters(l->value)->size, gradients);
     return value_backward(l->value, l->value_pass, samples, l->d_values, gradients);
 }
 
@@ -136,30 +165,34 @@ static bool is_clipped(float ratio, float advantage, float clip) {
 }
 
 // Scores one level against the sampled tokens, leaves its gradient in the logits and adds to the statistics.
-static void score_level(learner *l, const learner_slot *slot, int level, float advantage_scale,
-                        learner_policy_statistics *statistics) {
+static status score_level(learner *l, const learner_slot *slot, int level, float advantage_scale,
+                          learner_policy_statistics *statistics) {
     const learner_config *c = &l->config;
+    const level_rows *on_device = &l->rows, *host = &l->host;
     const int frames = c->frames, levels = c->policy.temporal.levels,
               codebook = c->policy.temporal.codebook[level];
     const int64_t rows = (int64_t)c->slot_samples * frames;
     float *logits = policy_pass_logits(l->policy_pass, level);
     const float *reference = policy_pass_logits(l->reference_pass, level);
     const int32_t *actions = policy_pass_actions(l->policy_pass, level);
-    op_log_probability(l->device, rows, codebook, reference, c->temperature, actions, l->reference_scored);
-    if (c->correct_importance)
-        op_log_probability(l->device, rows, codebook, logits, c->temperature, actions, l->scored);
+    op_log_probability(l->device, rows, codebook, reference, c->temperature, actions,
+                       on_device->reference_scored);
+    if (c->correct_importance) {
+        op_log_probability(l->device, rows, codebook, logits, c->temperature, actions, on_device->scored);
+        TRY(device_download(l->device, host->scored, on_device->scored, sizeof(float) * (size_t)rows));
+    }
     for (int64_t row = 0; row < rows; row++) {
         const int64_t sample = row / frames;
-        l->sampled[row] = slot->log_probabilities[row * levels + level];
-        l->advantages[row] = isnan(slot->returns[sample])
-                                 ? 0.0f
-                                 : (slot->returns[sample] - slot->values[row]) * advantage_scale;
+        const float sampled = slot->log_probabilities[row * levels + level];
+        host->advantages[row] = isnan(slot->returns[sample])
+                                    ? 0.0f
+                                    : (slot->returns[sample] - slot->values[row]) * advantage_scale;
         float weight = 1.0f;
         if (c->correct_importance) {
-            const float ratio = expf(l->scored[row] - l->sampled[row]);
-            const bool clipped = is_clipped(ratio, l->advantages[row], c->clip);
+            const float ratio = expf(host->scored[row] - sampled);
+            const bool clipped = is_clipped(ratio, host->advantages[row], c->clip);
             weight = ratio < c->importance_cap ? ratio : c->importance_cap;
-            l->advantages[row] *= clipped ? 0.0f : weight;
+            host->advantages[row] *= clipped ? 0.0f : weight;
             statistics[sample].clipped += clipped;
         }
         statistics[sample].importance += (double)weight;
@@ -168,18 +201,23 @@ static void score_level(learner *l, const learner_slot *slot, int level, float a
                                      .policy_weight = (1.0f - c->alpha) / (float)c->batch,
                                      .kl_weight = c->alpha / (float)c->batch,
                                      .entropy_weight = c->entropy_bonus / (float)c->batch};
-    op_policy_loss(l->device, rows, codebook, logits, reference, actions, l->advantages, &terms, l->scored,
-                   l->entropies, l->kls, l->scratch);
+    TRY(device_upload(l->device, on_device->advantages, host->advantages, sizeof(float) * (size_t)rows));
+    op_policy_loss(l->device, rows, codebook, logits, reference, actions, on_device->advantages, &terms,
+                   on_device->scored, on_device->entropies, on_device->kls, l->scratch);
+    TRY(device_download(l->device, host->scored, on_device->scored,
+                        sizeof(float) * (size_t)rows * LEVEL_RESULTS));
     for (int64_t row = 0; row < rows; row++) {
         learner_policy_statistics *s = &statistics[row / frames];
-        s->kl += (double)l->kls[row];
-        s->kl_k1 += (double)l->scored[row] - (double)l->reference_scored[row];
-        s->entropy += (double)l->entropies[row];
-        s->policy_loss -= (1.0 - (double)c->alpha) * (double)l->advantages[row] * (double)l->scored[row];
-        const double gap = fabs((double)l->scored[row] - (double)l->sampled[row]);
+        const double scored = (double)host->scored[row];
+        s->kl += (double)host->kls[row];
+        s->kl_k1 += scored - (double)host->reference_scored[row];
+        s->entropy += (double)host->entropies[row];
+        s->policy_loss -= (1.0 - (double)c->alpha) * (double)host->advantages[row] * scored;
+        const double gap = fabs(scored - (double)slot->log_probabilities[row * levels + level]);
         if (!(gap <= s->log_probability_gap)) // a NaN is kept
             s->log_probability_gap = gap;
     }
+    return STATUS_OK;
 }
 
 // Both passes forward, and what learning needs of them in statistics and logits.
@@ -190,14 +228,14 @@ static status score_slot(learner *l, const learner_slot *slot, float advantage_s
     TRY(policy_forward(l->policy, l->policy_pass, samples, slot->prefix, slot->tokens));
     memset(statistics, 0, sizeof *statistics * (size_t)samples);
     for (int level = 0; level < l->config.policy.temporal.levels; level++)
-        score_level(l, slot, level, advantage_scale, statistics);
+        TRY(score_level(l, slot, level, advantage_scale, statistics));
     return STATUS_OK;
 }
 
 status learner_policy_slot(learner *l, const learner_slot *slot, float advantage_scale, float *gradients,
                            learner_policy_statistics *statistics) {
     TRY(score_slot(l, slot, advantage_scale, statistics));
-    memset(gradients, 0, sizeof(float) * policy_parameters(l->policy)->size);
+    op_zero(l->device, sizeof(float) * policy_parameters(l->policy)->size, gradients);
     return policy_backward(l->policy, l->policy_pass, l->config.slot_samples, gradients);
 }
 

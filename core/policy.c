@@ -21,12 +21,15 @@ struct policy {
 };
 
 struct policy_pass {
+    device *device;
     int batch, frames;
     temporal_pass *temporal;
     transformer_activations *depth;
-    int32_t *index;   // [levels, batch * frames * levels] rows of the depth embeddings: level, then tokens
-    int32_t *actions; // [levels, batch * frames]
-    float *condition; // [batch * frames, depth width]
+    // [levels, batch * frames * levels] rows of the depth embeddings: level, then tokens; behind them the
+    // actions, [levels, batch * frames]
+    int32_t *staged;          // on the host
+    int32_t *index, *actions; // on the device
+    float *condition;         // [batch * frames, depth width]
     const float *temporal_output;
     float *hidden[LEVELS_MAX]; // [batch * frames, depth width] input of each head
     float *logits[LEVELS_MAX]; // [batch * frames, codebook]
@@ -36,15 +39,19 @@ struct policy_pass {
 };
 
 struct policy_sampler {
+    device *device;
     int batch, frames;
     temporal_decoder *temporal;
     transformer_cache *depth;
     float *condition;         // [batch, depth width]
     float *logits, *scratch;  // [batch, largest codebook]
-    float *log_probabilities; // [batch]
-    int32_t *tokens;          // [levels, batch]
-    int32_t *level_index;     // [batch]
+    float *log_probabilities; // [frames, levels, batch]
+    int32_t *tokens;          // [frames, levels, batch]
+    int32_t *level_index;     // [levels, batch]
+    uint32_t *samples;        // [batch]
     void *memory;
+    int32_t *host_tokens; // [frames, levels, batch]
+    float *host_log_probabilities;
 };
 
 static int largest_codebook(const policy_config *c) {
@@ -133,7 +140,7 @@ void policy_destroy(policy *p) {
     weight_destroy(p->input_weight);
     for (int level = 0; level < LEVELS_MAX; level++)
         weight_destroy(p->head_weight[level]);
-    memory_free(p->values);
+    device_free(p->device, p->values);
     parameter_list_release(&p->list);
     memory_free(p);
 }
@@ -171,8 +178,8 @@ double policy_products_per_frame(const policy_config *c) {
 static void carve_pass(policy_pass *s, const policy *p, bool keep, arena *a) {
     const size_t rows = (size_t)s->batch * s->frames, levels = (size_t)p->config.temporal.levels;
     const size_t width = (size_t)p->config.depth.width;
-    s->index = arena_take(a, sizeof(int32_t) * rows * levels * levels);
-    s->actions = arena_take(a, sizeof(int32_t) * rows * levels);
+    s->index = arena_take(a, sizeof(int32_t) * rows * levels * (levels + 1));
+    s->actions = s->index + rows * levels * levels;
     s->condition = arena_take(a, sizeof(float) * rows * width);
     for (size_t level = 0; level < levels; level++) {
         s->hidden[level] = arena_take(a, sizeof(float) * rows * width);
@@ -188,6 +195,7 @@ status policy_pass_create(policy_pass **out, const policy *p, int batch, int fra
     *out = NULL;
     policy_pass *s;
     TRY(memory_allocate((void **)&s, sizeof *s, "policy pass"));
+    s->device = p->device;
     s->batch = batch;
     s->frames = frames;
     const int levels = p->config.temporal.levels;
@@ -201,6 +209,10 @@ status policy_pass_create(policy_pass **out, const policy *p, int batch, int fra
     a = (arena){.base = s->memory, .capacity = a.used};
     carve_pass(s, p, keep, &a);
     const int64_t rows = (int64_t)batch * frames;
+    TRY_GOTO(result,
+             memory_allocate((void **)&s->staged, sizeof(int32_t) * (size_t)(rows * levels * (levels + 1)),
+                             "policy token indices"),
+             failed);
     TRY_GOTO(result, weight_prepare(p->input_weight, rows, keep), failed);
     for (int level = 0; level < levels; level++)
         TRY_GOTO(result, weight_prepare(p->head_weight[level], rows, keep), failed);
@@ -216,7 +228,8 @@ void policy_pass_destroy(policy_pass *s) {
         return;
     temporal_pass_destroy(s->temporal);
     transformer_activations_destroy(s->depth);
-    memory_free(s->memory);
+    memory_free(s->staged);
+    device_free(s->device, s->memory);
     memory_free(s);
 }
 
@@ -229,18 +242,21 @@ const int32_t *policy_pass_actions(const policy_pass *s, int level) {
 }
 
 // Table 0 is the level embedding; table k > 0 holds the tokens of level k - 1, read at level k.
-static void fill_depth_index(const policy *p, policy_pass *s, int batch, const uint16_t *tokens) {
+static status fill_depth_index(const policy *p, policy_pass *s, int batch, const uint16_t *tokens) {
     const int levels = p->config.temporal.levels;
     const size_t frames = (size_t)batch * s->frames, rows = frames * levels;
-    memset(s->index, 0xff, sizeof(int32_t) * rows * levels);
+    int32_t *index = s->staged, *actions = index + (size_t)s->batch * s->frames * levels * levels;
+    memset(index, 0xff, sizeof(int32_t) * rows * levels);
     for (size_t frame = 0; frame < frames; frame++)
         for (int level = 0; level < levels; level++) {
             size_t row = frame * levels + level;
-            s->index[row] = level;
+            index[row] = level;
             if (level > 0)
-                s->index[rows * level + row] = tokens[row - 1];
-            s->actions[(size_t)s->batch * s->frames * level + frame] = tokens[row];
+                index[rows * level + row] = tokens[row - 1];
+            actions[(size_t)s->batch * s->frames * level + frame] = tokens[row];
         }
+    return device_upload(p->device, s->index, s->staged,
+                         sizeof(int32_t) * (size_t)s->batch * s->frames * levels * (levels + 1));
 }
 
 status policy_forward(policy *p, policy_pass *s, int batch, const uint16_t *prefix, const uint16_t *tokens) {
@@ -248,7 +264,7 @@ status policy_forward(policy *p, policy_pass *s, int batch, const uint16_t *pref
     const int64_t frames = (int64_t)batch * s->frames, rows = frames * levels, width = p->config.depth.width;
     TRY(temporal_forward(p->temporal, p->values, s->temporal, batch, prefix, tokens, &s->temporal_output));
     TRY(product_forward(p->input_weight, frames, s->temporal_output, s->condition, false));
-    fill_depth_index(p, s, batch, tokens);
+    TRY(fill_depth_index(p, s, batch, tokens));
     const float *tables[LEVELS_MAX] = {p->values + p->level};
     const int32_t *index[LEVELS_MAX];
     for (int i = 0; i < levels; i++) {
@@ -296,15 +312,18 @@ static void carve_sampler(policy_sampler *s, const policy *p, arena *a) {
     s->condition = arena_take(a, sizeof(float) * batch * (size_t)p->config.depth.width);
     s->logits = arena_take(a, sizeof(float) * batch * codebook);
     s->scratch = arena_take(a, sizeof(float) * batch * codebook);
-    s->log_probabilities = arena_take(a, sizeof(float) * batch);
-    s->tokens = arena_take(a, sizeof(int32_t) * batch * (size_t)p->config.temporal.levels);
-    s->level_index = arena_take(a, sizeof(int32_t) * batch);
+    const size_t levels = (size_t)p->config.temporal.levels, tokens = batch * levels * (size_t)s->frames;
+    s->log_probabilities = arena_take(a, sizeof(float) * tokens);
+    s->tokens = arena_take(a, sizeof(int32_t) * tokens);
+    s->level_index = arena_take(a, sizeof(int32_t) * batch * levels);
+    s->samples = arena_take(a, sizeof(uint32_t) * batch);
 }
 
 status policy_sampler_create(policy_sampler **out, const policy *p, int batch, int frames) {
     *out = NULL;
     policy_sampler *s;
     TRY(memory_allocate((void **)&s, sizeof *s, "sampler"));
+    s->device = p->device;
     s->batch = batch;
     s->frames = frames;
     status result;
@@ -315,6 +334,18 @@ status policy_sampler_create(policy_sampler **out, const policy *p, int batch, i
     TRY_GOTO(result, device_allocate(p->device, &s->memory, a.used, "sampler"), failed);
     a = (arena){.base = s->memory, .capacity = a.used};
     carve_sampler(s, p, &a);
+    const size_t levels = (size_t)p->config.temporal.levels, tokens = (size_t)batch * levels * (size_t)frames;
+    TRY_GOTO(result, memory_allocate((void **)&s->host_tokens, sizeof(int32_t) * tokens, "sampled tokens"),
+             failed);
+    TRY_GOTO(result,
+             memory_allocate((void **)&s->host_log_probabilities, sizeof(float) * tokens, "sampled tokens"),
+             failed);
+    for (size_t i = 0; i < levels * (size_t)batch; i++) // there is at least one frame
+        s->host_tokens[i] = (int32_t)(i / (size_t)batch);
+    TRY_GOTO(
+        result,
+        device_upload(p->device, s->level_index, s->host_tokens, sizeof(int32_t) * levels * (size_t)batch),
+        failed);
     TRY_GOTO(result, weight_prepare(p->input_weight, batch, false), failed);
     for (int level = 0; level < p->config.temporal.levels; level++)
         TRY_GOTO(result, weight_prepare(p->head_weight[level], batch, false), failed);
@@ -330,25 +361,26 @@ void policy_sampler_destroy(policy_sampler *s) {
         return;
     temporal_decoder_destroy(s->temporal);
     transformer_cache_destroy(s->depth);
-    memory_free(s->memory);
+    device_free(s->device, s->memory);
+    memory_free(s->host_tokens);
+    memory_free(s->host_log_probabilities);
     memory_free(s);
 }
 
-// Draws one frame's tokens, level by level, given the temporal output [batch, temporal width].
+// Draws one frame's tokens [levels, batch] and their log-probabilities, level by level, given the temporal
+// output [batch, temporal width].
 static status sample_frame(policy *p, policy_sampler *s, const rollout_request *r, int frame,
-                           const float *temporal, uint16_t *tokens, float *log_probabilities) {
+                           const float *temporal, int32_t *tokens, float *log_probabilities) {
     const int levels = p->config.temporal.levels, batch = r->batch;
     const int64_t width = p->config.depth.width;
     TRY(product_forward(p->input_weight, batch, temporal, s->condition, false));
     float *x = transformer_cache_input(s->depth);
     for (int level = 0; level < levels; level++) {
-        for (int b = 0; b < batch; b++)
-            s->level_index[b] = level;
         const float *tables[2] = {p->values + p->level};
-        const int32_t *index[2] = {s->level_index};
+        const int32_t *index[2] = {s->level_index + (size_t)s->batch * level};
         if (level > 0) {
             tables[1] = p->values + p->embedding[level - 1];
-            index[1] = s->tokens + (size_t)batch * (level - 1);
+            index[1] = tokens + (size_t)batch * (level - 1);
         }
         op_copy_rows(p->device, batch, width, s->condition, width, x, width, false);
         op_embedding_sum(p->device, batch, width, level > 0 ? 2 : 1, tables, index, x, true);
@@ -359,16 +391,24 @@ static status sample_frame(policy *p, policy_sampler *s, const rollout_request *
                                           .step = r->step,
                                           .frame = (uint32_t)frame,
                                           .level = (uint32_t)level,
-                                          .samples = r->samples};
-        int32_t *drawn = s->tokens + (size_t)batch * level;
+                                          .samples = s->samples};
         op_sample(p->device, batch, p->config.temporal.codebook[level], s->logits, r->temperature, &position,
-                  drawn, s->log_probabilities, s->scratch);
-        for (int b = 0; b < batch; b++) {
-            size_t at = ((size_t)b * r->frames + frame) * levels + level;
-            tokens[at] = (uint16_t)drawn[b];
-            log_probabilities[at] = s->log_probabilities[b];
-        }
+                  tokens + (size_t)batch * level, log_probabilities + (size_t)batch * level, s->scratch);
     }
+    return STATUS_OK;
+}
+
+// [frames, levels, batch] on the device -> [batch, frames, levels] on the host
+static status fetch_rollout(policy_sampler *s, const rollout_request *r, int levels, uint16_t *tokens,
+                            float *log_probabilities) {
+    const size_t batch = (size_t)r->batch, row = (size_t)r->frames * (size_t)levels, count = row * batch;
+    TRY(device_download(s->device, s->host_tokens, s->tokens, sizeof(int32_t) * count));
+    TRY(device_download(s->device, s->host_log_probabilities, s->log_probabilities, sizeof(float) * count));
+    for (size_t i = 0; i < row; i++)
+        for (size_t b = 0; b < batch; b++) {
+            tokens[b * row + i] = (uint16_t)s->host_tokens[i * batch + b];
+            log_probabilities[b * row + i] = s->host_log_probabilities[i * batch + b];
+        }
     return STATUS_OK;
 }
 
@@ -377,12 +417,15 @@ status policy_sample(policy *p, policy_sampler *s, const rollout_request *r, uin
     if (r->batch > s->batch || r->frames > s->frames)
         return FAIL("a rollout of %d samples x %d frames exceeds the sampler's %d x %d", r->batch, r->frames,
                     s->batch, s->frames);
+    const size_t row = (size_t)r->batch * (size_t)p->config.temporal.levels;
     const float *temporal;
+    TRY(device_upload(p->device, s->samples, r->samples, sizeof(uint32_t) * (size_t)r->batch));
     TRY(temporal_decode_start(p->temporal, p->values, s->temporal, r->batch, r->prefix, &temporal));
-    for (int frame = 0;; frame++) {
-        TRY(sample_frame(p, s, r, frame, temporal, tokens, log_probabilities));
-        if (frame + 1 == r->frames)
-            return STATUS_OK;
-        TRY(temporal_decode_frame(p->temporal, p->values, s->temporal, r->batch, s->tokens, &temporal));
+    for (int frame = 0; frame < r->frames; frame++) {
+        int32_t *drawn = s->tokens + row * (size_t)frame;
+        if (frame > 0)
+            TRY(temporal_decode_frame(p->temporal, p->values, s->temporal, r->batch, drawn - row, &temporal));
+        TRY(sample_frame(p, s, r, frame, temporal, drawn, s->log_probabilities + row * (size_t)frame));
     }
+    return fetch_rollout(s, r, p->config.temporal.levels, tokens, log_probabilities);
 }

@@ -16,18 +16,22 @@ struct temporal {
 };
 
 struct temporal_pass {
+    device *device;
     int batch, frames;
     transformer_activations *activations;
-    int32_t *index; // [2 + levels, batch * sequence] rows of the embedding tables: prefix, begin, levels
-    float *output;  // [batch * frames, width]
-    float *dx;      // [batch * sequence, width]
+    int32_t *staged; // [2 + levels, batch * sequence] rows of the embedding tables: prefix, begin, levels
+    int32_t *index;  // the same on the device
+    float *output;   // [batch * frames, width]
+    float *dx;       // [batch * sequence, width]
 };
 
 struct temporal_decoder {
+    device *device;
     int batch, position;
     transformer_cache *cache;
     transformer_activations *start; // of prefix and begin
-    int32_t *index;                 // [2, batch * (prefix + 1)] rows of the prefix table and of begin
+    int32_t *staged;                // [2, batch * (prefix + 1)] rows of the prefix table and of begin
+    int32_t *index;                 // the same on the device
     float *output;                  // [batch, width] of begin
 };
 
@@ -90,6 +94,7 @@ status temporal_pass_create(temporal_pass **out, const temporal *t, int batch, i
     *out = NULL;
     temporal_pass *p;
     TRY(memory_allocate((void **)&p, sizeof *p, "temporal pass"));
+    p->device = t->device;
     p->batch = batch;
     p->frames = frames;
     const size_t sequence = (size_t)(t->config.prefix + frames), rows = (size_t)batch * sequence;
@@ -98,10 +103,9 @@ status temporal_pass_create(temporal_pass **out, const temporal *t, int batch, i
     TRY_GOTO(result,
              transformer_activations_create(&p->activations, t->transformer, batch, (int)sequence, keep),
              failed);
-    TRY_GOTO(result,
-             device_allocate(t->device, (void **)&p->index,
-                             sizeof(int32_t) * rows * (size_t)(2 + t->config.levels),
-                             "temporal token indices"),
+    const size_t index_bytes = sizeof(int32_t) * rows * (size_t)(2 + t->config.levels);
+    TRY_GOTO(result, memory_allocate((void **)&p->staged, index_bytes, "temporal token indices"), failed);
+    TRY_GOTO(result, device_allocate(t->device, (void **)&p->index, index_bytes, "temporal token indices"),
              failed);
     TRY_GOTO(result,
              device_allocate(t->device, (void **)&p->output, sizeof(float) * (size_t)batch * frames * width,
@@ -123,36 +127,38 @@ void temporal_pass_destroy(temporal_pass *p) {
     if (p == NULL)
         return;
     transformer_activations_destroy(p->activations);
-    memory_free(p->index);
-    memory_free(p->output);
-    memory_free(p->dx);
+    memory_free(p->staged);
+    device_free(p->device, p->index);
+    device_free(p->device, p->output);
+    device_free(p->device, p->dx);
     memory_free(p);
 }
 
 // The row of every embedding table at every position; -1 where a table has no part.
-static void fill_index(const temporal *t, temporal_pass *p, int batch, const uint16_t *prefix,
-                       const uint16_t *tokens) {
+static status fill_index(const temporal *t, temporal_pass *p, int batch, const uint16_t *prefix,
+                         const uint16_t *tokens) {
     const int prefix_length = t->config.prefix, levels = t->config.levels,
               sequence = prefix_length + p->frames;
     const size_t rows = (size_t)batch * sequence;
-    memset(p->index, 0xff, sizeof(int32_t) * rows * (size_t)(2 + levels));
+    memset(p->staged, 0xff, sizeof(int32_t) * rows * (size_t)(2 + levels));
     for (int b = 0; b < batch; b++) {
         const size_t first = (size_t)b * sequence;
         for (int i = 0; i < prefix_length; i++)
-            p->index[first + i] = i * t->config.prefix_codebook + prefix[(size_t)b * prefix_length + i];
-        p->index[rows + first + prefix_length] = 0;
+            p->staged[first + i] = i * t->config.prefix_codebook + prefix[(size_t)b * prefix_length + i];
+        p->staged[rows + first + prefix_length] = 0;
         for (int frame = 0; frame + 1 < p->frames; frame++)
             for (int level = 0; level < levels; level++)
-                p->index[rows * (2 + level) + first + prefix_length + 1 + frame] =
+                p->staged[rows * (2 + level) + first + prefix_length + 1 + frame] =
                     tokens[((size_t)b * p->frames + frame) * levels + level];
     }
+    return device_upload(t->device, p->index, p->staged, sizeof(int32_t) * rows * (size_t)(2 + levels));
 }
 
 status temporal_forward(temporal *t, const float *parameters, temporal_pass *p, int batch,
                         const uint16_t *prefix, const uint16_t *tokens, const float **output) {
     const int sequence = t->config.prefix + p->frames;
     const int64_t rows = (int64_t)batch * sequence, width = t->config.transformer.width;
-    fill_index(t, p, batch, prefix, tokens);
+    TRY(fill_index(t, p, batch, prefix, tokens));
     const float *tables[EMBEDDING_TABLES_MAX] = {parameters + t->prefix_embedding, parameters + t->begin};
     const int32_t *index[EMBEDDING_TABLES_MAX];
     for (int i = 0; i < 2 + t->config.levels; i++) {
@@ -174,7 +180,7 @@ status temporal_backward(temporal *t, const float *parameters, float *gradients,
                          const float *d_output) {
     const int sequence = t->config.prefix + p->frames;
     const int64_t rows = (int64_t)batch * sequence, width = t->config.transformer.width;
-    memset(p->dx, 0, sizeof(float) * (size_t)(rows * width));
+    op_zero(t->device, sizeof(float) * (size_t)(rows * width), p->dx);
     op_copy_rows(t->device, batch, p->frames * width, d_output, p->frames * width,
                  p->dx + t->config.prefix * width, sequence * width, false);
     TRY(transformer_backward(t->transformer, parameters, gradients, p->activations, batch, NULL, p->dx));
@@ -191,15 +197,16 @@ status temporal_decoder_create(temporal_decoder **out, const temporal *t, int ba
     *out = NULL;
     temporal_decoder *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "temporal decoder"));
+    c->device = t->device;
     c->batch = batch;
     const int start = t->config.prefix + 1;
     status result;
     TRY_GOTO(result, transformer_cache_create(&c->cache, t->transformer, batch, t->config.prefix + frames),
              failed);
     TRY_GOTO(result, transformer_activations_create(&c->start, t->transformer, batch, start, false), failed);
-    TRY_GOTO(result,
-             device_allocate(t->device, (void **)&c->index,
-                             sizeof(int32_t) * 2 * (size_t)batch * (size_t)start, "temporal token indices"),
+    const size_t index_bytes = sizeof(int32_t) * 2 * (size_t)batch * (size_t)start;
+    TRY_GOTO(result, memory_allocate((void **)&c->staged, index_bytes, "temporal token indices"), failed);
+    TRY_GOTO(result, device_allocate(t->device, (void **)&c->index, index_bytes, "temporal token indices"),
              failed);
     TRY_GOTO(result,
              device_allocate(t->device, (void **)&c->output,
@@ -218,8 +225,9 @@ void temporal_decoder_destroy(temporal_decoder *c) {
         return;
     transformer_cache_destroy(c->cache);
     transformer_activations_destroy(c->start);
-    memory_free(c->index);
-    memory_free(c->output);
+    memory_free(c->staged);
+    device_free(c->device, c->index);
+    device_free(c->device, c->output);
     memory_free(c);
 }
 
@@ -230,11 +238,12 @@ status temporal_decode_start(temporal *t, const float *parameters, temporal_deco
     for (int64_t row = 0; row < rows; row++) {
         const int position = (int)(row % positions);
         const bool begin = position == prefix_length;
-        c->index[row] =
+        c->staged[row] =
             begin ? -1
                   : position * t->config.prefix_codebook + prefix[row / positions * prefix_length + position];
-        c->index[rows + row] = begin ? 0 : -1;
+        c->staged[rows + row] = begin ? 0 : -1;
     }
+    TRY(device_upload(t->device, c->index, c->staged, sizeof(int32_t) * 2 * (size_t)rows));
     const float *tables[2] = {parameters + t->prefix_embedding, parameters + t->begin}, *hidden;
     const int32_t *index[2] = {c->index, c->index + rows};
     op_embedding_sum(t->device, rows, width, 2, tables, index, transformer_input(c->start), false);

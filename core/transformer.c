@@ -34,6 +34,7 @@ typedef struct layer_activations {
 } layer_activations;
 
 struct transformer_activations {
+    device *device;
     int batch, sequence;
     bool keep;
     layer_activations *layers; // [layers], all alike if not kept
@@ -49,6 +50,7 @@ struct transformer_activations {
 };
 
 struct transformer_cache {
+    device *device;
     int batch;
     attention_shape capacity;
     float *keys, *values; // [layers] caches behind each other
@@ -218,6 +220,7 @@ status transformer_activations_create(transformer_activations **out, const trans
                     t->config.positions);
     transformer_activations *s;
     TRY(memory_allocate((void **)&s, sizeof *s, "activations"));
+    s->device = t->device;
     s->batch = batch;
     s->sequence = sequence;
     s->keep = keep;
@@ -248,7 +251,7 @@ failed:
 void transformer_activations_destroy(transformer_activations *s) {
     if (s == NULL)
         return;
-    memory_free(s->memory);
+    device_free(s->device, s->memory);
     memory_free(s->layers);
     memory_free(s);
 }
@@ -275,7 +278,7 @@ static status forward(transformer *t, const float *parameters, transformer_activ
         if (cache != NULL) {
             attention_shape capacity = cache->capacity;
             capacity.batch = batch;
-            const size_t at = (size_t)i * attention_cache_floats(&cache->capacity);
+            const size_t at = (size_t)i * attention_cache_floats(t->device, &cache->capacity);
             op_attention_fill_cache(d, &capacity, s->sequence, a->qkv, cache->keys + at, cache->values + at);
         }
         TRY(product_forward(l->out_weight, rows, a->attended, a->middle, true));
@@ -308,7 +311,7 @@ status transformer_backward(transformer *t, const float *parameters, float *grad
                   inner = t->config.feed_forward;
     const attention_shape shape = shape_of(t, batch, s->sequence, lengths);
     op_copy_rows(d, rows, width, dx, width, s->d_normed, width, false);
-    memset(dx, 0, sizeof(float) * (size_t)(rows * width));
+    op_zero(d, sizeof(float) * (size_t)(rows * width), dx);
     op_rms_norm_backward(d, rows, width, s->final_input, parameters + t->norm, s->inverse_rms, s->d_normed,
                          dx, gradients + t->norm);
     for (int i = t->config.layers - 1; i >= 0; i--) {
@@ -339,9 +342,8 @@ static void carve_cache(transformer_cache *c, const transformer *t, arena *a) {
                  inner = (size_t)t->config.feed_forward;
     const size_t layers = (size_t)t->config.layers;
     decode_stack *s = &c->stack;
-    c->keys = take(a, layers * attention_cache_floats(&c->capacity));
-    c->values = take(a, layers * attention_cache_floats(&c->capacity));
-    c->layers = arena_take(a, sizeof *c->layers * layers);
+    c->keys = take(a, layers * attention_cache_floats(t->device, &c->capacity));
+    c->values = take(a, layers * attention_cache_floats(t->device, &c->capacity));
     s->capacity = c->capacity;
     s->layers = t->config.layers;
     s->feed_forward = t->config.feed_forward;
@@ -367,6 +369,11 @@ status transformer_cache_create(transformer_cache **out, const transformer *t, i
     c->batch = batch;
     c->capacity = shape_of(t, batch, positions, NULL);
     status result;
+    TRY_GOTO(
+        result,
+        memory_allocate((void **)&c->layers, sizeof *c->layers * (size_t)t->config.layers, "key-value cache"),
+        failed);
+    c->device = t->device;
     arena a = {0};
     carve_cache(c, t, &a);
     TRY_GOTO(result, device_allocate(t->device, &c->memory, a.used, "key-value cache"), failed);
@@ -388,7 +395,8 @@ failed:
 void transformer_cache_destroy(transformer_cache *c) {
     if (c == NULL)
         return;
-    memory_free(c->memory);
+    device_free(c->device, c->memory);
+    memory_free(c->layers);
     memory_free(c);
 }
 
@@ -398,7 +406,7 @@ float *transformer_cache_input(transformer_cache *c) {
 
 status transformer_decode(transformer *t, const float *parameters, transformer_cache *c, int batch,
                           int position, const float **output) {
-    const size_t layer_floats = attention_cache_floats(&c->capacity);
+    const size_t layer_floats = attention_cache_floats(t->device, &c->capacity);
     for (int i = 0; i < t->config.layers; i++) {
         const layer *l = &t->layers[i];
         c->layers[i] = (decode_layer){.norm1 = parameters + l->norm1,

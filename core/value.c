@@ -11,11 +11,14 @@ struct value_network {
 };
 
 struct value_pass {
+    device *device;
     int batch, frames;
     temporal_pass *temporal;
     const float *hidden; // [batch * frames, width]
     float *outputs;      // [batch * frames]
+    float *d_outputs;    // [batch * frames]
     float *d_hidden;     // [batch * frames, width]
+    float *host_outputs; // [batch * frames]
 };
 
 status value_create(value_network **out, device *device, const temporal_config *config, bool learn) {
@@ -65,14 +68,15 @@ status value_pack(value_network *n) {
     return temporal_pack(n->temporal, n->values);
 }
 
-void value_set_bias(value_network *n, float bias) {
-    n->values[n->bias] = bias;
+status value_set_bias(value_network *n, float bias) {
+    return device_upload(n->device, n->values + n->bias, &bias, sizeof bias);
 }
 
 status value_pass_create(value_pass **out, const value_network *n, int batch, int frames, bool keep) {
     *out = NULL;
     value_pass *p;
     TRY(memory_allocate((void **)&p, sizeof *p, "value pass"));
+    p->device = n->device;
     p->batch = batch;
     p->frames = frames;
     const size_t rows = (size_t)batch * frames;
@@ -81,11 +85,16 @@ status value_pass_create(value_pass **out, const value_network *n, int batch, in
     TRY_GOTO(result, temporal_pass_create(&p->temporal, n->temporal, batch, frames, keep), failed);
     TRY_GOTO(result, device_allocate(n->device, (void **)&p->outputs, sizeof(float) * rows, "values"),
              failed);
-    if (keep)
+    TRY_GOTO(result, memory_allocate((void **)&p->host_outputs, sizeof(float) * rows, "values"), failed);
+    if (keep) {
+        TRY_GOTO(result,
+                 device_allocate(n->device, (void **)&p->d_outputs, sizeof(float) * rows, "value gradients"),
+                 failed);
         TRY_GOTO(result,
                  device_allocate(n->device, (void **)&p->d_hidden, sizeof(float) * rows * width,
                                  "value gradients"),
                  failed);
+    }
     *out = p;
     return STATUS_OK;
 failed:
@@ -97,8 +106,10 @@ void value_pass_destroy(value_pass *p) {
     if (p == NULL)
         return;
     temporal_pass_destroy(p->temporal);
-    memory_free(p->outputs);
-    memory_free(p->d_hidden);
+    device_free(p->device, p->outputs);
+    device_free(p->device, p->d_outputs);
+    device_free(p->device, p->d_hidden);
+    memory_free(p->host_outputs);
     memory_free(p);
 }
 
@@ -107,13 +118,15 @@ status value_forward(value_network *n, value_pass *p, int batch, const uint16_t 
     TRY(temporal_forward(n->temporal, n->values, p->temporal, batch, prefix, tokens, &p->hidden));
     op_row_dot(n->device, (int64_t)batch * p->frames, temporal_get_config(n->temporal)->transformer.width,
                p->hidden, n->values + n->weight, n->values + n->bias, p->outputs);
-    *values = p->outputs;
-    return STATUS_OK;
+    *values = p->host_outputs;
+    return device_download(n->device, p->host_outputs, p->outputs,
+                           sizeof(float) * (size_t)batch * (size_t)p->frames);
 }
 
 status value_backward(value_network *n, value_pass *p, int batch, const float *d_values, float *gradients) {
+    TRY(device_upload(n->device, p->d_outputs, d_values, sizeof(float) * (size_t)batch * (size_t)p->frames));
     op_row_dot_backward(n->device, (int64_t)batch * p->frames,
                         temporal_get_config(n->temporal)->transformer.width, p->hidden, n->values + n->weight,
-                        d_values, p->d_hidden, gradients + n->weight, gradients + n->bias);
+                        p->d_outputs, p->d_hidden, gradients + n->weight, gradients + n->bias);
     return temporal_backward(n->temporal, n->values, gradients, p->temporal, batch, p->d_hidden);
 }

@@ -13,14 +13,14 @@ const parameter_list *value_parameters(const value_network *value);
 float *value_values(value_network *value); // the flat parameter buffer; then value_pack
 status value_pack(value_network *value);
 // Sets the output's bias: to the mean reward of the first batch.
-void value_set_bias(value_network *value, float bias);
+status value_set_bias(value_network *value, float bias);
 
 typedef struct value_pass value_pass;
 status value_pass_create(value_pass **out, const value_network *value, int batch, int frames, bool keep);
 void value_pass_destroy(value_pass *pass);
-// values: [batch * frames], in the pass until the next forward.
+// values: [batch * frames] on the host, in the pass until the next forward.
 status value_forward(value_network *value, value_pass *pass, int batch, const uint16_t *prefix,
                      const uint16_t *tokens, const float **values);
-// d_values: [batch * frames]; adds to gradients.
+// d_values: [batch * frames] on the host; adds to gradients.
 status value_backward(value_network *value, value_pass *pass, int batch, const float *d_values,
                       float *gradients);

@@ -1,5 +1,6 @@
-// A compute device: today the CPU of one rank, with a fixed number of threads. Buffers handed to operators
-// are device buffers (on the CPU, plain host memory).
+// A compute device. Buffers handed to operators are device buffers, made by device_allocate: on the CPU plain
+// host memory, elsewhere memory that the host must not touch. What crosses goes through device_upload and
+// device_download; arrays of pointers, shapes and other parameter structures stay on the host.
 #pragma once
 
 #include "kernels/status.h"
@@ -10,8 +11,9 @@
 
 typedef struct device device;
 
-// threads >= 1. Chooses the instruction set (AVX-512 where the processor has it, else AVX2) and measures at
-// once whether a row's product is the same whatever the batch around it (device_is_batch_invariant).
+// The CPU of one rank. threads >= 1. Chooses the instruction set (AVX-512 where the processor has it, else
+// AVX2) and measures at once whether a row's product is the same whatever the batch around it
+// (device_is_batch_invariant).
 status device_create(device **out, int threads);
 void device_destroy(device *device); // NULL is allowed
 
@@ -22,5 +24,12 @@ const char *device_library(const device *device);
 // True if one-token decoding and teacher-forced scoring agree to the last bit here.
 bool device_is_batch_invariant(const device *device);
 
-status device_allocate(device *device, void **out, size_t bytes, const char *what); // zeroed
-void device_free(device *device, void *pointer);
+// 64-byte aligned and zeroed; `what` names the purpose in the error. Free with device_free.
+status device_allocate(device *device, void **out, size_t bytes, const char *what);
+void device_free(device *device, void *pointer); // NULL is allowed
+
+// Copies between the host and the device, in the order of the operators before and after. The host's memory
+// may be reused or read as soon as the call returns. A failed operator that had no status to return makes the
+// next of these calls fail.
+status device_upload(device *device, void *to, const void *from, size_t bytes);
+status device_download(device *device, void *to, const void *from, size_t bytes);

@@ -7,6 +7,9 @@
 
 enum { EMBEDDING_TABLES_MAX = 20 };
 
+// out [bytes] = 0
+void op_zero(device *device, size_t bytes, void *out);
+
 // out [rows, width] = x * r * gain [width], r = 1 / sqrt(mean(x^2) + epsilon); inverse_rms: [rows], NULL if
 // not wanted. copy: [rows, width] or NULL receives x, ready to have a product added to it.
 void op_rms_norm(device *device, int64_t rows, int64_t width, const float *x, const float *gain,
@@ -52,7 +55,7 @@ void op_attention_decode(device *device, const attention_shape *capacity, int po
 void op_attention_fill_cache(device *device, const attention_shape *capacity, int positions, const float *qkv,
                              float *key_cache, float *value_cache);
 // Floats of each of the two caches: positions rounded up to 16.
-size_t attention_cache_floats(const attention_shape *capacity);
+size_t attention_cache_floats(const device *device, const attention_shape *capacity);
 
 // out [rows, width] (+)= sum over tables of table[t][index[t][row]]; a negative index adds nothing.
 void op_embedding_sum(device *device, int64_t rows, int64_t width, int tables, const float *const *table,
@@ -73,10 +76,11 @@ void op_sum_repeated(device *device, int64_t rows, int64_t repeat, int64_t width
 // out [width] += column sums of x [rows, width].
 void op_column_sums(device *device, int64_t rows, int64_t width, const float *x, float *out);
 
-// out [rows] = x [rows, width] . vector [width] + bias [1].
+// out [rows] = x [rows, width] . vector [width] + bias [1]; bias NULL: 0.
 void op_row_dot(device *device, int64_t rows, int64_t width, const float *x, const float *vector,
                 const float *bias, float *out);
-// dx [rows, width] = dout [rows] vector; dvector [width] and dbias [1] += ...
+// dx [rows, width] = dout [rows] vector; dvector [width] and dbias [1] += ...; dbias NULL:
+// not wanted.
 void op_row_dot_backward(device *device, int64_t rows, int64_t width, const float *x, const float *vector,
                          const float *dout, float *dx, float *dvector, float *dbias);
 

@@ -142,7 +142,7 @@ static status value_advantages(train *t, step_result *out, float *scale) {
     learner_role *l = &t->learner;
     const return_moments returns = measure_returns(t);
     if (t->step == 0 && isfinite(returns.mean)) {
-        value_set_bias(learner_value(l->learner), (float)returns.mean);
+        TRY(value_set_bias(learner_value(l->learner), (float)returns.mean));
         TRY(value_pack(learner_value(l->learner)));
     }
     TRY(value_pass_over_slots(t, 0));

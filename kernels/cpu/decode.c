@@ -86,8 +86,8 @@ static void attend(const vector_operators *v, const head_buffers *b, const head_
     }
 }
 
-void op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
-                         float *key_cache, float *value_cache, float *out, float *scratch) {
+void cpu_op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
+                             float *key_cache, float *value_cache, float *out, float *scratch) {
     const int64_t elements =
         (int64_t)capacity->batch * capacity->heads * capacity->head_dim * (position + VECTOR_LANES);
 #pragma omp parallel if (elements >= PARALLEL_ELEMENTS)
@@ -130,7 +130,7 @@ static void carve(team_buffers *b, const decode_stack *s, int thread, int thread
     }
 }
 
-size_t decode_scratch_bytes(const device *d, const decode_stack *s) {
+size_t cpu_decode_scratch_bytes(const device *d, const decode_stack *s) {
     team_buffers b;
     arena a = {0};
     carve(&b, s, 0, d->threads, &a);
@@ -260,21 +260,21 @@ static void decode_together(const device *d, const decode_stack *s, int position
 static status decode_one_by_one(device *d, const decode_stack *s, int position) {
     const int64_t rows = s->capacity.batch, width = (int64_t)s->capacity.heads * s->capacity.head_dim;
     for (const decode_layer *l = s->layer; l < s->layer + s->layers; l++) {
-        op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, NULL, NULL);
-        TRY(product_forward(l->qkv, rows, s->normed, s->qkv, false));
-        op_attention_decode(d, &s->capacity, position, s->qkv, l->keys, l->values, s->attended,
-                            s->attention_scratch);
-        TRY(product_forward(l->out, rows, s->attended, s->x, true));
-        op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, NULL, NULL);
-        TRY(product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
-        op_swiglu(d, rows, s->feed_forward, s->gate_up, s->activated);
-        TRY(product_forward(l->down, rows, s->activated, s->x, true));
+        cpu_op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, NULL, NULL);
+        TRY(cpu_product_forward(l->qkv, rows, s->normed, s->qkv, false));
+        cpu_op_attention_decode(d, &s->capacity, position, s->qkv, l->keys, l->values, s->attended,
+                                s->attention_scratch);
+        TRY(cpu_product_forward(l->out, rows, s->attended, s->x, true));
+        cpu_op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, NULL, NULL);
+        TRY(cpu_product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
+        cpu_op_swiglu(d, rows, s->feed_forward, s->gate_up, s->activated);
+        TRY(cpu_product_forward(l->down, rows, s->activated, s->x, true));
     }
-    op_rms_norm(d, rows, width, s->x, s->norm, s->epsilon, s->normed, NULL, NULL);
+    cpu_op_rms_norm(d, rows, width, s->x, s->norm, s->epsilon, s->normed, NULL, NULL);
     return STATUS_OK;
 }
 
-status op_decode(device *d, const decode_stack *s, int position) {
+status cpu_op_decode(device *d, const decode_stack *s, int position) {
     for (const decode_layer *l = s->layer; l < s->layer + s->layers; l++)
         if (weight_few_rows(l->qkv) == NULL || weight_few_rows(l->out) == NULL ||
             weight_few_rows(l->gate_up) == NULL || weight_few_rows(l->down) == NULL)

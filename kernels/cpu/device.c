@@ -48,6 +48,7 @@ status device_create(device **out, int threads) {
         return FAIL_USAGE("threads per rank is %d, at least 1 is wanted", threads);
     device *d;
     TRY(memory_allocate((void **)&d, sizeof *d, "device"));
+    d->backend = &cpu_backend;
     d->threads = threads;
 #ifdef _OPENMP
     omp_set_num_threads(threads);
@@ -67,16 +68,14 @@ status device_create(device **out, int threads) {
     if (result == STATUS_OK)
         result = check_batch_invariance(d);
     if (result != STATUS_OK) {
-        device_destroy(d);
+        cpu_device_destroy(d);
         return result;
     }
     *out = d;
     return STATUS_OK;
 }
 
-void device_destroy(device *d) {
-    if (d == NULL)
-        return;
+void cpu_device_destroy(device *d) {
     if (d->stream != NULL)
         dnnl_stream_destroy(d->stream);
     if (d->engine != NULL)
@@ -86,30 +85,47 @@ void device_destroy(device *d) {
     memory_free(d);
 }
 
-int device_threads(const device *d) {
+int cpu_device_threads(const device *d) {
     return d->threads;
 }
 
-const char *device_instruction_set(const device *d) {
+const char *cpu_device_instruction_set(const device *d) {
     return d->vector->name;
 }
 
-const char *device_library(const device *d) {
+const char *cpu_device_library(const device *d) {
     return d->library;
 }
 
-bool device_is_batch_invariant(const device *d) {
+bool cpu_device_is_batch_invariant(const device *d) {
     return d->batch_invariant;
 }
 
-status device_allocate(device *d, void **out, size_t bytes, const char *what) {
+status cpu_device_allocate(device *d, void **out, size_t bytes, const char *what) {
     (void)d;
     return memory_allocate(out, bytes, what);
 }
 
-void device_free(device *d, void *pointer) {
+void cpu_device_free(device *d, void *pointer) {
     (void)d;
     memory_free(pointer);
+}
+
+status cpu_device_upload(device *d, void *to, const void *from, size_t bytes) {
+    (void)d;
+    memcpy(to, from, bytes);
+    return STATUS_OK;
+}
+
+status cpu_device_download(device *d, void *to, const void *from, size_t bytes) {
+    (void)d;
+    memcpy(to, from, bytes);
+    return STATUS_OK;
+}
+
+void cpu_op_zero(device *d, size_t bytes, void *out) {
+    (void)d;
+    memset(out, 0, bytes);
 }
 
 status device_grow(void **buffer, size_t *bytes, size_t wanted, const char *what) {

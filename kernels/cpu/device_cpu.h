@@ -1,9 +1,8 @@
 // What the CPU operators share.
 #pragma once
 
+#include "kernels/backend.h"
 #include "kernels/cpu/vector.h"
-#include "kernels/device.h"
-#include "kernels/product.h"
 
 #include <dnnl.h>
 #ifdef _OPENMP
@@ -43,6 +42,7 @@ typedef struct product_trial {
 } product_trial;
 
 struct device {
+    const backend *backend; // first, as kernels/backend.h wants it
     int threads;
     bool batch_invariant;
     const vector_operators *vector;
@@ -58,5 +58,15 @@ struct device {
     product_trial trials[PRODUCT_TRIALS_MAX];
     int trial_count;
 };
+
+// The CPU's functions for the table of its backend: cpu_NAME for every name of the list.
+#define OPERATOR(name, parameters, arguments) __typeof__(name) cpu_##name;
+#define QUESTION(type, name, parameters, arguments) __typeof__(name) cpu_##name;
+#define PRODUCT(type, name, parameters, arguments) __typeof__(name) cpu_##name;
+#include "kernels/operator_list.h"
+__typeof__(device_destroy) cpu_device_destroy;
+__typeof__(device_free) cpu_device_free;
+__typeof__(weight_create) cpu_weight_create;
+__typeof__(weight_destroy) cpu_weight_destroy;
 
 status device_grow(void **buffer, size_t *bytes, size_t wanted, const char *what);

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-void op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
-                 float *out, float *inverse_rms, float *copy) {
+void cpu_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
+                     float *out, float *inverse_rms, float *copy) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
@@ -18,8 +18,8 @@ void op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const f
     }
 }
 
-void op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
-                          const float *inverse_rms, const float *dy, float *dx, float *dgain) {
+void cpu_op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                              const float *inverse_rms, const float *dy, float *dx, float *dgain) {
     const vector_operators *v = d->vector;
 #pragma omp parallel
     {
@@ -40,7 +40,7 @@ void op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x
     }
 }
 
-void op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, float *out) {
+void cpu_op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, float *out) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++)
@@ -48,8 +48,8 @@ void op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, flo
                   out + row * width);
 }
 
-void op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gate_up, const float *dout,
-                        float *dgate_up) {
+void cpu_op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gate_up, const float *dout,
+                            float *dgate_up) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
@@ -57,7 +57,7 @@ void op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gat
                            dout + row * width, dgate_up + 2 * row * width, dgate_up + (2 * row + 1) * width);
 }
 
-void op_rotary_table(device *d, int positions, int head_dim, float *cosine, float *sine) {
+void cpu_op_rotary_table(device *d, int positions, int head_dim, float *cosine, float *sine) {
     (void)d;
     int half = head_dim / 2;
     for (int p = 0; p < positions; p++)
@@ -85,11 +85,12 @@ static void scatter_rows(int rows, int head_dim, const float *from, float *to, s
         memcpy(to + row * stride, from + (size_t)row * head_dim, sizeof(float) * (size_t)head_dim);
 }
 
-size_t attention_scratch_floats(const device *d, const attention_shape *shape) {
+size_t cpu_attention_scratch_floats(const device *d, const attention_shape *shape) {
     return scratch_of_a_thread(shape) * (size_t)d->threads;
 }
 
-size_t attention_cache_floats(const attention_shape *capacity) {
+size_t cpu_attention_cache_floats(const device *d, const attention_shape *capacity) {
+    (void)d;
     return (size_t)capacity->batch * capacity->heads * padded_rows(capacity->sequence) *
            (size_t)capacity->head_dim;
 }
@@ -105,8 +106,8 @@ static attention_head head_of(const attention_shape *shape, int sample) {
     };
 }
 
-void op_attention(device *d, const attention_shape *shape, float *qkv, float *out, float *log_sum,
-                  float *scratch) {
+void cpu_op_attention(device *d, const attention_shape *shape, float *qkv, float *out, float *log_sum,
+                      float *scratch) {
     const vector_operators *v = d->vector;
     const int sequence = shape->sequence, heads = shape->heads, head_dim = shape->head_dim,
               half = head_dim / 2;
@@ -132,8 +133,8 @@ void op_attention(device *d, const attention_shape *shape, float *qkv, float *ou
     }
 }
 
-void op_attention_backward(device *d, const attention_shape *shape, const float *qkv, const float *out,
-                           const float *log_sum, const float *dout, float *dqkv, float *scratch) {
+void cpu_op_attention_backward(device *d, const attention_shape *shape, const float *qkv, const float *out,
+                               const float *log_sum, const float *dout, float *dqkv, float *scratch) {
     const vector_operators *v = d->vector;
     const int sequence = shape->sequence, heads = shape->heads, head_dim = shape->head_dim,
               half = head_dim / 2;
@@ -172,8 +173,8 @@ static void append_to_cache(const vector_operators *v, int head_dim, int positio
     memcpy(values + (size_t)position * head_dim, key + width, sizeof(float) * (size_t)head_dim);
 }
 
-void op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
-                             float *key_cache, float *value_cache) {
+void cpu_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
+                                 float *key_cache, float *value_cache) {
     const int heads = capacity->heads, head_dim = capacity->head_dim;
     const size_t width = (size_t)heads * head_dim, rows = padded_rows(capacity->sequence);
 #pragma omp parallel for schedule(static)

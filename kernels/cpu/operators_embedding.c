@@ -5,16 +5,17 @@
 #include <math.h>
 #include <string.h>
 
-void op_row_dot(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
-                const float *bias, float *out) {
+void cpu_op_row_dot(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
+                    const float *bias, float *out) {
     const vector_operators *v = d->vector;
+    const float added = bias != NULL ? bias[0] : 0.0f;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++)
-        out[row] = v->dot((size_t)width, x + row * width, vector) + bias[0];
+        out[row] = v->dot((size_t)width, x + row * width, vector) + added;
 }
 
-void op_row_dot_backward(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
-                         const float *dout, float *dx, float *dvector, float *dbias) {
+void cpu_op_row_dot_backward(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
+                             const float *dout, float *dx, float *dvector, float *dbias) {
     (void)d;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
@@ -27,14 +28,16 @@ void op_row_dot_backward(device *d, int64_t rows, int64_t width, const float *x,
             for (int64_t i = first; i < last; i++)
                 dvector[i] += dout[row] * x[row * width + i];
     }
+    if (dbias == NULL)
+        return;
     float sum = 0.0f;
     for (int64_t row = 0; row < rows; row++)
         sum += dout[row];
     dbias[0] += sum;
 }
 
-void op_mean_pool(device *d, int batch, int sequence, int64_t width, const int32_t *lengths, const float *x,
-                  float *out) {
+void cpu_op_mean_pool(device *d, int batch, int sequence, int64_t width, const int32_t *lengths,
+                      const float *x, float *out) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int b = 0; b < batch; b++) {
@@ -47,8 +50,8 @@ void op_mean_pool(device *d, int batch, int sequence, int64_t width, const int32
     }
 }
 
-void op_mean_pool_backward(device *d, int batch, int sequence, int64_t width, const int32_t *lengths,
-                           const float *dout, float *dx) {
+void cpu_op_mean_pool_backward(device *d, int batch, int sequence, int64_t width, const int32_t *lengths,
+                               const float *dout, float *dx) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int b = 0; b < batch; b++) {
@@ -76,8 +79,8 @@ static void multiply_add_rows(int64_t channels, const float *a, const float *b, 
         sum[c] += a[c] * b[c];
 }
 
-void op_autocorrelation(device *d, int batch, int sequence, int64_t channels, int lags, float epsilon,
-                        float *x, float *out, float *inverse_energies) {
+void cpu_op_autocorrelation(device *d, int batch, int sequence, int64_t channels, int lags, float epsilon,
+                            float *x, float *out, float *inverse_energies) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int b = 0; b < batch; b++) {
@@ -101,9 +104,9 @@ void op_autocorrelation(device *d, int batch, int sequence, int64_t channels, in
 }
 
 // With e the energy and r_l = s_l / e: d r_l / d x_t = (x_{t + l} + x_{t - l} - 2 r_l x_t) / e.
-void op_autocorrelation_backward(device *d, int batch, int sequence, int64_t channels, int lags,
-                                 const float *x, const float *out, const float *inverse_energies,
-                                 const float *dout, float *dx, float *scratch) {
+void cpu_op_autocorrelation_backward(device *d, int batch, int sequence, int64_t channels, int lags,
+                                     const float *x, const float *out, const float *inverse_energies,
+                                     const float *dout, float *dx, float *scratch) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int b = 0; b < batch; b++) {
@@ -130,8 +133,8 @@ void op_autocorrelation_backward(device *d, int batch, int sequence, int64_t cha
     }
 }
 
-void op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, float *out,
-                       float *inverse_norms) {
+void cpu_op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, float *out,
+                           float *inverse_norms) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
@@ -142,8 +145,8 @@ void op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, f
     }
 }
 
-void op_normalize_rows_backward(device *d, int64_t rows, int64_t width, const float *out,
-                                const float *inverse_norms, const float *dout, float *dx) {
+void cpu_op_normalize_rows_backward(device *d, int64_t rows, int64_t width, const float *out,
+                                    const float *inverse_norms, const float *dout, float *dx) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
@@ -181,8 +184,8 @@ static double one_direction(device *d, int64_t rows, int64_t width, const float 
     return total;
 }
 
-double op_contrastive_loss(device *d, int64_t rows, int64_t width, const float *a, const float *b,
-                           float scale, float *da, float *db, float *dscale, float *scratch) {
+double cpu_op_contrastive_loss(device *d, int64_t rows, int64_t width, const float *a, const float *b,
+                               float scale, float *da, float *db, float *dscale, float *scratch) {
     const vector_operators *v = d->vector;
     float *forward = scratch, *backward = scratch + rows * rows;
     *dscale = 0.0f;

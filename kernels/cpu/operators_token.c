@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-void op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, const float *const *table,
-                      const int32_t *const *index, float *out, bool accumulate) {
+void cpu_op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, const float *const *table,
+                          const int32_t *const *index, float *out, bool accumulate) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
@@ -19,8 +19,8 @@ void op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, const 
     }
 }
 
-void op_embedding_backward(device *d, int64_t rows, int64_t width, const int32_t *index, const float *dout,
-                           float *dtable) {
+void cpu_op_embedding_backward(device *d, int64_t rows, int64_t width, const int32_t *index,
+                               const float *dout, float *dtable) {
     (void)d;
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
@@ -35,8 +35,8 @@ void op_embedding_backward(device *d, int64_t rows, int64_t width, const int32_t
     }
 }
 
-void op_copy_rows(device *d, int64_t rows, int64_t width, const float *from, int64_t from_stride, float *to,
-                  int64_t to_stride, bool accumulate) {
+void cpu_op_copy_rows(device *d, int64_t rows, int64_t width, const float *from, int64_t from_stride,
+                      float *to, int64_t to_stride, bool accumulate) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
@@ -47,14 +47,16 @@ void op_copy_rows(device *d, int64_t rows, int64_t width, const float *from, int
     }
 }
 
-void op_repeat_rows(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from, float *to) {
+void cpu_op_repeat_rows(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from,
+                        float *to) {
     (void)d;
 #pragma omp parallel for schedule(static) if (rows * repeat * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows * repeat; row++)
         memcpy(to + row * width, from + row / repeat * width, sizeof(float) * (size_t)width);
 }
 
-void op_sum_repeated(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from, float *to) {
+void cpu_op_sum_repeated(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from,
+                         float *to) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
@@ -64,7 +66,7 @@ void op_sum_repeated(device *d, int64_t rows, int64_t repeat, int64_t width, con
     }
 }
 
-void op_column_sums(device *d, int64_t rows, int64_t width, const float *x, float *out) {
+void cpu_op_column_sums(device *d, int64_t rows, int64_t width, const float *x, float *out) {
     (void)d;
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
@@ -78,8 +80,9 @@ void op_column_sums(device *d, int64_t rows, int64_t width, const float *x, floa
     }
 }
 
-void op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
-               const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch) {
+void cpu_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+                   const sample_position *position, int32_t *tokens, float *log_probabilities,
+                   float *scratch) {
     const vector_operators *v = d->vector;
     const float inverse = 1.0f / temperature;
 #pragma omp parallel for schedule(static) if (rows * codebook >= PARALLEL_ELEMENTS)
@@ -94,8 +97,8 @@ void op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, f
     }
 }
 
-void op_log_probability(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
-                        const int32_t *tokens, float *out) {
+void cpu_op_log_probability(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+                            const int32_t *tokens, float *out) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
@@ -103,13 +106,13 @@ void op_log_probability(device *d, int64_t rows, int64_t codebook, const float *
                                       (uint32_t)tokens[row]);
 }
 
-size_t policy_loss_scratch_floats(const device *d, int64_t codebook) {
+size_t cpu_policy_loss_scratch_floats(const device *d, int64_t codebook) {
     return 2 * (size_t)codebook * (size_t)d->threads;
 }
 
-void op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, const float *reference,
-                    const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
-                    float *log_probabilities, float *entropies, float *kls, float *scratch) {
+void cpu_op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, const float *reference,
+                        const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
+                        float *log_probabilities, float *entropies, float *kls, float *scratch) {
     const vector_operators *v = d->vector;
     const policy_row_terms row_terms = {1.0f / terms->temperature, terms->policy_weight, terms->kl_weight,
                                         terms->entropy_weight};
@@ -124,8 +127,8 @@ void op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, co
     }
 }
 
-void op_cross_entropy(device *d, int64_t rows, int64_t codebook, float *logits, const int32_t *targets,
-                      float weight, float *losses) {
+void cpu_op_cross_entropy(device *d, int64_t rows, int64_t codebook, float *logits, const int32_t *targets,
+                          float weight, float *losses) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)

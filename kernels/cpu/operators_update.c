@@ -7,7 +7,7 @@
 
 enum { CHUNK = 16384, CHUNKS_AT_ONCE = 64 };
 
-double op_sum_squares(device *d, size_t count, const float *x) {
+double cpu_op_sum_squares(device *d, size_t count, const float *x) {
     const vector_operators *v = d->vector;
     double total = 0.0;
     for (size_t start = 0; start < count; start += (size_t)CHUNK * CHUNKS_AT_ONCE) {
@@ -24,7 +24,7 @@ double op_sum_squares(device *d, size_t count, const float *x) {
     return total;
 }
 
-bool op_all_finite(device *d, size_t count, const float *x) {
+bool cpu_op_all_finite(device *d, size_t count, const float *x) {
     const vector_operators *v = d->vector;
     int bad = 0;
 #pragma omp parallel for schedule(static) reduction(| : bad)
@@ -33,8 +33,8 @@ bool op_all_finite(device *d, size_t count, const float *x) {
     return bad == 0;
 }
 
-void op_adamw(device *d, size_t count, const adamw_step *step, const float *gradient, float *parameter,
-              float *first, float *second) {
+void cpu_op_adamw(device *d, size_t count, const adamw_step *step, const float *gradient, float *parameter,
+                  float *first, float *second) {
     const vector_operators *v = d->vector;
     const adamw_terms terms = {
         .learning_rate = step->learning_rate,

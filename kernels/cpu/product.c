@@ -32,7 +32,7 @@ typedef struct packed_copy {
 } packed_copy;
 
 struct weight {
-    device *device;
+    device *device; // first, as kernels/backend.h wants it
     int64_t outputs, inputs;
     weight_precision precision;
     few_rows_weight few_rows; // instead of `forward`, where few rows are wanted and the bits are the same
@@ -140,8 +140,8 @@ static void destroy_copy(device *d, packed_copy *copy) {
     device_free(d, copy->values);
 }
 
-status weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, weight_use use,
-                     weight_precision precision) {
+status cpu_weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, weight_use use,
+                         weight_precision precision) {
     *out = NULL;
     weight *w;
     TRY(memory_allocate((void **)&w, sizeof *w, "weight"));
@@ -164,13 +164,11 @@ status weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, w
     *out = w;
     return STATUS_OK;
 failed:
-    weight_destroy(w);
+    cpu_weight_destroy(w);
     return result;
 }
 
-void weight_destroy(weight *w) {
-    if (w == NULL)
-        return;
+void cpu_weight_destroy(weight *w) {
     for (int i = 0; i < w->count; i++)
         destroy_product(&w->products[i]);
     memory_free(w->products);
@@ -180,7 +178,7 @@ void weight_destroy(weight *w) {
     memory_free(w);
 }
 
-size_t weight_bytes(const weight *w) {
+size_t cpu_weight_bytes(const weight *w) {
     return w->few_rows.bytes + w->forward.bytes + w->backward.bytes;
 }
 
@@ -194,7 +192,7 @@ done:
     return result;
 }
 
-status weight_pack(weight *w, const float *plain) {
+status cpu_weight_pack(weight *w, const float *plain) {
     if (w->has_few_rows) {
         few_rows_pack(&w->few_rows, w->device, plain);
         return STATUS_OK;
@@ -265,7 +263,7 @@ static status find_product(weight *w, product_kind kind, int64_t rows, bool accu
     return add_product(w, kind, rows, accumulate, out);
 }
 
-status weight_prepare(weight *w, int64_t rows, bool backward) {
+status cpu_weight_prepare(weight *w, int64_t rows, bool backward) {
     prepared_product *product;
     if (w->has_few_rows)
         return w->precision == WEIGHT_BF16 ? grow_rounded(w, rows) : STATUS_OK;
@@ -295,10 +293,10 @@ done:
     return result;
 }
 
-status product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
+status cpu_product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
     prepared_product *product = NULL;
     if (w->has_few_rows)
-        TRY(weight_prepare(w, rows, false));
+        TRY(cpu_weight_prepare(w, rows, false));
     else
         TRY(find_product(w, FORWARD, rows, accumulate, &product));
     const void *source = x;
@@ -313,7 +311,7 @@ status product_forward(weight *w, int64_t rows, const float *x, float *y, bool a
     return run(w->device, product, source, w->forward.values, y);
 }
 
-status product_backward_data(weight *w, int64_t rows, const float *dy, float *dx, bool accumulate) {
+status cpu_product_backward_data(weight *w, int64_t rows, const float *dy, float *dx, bool accumulate) {
     if (!w->has_backward)
         return FAIL("the weight [%ld, %ld] was created without its backward copy", (long)w->outputs,
                     (long)w->inputs);
@@ -322,8 +320,8 @@ status product_backward_data(weight *w, int64_t rows, const float *dy, float *dx
     return run(w->device, product, dy, w->backward.values, dx);
 }
 
-status product_backward_weight(weight *w, int64_t rows, const float *x, const float *dy, float *dw,
-                               bool accumulate) {
+status cpu_product_backward_weight(weight *w, int64_t rows, const float *x, const float *dy, float *dw,
+                                   bool accumulate) {
     prepared_product *product;
     TRY(find_product(w, BACKWARD_WEIGHT, rows, accumulate, &product));
     return run(w->device, product, dy, x, dw);

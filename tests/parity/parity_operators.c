@@ -79,8 +79,8 @@ static void run_attention(const char *which, attention_shape shape, bool with_le
     dump_f32(&d, log_sum, SHAPE(shape.batch, shape.heads, shape.sequence), "%s/out/log_sum", which);
     if (!shape.causal)
         return;
-    float *keys = dump_zeros(&d, attention_cache_floats(&shape)),
-          *values = dump_zeros(&d, attention_cache_floats(&shape)),
+    float *keys = dump_zeros(&d, attention_cache_floats(d.device, &shape)),
+          *values = dump_zeros(&d, attention_cache_floats(d.device, &shape)),
           *row = dump_zeros(&d, (size_t)(shape.batch * 3 * width)),
           *attended = dump_zeros(&d, (size_t)(shape.batch * width)),
           *decoded = dump_zeros(&d, (size_t)(rows * width));

@@ -95,8 +95,8 @@ static void create(stack *t, const shape *c, int threads, weight_use use, weight
             must(weight_prepare(*list[matrix], c->batch, false));
         }
         l->norm1 = l->norm2 = gain;
-        l->keys = zeros(attention_cache_floats(&t->s.capacity));
-        l->values = zeros(attention_cache_floats(&t->s.capacity));
+        l->keys = zeros(attention_cache_floats(t->device, &t->s.capacity));
+        l->values = zeros(attention_cache_floats(t->device, &t->s.capacity));
     }
 }
 
@@ -148,7 +148,7 @@ static void compare(const shape *c, weight_precision precision) {
                      "position %d",
                      c->heads, c->head_dim, c->feed_forward, c->batch, c->threads, (int)precision, position);
     }
-    const size_t cache = sizeof(float) * attention_cache_floats(&one.s.capacity);
+    const size_t cache = sizeof(float) * attention_cache_floats(one.device, &one.s.capacity);
     for (int i = 0; i < LAYERS; i++) {
         assert_memory_equal(one.layer[i].keys, together.layer[i].keys, cache);
         assert_memory_equal(one.layer[i].values, together.layer[i].values, cache);

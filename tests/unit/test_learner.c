@@ -401,7 +401,7 @@ static void test_value(void **state) {
     philox_stream random = {.key = 31};
     for (size_t i = 0; i < weight->count; i++)
         value_values(value)[weight->offset + i] = philox_next_uniform(&random) - 0.5f;
-    value_set_bias(value, 0.125f);
+    must(value_set_bias(value, 0.125f));
     must(value_pack(value));
     float *gradients, *direction, *saved;
     must(memory_allocate((void **)&gradients, sizeof(float) * list->size, "gradients"));

@@ -256,7 +256,7 @@ static void test_attention_decode(void **state) {
             float *scratch, *keys, *values;
             op_rotary_table(d, LENGTH, head_dim, cosine, sine);
             const attention_shape shape = {BATCH, LENGTH, HEADS, head_dim, true, NULL, cosine, sine};
-            const size_t cached = sizeof(float) * attention_cache_floats(&shape);
+            const size_t cached = sizeof(float) * attention_cache_floats(d, &shape);
             if (memory_allocate((void **)&scratch, sizeof(float) * attention_scratch_floats(d, &shape),
                                 "scratch") != STATUS_OK ||
                 memory_allocate((void **)&keys, cached, "keys") != STATUS_OK ||

@@ -1,0 +1,148 @@
+// Every function that a backend supplies, once: the table of a backend (kernels/backend.h), the functions
+// that look it up (kernels/dispatch.c) and whatever wraps a backend are made from this list. Contracts are in
+// kernels/operators.h, decode.h, product.h and device.h. Define these before including it:
+//     OPERATOR(name, parameters, arguments)         returns nothing; the first parameter is the device d
+//     QUESTION(type, name, parameters, arguments)   returns a value; the first parameter is the device d
+//     PRODUCT(type, name, parameters, arguments)    returns a value; the first parameter is the weight w
+
+QUESTION(int, device_threads, (const device *d), (d))
+QUESTION(const char *, device_instruction_set, (const device *d), (d))
+QUESTION(const char *, device_library, (const device *d), (d))
+QUESTION(bool, device_is_batch_invariant, (const device *d), (d))
+QUESTION(status, device_allocate, (device * d, void **out, size_t bytes, const char *what),
+         (d, out, bytes, what))
+QUESTION(status, device_upload, (device * d, void *to, const void *from, size_t bytes), (d, to, from, bytes))
+QUESTION(status, device_download, (device * d, void *to, const void *from, size_t bytes),
+         (d, to, from, bytes))
+
+OPERATOR(op_zero, (device * d, size_t bytes, void *out), (d, bytes, out))
+OPERATOR(op_rms_norm,
+         (device * d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
+          float *out, float *inverse_rms, float *copy),
+         (d, rows, width, x, gain, epsilon, out, inverse_rms, copy))
+OPERATOR(op_rms_norm_backward,
+         (device * d, int64_t rows, int64_t width, const float *x, const float *gain,
+          const float *inverse_rms, const float *dy, float *dx, float *dgain),
+         (d, rows, width, x, gain, inverse_rms, dy, dx, dgain))
+OPERATOR(op_swiglu, (device * d, int64_t rows, int64_t width, const float *gate_up, float *out),
+         (d, rows, width, gate_up, out))
+OPERATOR(op_swiglu_backward,
+         (device * d, int64_t rows, int64_t width, const float *gate_up, const float *dout, float *dgate_up),
+         (d, rows, width, gate_up, dout, dgate_up))
+OPERATOR(op_rotary_table, (device * d, int positions, int head_dim, float *cosine, float *sine),
+         (d, positions, head_dim, cosine, sine))
+OPERATOR(op_attention,
+         (device * d, const attention_shape *shape, float *qkv, float *out, float *log_sum, float *scratch),
+         (d, shape, qkv, out, log_sum, scratch))
+OPERATOR(op_attention_backward,
+         (device * d, const attention_shape *shape, const float *qkv, const float *out, const float *log_sum,
+          const float *dout, float *dqkv, float *scratch),
+         (d, shape, qkv, out, log_sum, dout, dqkv, scratch))
+QUESTION(size_t, attention_scratch_floats, (const device *d, const attention_shape *shape), (d, shape))
+OPERATOR(op_attention_decode,
+         (device * d, const attention_shape *capacity, int position, float *qkv, float *key_cache,
+          float *value_cache, float *out, float *scratch),
+         (d, capacity, position, qkv, key_cache, value_cache, out, scratch))
+OPERATOR(op_attention_fill_cache,
+         (device * d, const attention_shape *capacity, int positions, const float *qkv, float *key_cache,
+          float *value_cache),
+         (d, capacity, positions, qkv, key_cache, value_cache))
+QUESTION(size_t, attention_cache_floats, (const device *d, const attention_shape *capacity), (d, capacity))
+OPERATOR(op_embedding_sum,
+         (device * d, int64_t rows, int64_t width, int tables, const float *const *table,
+          const int32_t *const *index, float *out, bool accumulate),
+         (d, rows, width, tables, table, index, out, accumulate))
+OPERATOR(op_embedding_backward,
+         (device * d, int64_t rows, int64_t width, const int32_t *index, const float *dout, float *dtable),
+         (d, rows, width, index, dout, dtable))
+OPERATOR(op_copy_rows,
+         (device * d, int64_t rows, int64_t width, const float *from, int64_t from_stride, float *to,
+          int64_t to_stride, bool accumulate),
+         (d, rows, width, from, from_stride, to, to_stride, accumulate))
+OPERATOR(op_repeat_rows,
+         (device * d, int64_t rows, int64_t repeat, int64_t width, const float *from, float *to),
+         (d, rows, repeat, width, from, to))
+OPERATOR(op_sum_repeated,
+         (device * d, int64_t rows, int64_t repeat, int64_t width, const float *from, float *to),
+         (d, rows, repeat, width, from, to))
+OPERATOR(op_column_sums, (device * d, int64_t rows, int64_t width, const float *x, float *out),
+         (d, rows, width, x, out))
+OPERATOR(op_row_dot,
+         (device * d, int64_t rows, int64_t width, const float *x, const float *vector, const float *bias,
+          float *out),
+         (d, rows, width, x, vector, bias, out))
+OPERATOR(op_row_dot_backward,
+         (device * d, int64_t rows, int64_t width, const float *x, const float *vector, const float *dout,
+          float *dx, float *dvector, float *dbias),
+         (d, rows, width, x, vector, dout, dx, dvector, dbias))
+OPERATOR(op_mean_pool,
+         (device * d, int batch, int sequence, int64_t width, const int32_t *lengths, const float *x,
+          float *out),
+         (d, batch, sequence, width, lengths, x, out))
+OPERATOR(op_mean_pool_backward,
+         (device * d, int batch, int sequence, int64_t width, const int32_t *lengths, const float *dout,
+          float *dx),
+         (d, batch, sequence, width, lengths, dout, dx))
+OPERATOR(op_autocorrelation,
+         (device * d, int batch, int sequence, int64_t channels, int lags, float epsilon, float *x,
+          float *out, float *inverse_energies),
+         (d, batch, sequence, channels, lags, epsilon, x, out, inverse_energies))
+OPERATOR(op_autocorrelation_backward,
+         (device * d, int batch, int sequence, int64_t channels, int lags, const float *x, const float *out,
+          const float *inverse_energies, const float *dout, float *dx, float *scratch),
+         (d, batch, sequence, channels, lags, x, out, inverse_energies, dout, dx, scratch))
+OPERATOR(op_normalize_rows,
+         (device * d, int64_t rows, int64_t width, const float *x, float *out, float *inverse_norms),
+         (d, rows, width, x, out, inverse_norms))
+OPERATOR(op_normalize_rows_backward,
+         (device * d, int64_t rows, int64_t width, const float *out, const float *inverse_norms,
+          const float *dout, float *dx),
+         (d, rows, width, out, inverse_norms, dout, dx))
+QUESTION(double, op_contrastive_loss,
+         (device * d, int64_t rows, int64_t width, const float *a, const float *b, float scale, float *da,
+          float *db, float *dscale, float *scratch),
+         (d, rows, width, a, b, scale, da, db, dscale, scratch))
+OPERATOR(op_sample,
+         (device * d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+          const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch),
+         (d, rows, codebook, logits, temperature, position, tokens, log_probabilities, scratch))
+OPERATOR(op_log_probability,
+         (device * d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+          const int32_t *tokens, float *out),
+         (d, rows, codebook, logits, temperature, tokens, out))
+OPERATOR(op_policy_loss,
+         (device * d, int64_t rows, int64_t codebook, float *logits, const float *reference,
+          const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
+          float *log_probabilities, float *entropies, float *kls, float *scratch),
+         (d, rows, codebook, logits, reference, actions, advantages, terms, log_probabilities, entropies, kls,
+          scratch))
+QUESTION(size_t, policy_loss_scratch_floats, (const device *d, int64_t codebook), (d, codebook))
+OPERATOR(op_cross_entropy,
+         (device * d, int64_t rows, int64_t codebook, float *logits, const int32_t *targets, float weight,
+          float *losses),
+         (d, rows, codebook, logits, targets, weight, losses))
+QUESTION(double, op_sum_squares, (device * d, size_t count, const float *x), (d, count, x))
+QUESTION(bool, op_all_finite, (device * d, size_t count, const float *x), (d, count, x))
+OPERATOR(op_adamw,
+         (device * d, size_t count, const adamw_step *step, const float *gradient, float *parameter,
+          float *first, float *second),
+         (d, count, step, gradient, parameter, first, second))
+
+QUESTION(status, op_decode, (device * d, const decode_stack *stack, int position), (d, stack, position))
+QUESTION(size_t, decode_scratch_bytes, (const device *d, const decode_stack *stack), (d, stack))
+
+PRODUCT(size_t, weight_bytes, (const weight *w), (w))
+PRODUCT(status, weight_pack, (weight * w, const float *plain), (w, plain))
+PRODUCT(status, weight_prepare, (weight * w, int64_t rows, bool backward), (w, rows, backward))
+PRODUCT(status, product_forward, (weight * w, int64_t rows, const float *x, float *y, bool accumulate),
+        (w, rows, x, y, accumulate))
+PRODUCT(status, product_backward_data,
+        (weight * w, int64_t rows, const float *dy, float *dx, bool accumulate),
+        (w, rows, dy, dx, accumulate))
+PRODUCT(status, product_backward_weight,
+        (weight * w, int64_t rows, const float *x, const float *dy, float *dw, bool accumulate),
+        (w, rows, x, dy, dw, accumulate))
+
+#undef OPERATOR
+#undef QUESTION
+#undef PRODUCT
