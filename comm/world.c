@@ -20,6 +20,7 @@ struct world {
     char host[HOST_SIZE];
     char *hosts; // [size][HOST_SIZE]
     char warning[512];
+    char agreed[LINE_SIZE]; // the message of the last agreed failure, "" before
 };
 
 // Broadcast and all-reduce through non-blocking calls, so that waiting follows mpi_wait_all's rules.
@@ -207,17 +208,23 @@ status world_agree(world *world, status outcome) {
         return STATUS_OK;
     TRY(broadcast(world, &report, (int)sizeof report, first % world->size, "a failed rank's message"));
     report.line[LINE_SIZE - 1] = '\0';
+    snprintf(world->agreed, sizeof world->agreed, "%s", report.line);
     return status_set((status)report.code, "%s", report.line);
 }
 
-void world_abort(const world *world, const char *message) {
+void world_abort(world *world, const char *message) {
     char line[LINE_SIZE];
-    if (world == NULL)
+    // What all ranks agreed on names its rank already, and one of them says it before any ends.
+    const bool agreed = world != NULL && world->agreed[0] != '\0' && strcmp(world->agreed, message) == 0;
+    if (world == NULL || agreed)
         snprintf(line, sizeof line, "%s", message);
     else
         name_message(world, message, line, sizeof line);
-    fprintf(stderr, "musicrl: %s\n", line);
+    if (!agreed || world->rank == 0)
+        fprintf(stderr, "musicrl: %s\n", line);
     fflush(stderr);
+    if (agreed)
+        world_barrier(world);
     int running = 0, over = 0;
     MPI_Initialized(&running);
     MPI_Finalized(&over);

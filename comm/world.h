@@ -44,8 +44,9 @@ const char *world_placement_warning(const world *world);
 status world_agree(world *world, status outcome);
 
 // For failures between agreement points, where the other ranks wait for something that will not come: prints
-// "musicrl: rank R on HOST: message" and ends every rank with status 1 within seconds. world may be NULL.
-_Noreturn void world_abort(const world *world, const char *message);
+// "musicrl: rank R on HOST: message" and ends every rank with status 1 within seconds. world may be NULL. If
+// the message is that of the last agreement, all ranks are here, and it is printed once.
+_Noreturn void world_abort(world *world, const char *message);
 
 // Makes every rank wait for all (collective).
 status world_barrier(world *world);

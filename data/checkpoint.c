@@ -231,6 +231,17 @@ static status copy_text(char out[CHECKPOINT_TEXT], const json_t *object, const c
     return STATUS_OK;
 }
 
+static void note_file(checkpoint_summary *summary, const char *name) {
+    static const char suffix[] = ".safetensors";
+    size_t length = strlen(name);
+    if (length > sizeof suffix - 1 && strcmp(name + length - (sizeof suffix - 1), suffix) == 0)
+        length -= sizeof suffix - 1;
+    const size_t used = strlen(summary->holds);
+    snprintf(summary->holds + used, sizeof summary->holds - used, "%s%.*s", used > 0 ? ", " : "", (int)length,
+             name);
+    summary->files++;
+}
+
 static status check_files(checkpoint *c, const char *path) {
     const json_t *files = json_object_get(c->manifest, "files");
     if (!json_is_array(files))
@@ -244,7 +255,7 @@ static status check_files(checkpoint *c, const char *path) {
         if (name == NULL || !is_plain_name(name) || !json_is_integer(bytes) ||
             json_integer_value(bytes) < 0 || digest == NULL)
             return FAIL("%s: entry %zu of its files needs a plain name, bytes and xxh3_128", path, index + 1);
-        c->summary.files++;
+        note_file(&c->summary, name);
         c->summary.bytes += (uint64_t)json_integer_value(bytes);
     }
     return STATUS_OK;

@@ -13,10 +13,11 @@
 #include "kernels/status.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CHECKPOINT_TEXT = 64 };
+enum { CHECKPOINT_TEXT = 64, CHECKPOINT_HOLDS = 256 };
 
 // One line for a person about something that was not an error of the call ("passed over PATH: ...").
 typedef void (*checkpoint_listener)(void *context, const char *line);
@@ -52,6 +53,7 @@ typedef struct checkpoint_summary {
     char build[CHECKPOINT_TEXT];           // version of the program that wrote it
     char instruction_set[CHECKPOINT_TEXT]; // of its matrix products
     size_t files;                          // without the manifest
+    char holds[CHECKPOINT_HOLDS];          // their names without .safetensors: "policy, value"; cut to fit
     uint64_t bytes;                        // of those files
     int64_t written;                       // seconds since 1970, from the manifest's file
 } checkpoint_summary;
@@ -107,10 +109,13 @@ typedef struct checkpoint_keep {
     uint64_t every;          // steps that are a multiple of this; 0 for none
     int64_t best;            // this step; negative for none
     const int64_t *selected; // [1] and this one; NULL for none
+    bool first;              // step 0
+    bool only_tell;          // remove nothing, tell what would be
 } checkpoint_keep;
 
 // Removes the checkpoints that no rule of `keep` names. The newest ones are verified until `last` good ones
 // are found, so that a damaged checkpoint never displaces a good one. Damaged ones met on the way are left
-// where they are. `listener` hears of each one removed or found damaged.
+// where they are. `listener` hears of each one removed ("removed PATH", "would remove PATH") or found
+// damaged.
 status checkpoint_prune(const char *folder, const checkpoint_keep *keep, checkpoint_listener listener,
                         void *context);

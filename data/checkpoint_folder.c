@@ -163,9 +163,12 @@ status checkpoint_prune(const char *folder, const checkpoint_keep *keep, checkpo
             continue;
         if (keep->selected != NULL && entry->step == (uint64_t)*keep->selected)
             continue;
-        result = publish_remove_folder(entry->path);
+        if (keep->first && entry->step == 0)
+            continue;
+        if (!keep->only_tell)
+            result = publish_remove_folder(entry->path);
         if (result == STATUS_OK)
-            tell(listener, context, "removed %s", entry->path);
+            tell(listener, context, "%s %s", keep->only_tell ? "would remove" : "removed", entry->path);
     }
     checkpoint_list_free(&list);
     return result;

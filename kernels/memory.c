@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ static atomic_uint_fast64_t allocations, live_bytes, peak_bytes, heap_bytes; // 
 static pthread_mutex_t account_lock = PTHREAD_MUTEX_INITIALIZER;
 static memory_account accounts[ACCOUNTS_MAX]; // the last one takes what finds no room
 static int account_count;
+static _Thread_local bool uncounted;
 
 static int find_account(const char *what) {
     char name[sizeof accounts[0].what];
@@ -81,7 +83,8 @@ status memory_allocate(void **out, size_t bytes, const char *what) {
     *(block_header *)block = (block_header){bytes, mapped, account};
     if (mapped == 0)
         atomic_fetch_add(&heap_bytes, total);
-    atomic_fetch_add(&allocations, 1);
+    if (!uncounted)
+        atomic_fetch_add(&allocations, 1);
     uint64_t live = atomic_fetch_add(&live_bytes, bytes) + bytes;
     uint64_t peak = atomic_load(&peak_bytes);
     while (live > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, live)) {
@@ -117,6 +120,10 @@ int memory_read_accounts(memory_account *out, int capacity) {
 
 memory_counters memory_read_counters(void) {
     return (memory_counters){atomic_load(&allocations), atomic_load(&live_bytes), atomic_load(&peak_bytes)};
+}
+
+void memory_leave_uncounted(void) {
+    uncounted = true;
 }
 
 static size_t status_field(const char *name) {

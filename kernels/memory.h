@@ -19,6 +19,10 @@ typedef struct memory_counters {
 } memory_counters;
 memory_counters memory_read_counters(void);
 
+// From here on the calling thread's allocations do not count as `allocations`: for a thread that works beside
+// the step loop, which allocates nothing.
+void memory_leave_uncounted(void);
+
 // Live bytes by purpose, under the names that memory_allocate was given (cut to fit).
 typedef struct memory_account {
     char what[48];

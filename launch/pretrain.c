@@ -249,7 +249,7 @@ static status save(pretrain *p) {
         checkpoint_writer *finished = writer;
         writer = NULL;
         TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        const checkpoint_keep keep = {.last = 2, .every = 0, .best = -1};
+        const checkpoint_keep keep = {.last = RUN_STAGE_KEEPS, .every = 0, .best = -1};
         TRY_GOTO(result, checkpoint_prune(p->run.checkpoints, &keep, NULL, NULL), done);
     done:
         checkpoint_abort(writer);

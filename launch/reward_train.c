@@ -178,7 +178,7 @@ static status save(reward_trainer *t) {
         checkpoint_writer *finished = writer;
         writer = NULL;
         TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        const checkpoint_keep keep = {.last = 2, .every = 0, .best = -1};
+        const checkpoint_keep keep = {.last = RUN_STAGE_KEEPS, .every = 0, .best = -1};
         TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
     done:
         checkpoint_abort(writer);

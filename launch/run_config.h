@@ -133,7 +133,7 @@ typedef struct run_config {
         bool whiten_reward;
         int32_t whiten_samples, lag;
         double importance_cap;
-        int32_t evaluate_every, evaluate_captions, save_every, keep;
+        int32_t evaluate_every, evaluate_captions, save_every, keep, keep_every;
         run_precision rollout_precision, reward_precision;
         int32_t save_rollouts_every;
         run_config_rewards rewards;

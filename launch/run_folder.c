@@ -125,11 +125,16 @@ void run_folder_close(run_folder *run) {
     run->events = NULL;
 }
 
-status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *o) {
+void run_optimizer_views(const optimizer *o, tensor_view views[RUN_OPTIMIZER_TENSORS]) {
     const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
-    const tensor_view views[] = {tensor_view_make("moments", TENSOR_F32, o->moments, 2, shape),
-                                 tensor_view_make("step", TENSOR_I64, &o->step, 1, one)};
-    return checkpoint_add_tensors(writer, name, views, 2, NULL, 0);
+    views[0] = tensor_view_make("moments", TENSOR_F32, o->moments, 2, shape);
+    views[1] = tensor_view_make("step", TENSOR_I64, &o->step, 1, one);
+}
+
+status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *o) {
+    tensor_view views[RUN_OPTIMIZER_TENSORS];
+    run_optimizer_views(o, views);
+    return checkpoint_add_tensors(writer, name, views, RUN_OPTIMIZER_TENSORS, NULL, 0);
 }
 
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *o) {

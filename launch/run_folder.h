@@ -10,6 +10,8 @@
 
 #include <stdbool.h>
 
+enum { RUN_STAGE_KEEPS = 2 }; // newest checkpoints of the stages before the RL run
+
 typedef struct run_folder {
     char path[RUN_CONFIG_PATH_MAX];
     char checkpoints[RUN_CONFIG_PATH_MAX + 16];
@@ -30,6 +32,8 @@ status run_folder_start(run_folder *run, const run_config *config, int64_t step)
 void run_folder_close(run_folder *run);
 
 // Records of the optimiser in a checkpoint: NAME.safetensors with the flat moments, and the update count.
+enum { RUN_OPTIMIZER_TENSORS = 2 };
+void run_optimizer_views(const optimizer *optimizer, tensor_view views[RUN_OPTIMIZER_TENSORS]);
 status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *optimizer);
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
 

@@ -250,8 +250,8 @@ static status take_step(train *t, run_end *end, char *detail, size_t detail_size
     TRY(world_any(t->world, run_stop_requested(), &end->stopped));
     if (evaluates)
         TRY(world_any(t->world, train_ends_early(t, end->reason, sizeof end->reason), &end->early));
-    if (evaluates || due(t->step, config->train.save_every, last) || end->stopped)
-        TRY(train_save(t));
+    const bool saves = evaluates || due(t->step, config->train.save_every, last) || end->stopped;
+    TRY(saves ? train_save(t) : train_save_check(t));
     if (is_dpo)
         snprintf(detail, detail_size, "loss %.3f, accuracy %.2f", step.dpo.loss, step.dpo.accuracy);
     else
@@ -301,6 +301,7 @@ static status train_loop(train *t) {
         progress_show(&progress, t->step, detail);
     }
     progress_finish(&progress, t->step, detail);
+    TRY(train_save_finish(t));
     TRY(drain_pipeline(t));
     // Rollout ranks take the last weights too, so that every message is received.
     if (t->rollout.active && !t->learner.active)
@@ -367,6 +368,7 @@ static status run(train *t) {
     TRY_GOTO(result, world_agree(t->world, create_mailboxes(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_groups(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_older(t)), done);
+    TRY_GOTO(result, world_agree(t->world, train_create_saver(t)), done);
     TRY_GOTO(result, plan_check(&t->plan, t->world, roles_rank(&t->layout, ROLE_LEARNER, 0), "train"), done);
     TRY_GOTO(result,
              run_folder_open(&t->run, t->world, t->config->folder, roles_rank(&t->layout, ROLE_LEARNER, 0),
@@ -396,6 +398,8 @@ status train_run(const run_config *config) {
     TRY(world_create(&t.world, &options));
     status result = run(&t);
     run_speak_once(t.world, result);
+    saver_destroy(t.saver); // before what its thread may still use
+    json_decref(t.saving.selection);
     run_folder_close(&t.run);
     train_rollout_destroy(&t);
     train_reward_destroy(&t);

@@ -2,6 +2,7 @@
 #include "launch/train_parts.h"
 
 #include "data/digest.h"
+#include "data/json_file.h"
 #include "kernels/memory.h"
 #include "launch/reward_file.h"
 #include "launch/settings_record.h"
@@ -22,6 +23,8 @@ status train_load_base(train *t) {
     policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
     value_network *value = learner_value(t->learner.learner);
     TRY(model_load_policy(reference, base, NULL, &step));
+    const digest found = digest_bytes(policy_values(reference), sizeof(float) * t->parameters);
+    digest_to_hex(&found, t->reference);
     memcpy(policy_values(policy), policy_values(reference), sizeof(float) * t->parameters);
     for (int i = 0; i < t->config->train.lag && t->run.writes; i++)
         memcpy(t->older + (size_t)i * t->parameters, policy_values(reference), sizeof(float) * t->parameters);
@@ -32,12 +35,6 @@ status train_load_base(train *t) {
     parameter_list_copy_shared(policy_parameters(policy), policy_values(policy), value_parameters(value),
                                value_values(value));
     return value_pack(value);
-}
-
-static void reference_digest(const train *t, char text[DIGEST_HEX]) {
-    const digest found =
-        digest_bytes(policy_values(learner_reference(t->learner.learner)), sizeof(float) * t->parameters);
-    digest_to_hex(&found, text);
 }
 
 static void embedding_digest(const train *t, char text[DIGEST_HEX]) {
@@ -75,9 +72,11 @@ static status record_reward(const train *t, const char *name) {
 
 status train_record_settings(train *t) {
     static const char *const keys[] = {"seed", "model", "train", "dpo", NULL};
-    static const char *const except[] = {"train.steps", "train.evaluate_every",      "train.save_every",
-                                         "train.keep",  "train.save_rollouts_every", "train.select",
-                                         "train.stop",  "train.alarm_clips",         NULL};
+    static const char *const except[] = {"train.steps",       "train.evaluate_every",
+                                         "train.save_every",  "train.keep",
+                                         "train.keep_every",  "train.save_rollouts_every",
+                                         "train.select",      "train.stop",
+                                         "train.alarm_clips", NULL};
     const settings_scope scope = {keys, except};
     char text[DIGEST_HEX];
     TRY(settings_record_create(&t->settings, t->config, &scope));
@@ -91,70 +90,98 @@ status train_record_settings(train *t) {
     return STATUS_OK;
 }
 
+static status add_weights(saver *saver, const char *name, const parameter_list *list, const float *values) {
+    tensor_view *views;
+    TRY(memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"));
+    model_views(list, values, views);
+    const status result = saver_add_tensors(saver, name, views, (size_t)list->count);
+    memory_free(views);
+    return result;
+}
+
+static status add_optimizer(saver *saver, const char *name, const optimizer *optimizer) {
+    tensor_view views[RUN_OPTIMIZER_TENSORS];
+    run_optimizer_views(optimizer, views);
+    return saver_add_tensors(saver, name, views, RUN_OPTIMIZER_TENSORS);
+}
+
+status train_create_saver(train *t) {
+    if (world_rank(t->world) != roles_rank(&t->layout, ROLE_LEARNER, 0))
+        return STATUS_OK;
+    learner *l = t->learner.learner;
+    const parameter_list *list = policy_parameters(learner_policy(l));
+    TRY(saver_create(&t->saver, "rl"));
+    TRY(add_weights(t->saver, "policy.safetensors", list, policy_values(learner_policy(l))));
+    for (int i = 0; i < t->config->train.lag; i++) {
+        char name[64];
+        older_name(i, name, sizeof name);
+        TRY(add_weights(t->saver, name, list, t->older + (size_t)i * t->parameters));
+    }
+    TRY(add_optimizer(t->saver, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
+    if (learner_value(l) == NULL)
+        return STATUS_OK;
+    TRY(add_weights(t->saver, "value.safetensors", value_parameters(learner_value(l)),
+                    value_values(learner_value(l))));
+    return add_optimizer(t->saver, "value-optimizer.safetensors", learner_value_optimizer(l));
+}
+
+// What the saver's thread does beside the files: the metrics are durable before the checkpoint of their step;
+// selected.json always names a checkpoint that is there, so it comes after the new one and before the old
+// ones go.
+static status sync_metrics(void *context) {
+    const train_saving *saving = context;
+    return metrics_sync(saving->metrics);
+}
+
+static status publish_and_prune(void *context) {
+    train_saving *saving = context;
+    json_t *selection = saving->selection;
+    saving->selection = NULL;
+    TRY(json_file_publish(saving->selection_path, selection));
+    return checkpoint_prune(saving->folder, &saving->keep, NULL, NULL);
+}
+
+static status start_save(train *t) {
+    TRY(saver_wait(t->saver)); // so that t->saving is free
+    json_t *means = json_array(), *deviations = json_array();
+    for (int i = 0; i < t->config->train.rewards.count; i++) {
+        json_array_append_new(means, json_real(t->reward_mean[i]));
+        json_array_append_new(deviations, json_real(t->reward_std[i]));
+    }
+    json_t *state = json_pack(
+        "{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "step", (json_int_t)t->step, "alpha", t->alpha,
+        "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores", (json_int_t)t->bad_scores,
+        "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch", (json_int_t)t->dpo.epoch, "dpo_pairs",
+        (json_int_t)t->dpo.count, "reference", t->reference, "reward_mean", means, "reward_std", deviations,
+        "evaluations", train_evaluations_to_json(t), "settings", json_deep_copy(t->settings));
+    if (state == NULL)
+        return FAIL("the checkpoint of step %lld cannot be described: one of its numbers is not finite",
+                    (long long)t->step);
+    json_decref(t->saving.selection); // of a checkpoint that was not written
+    t->saving = (train_saving){.metrics = t->run.metrics,
+                               .folder = t->run.checkpoints,
+                               .keep = {.last = (size_t)t->config->train.keep,
+                                        .every = (uint64_t)t->config->train.keep_every,
+                                        .best = t->evaluations[train_select(t)].step,
+                                        .first = true}};
+    train_describe_selection(t, &t->saving.selection, t->saving.selection_path);
+    const saver_hooks hooks = {.before = sync_metrics, .after = publish_and_prune, .context = &t->saving};
+    return saver_start(t->saver, t->run.checkpoints, (uint64_t)t->step, state, &hooks);
+}
+
 status train_save(train *t) {
     const double start = stage_seconds();
-    status result = STATUS_OK;
-    if (t->run.writes) {
-        checkpoint_writer *writer = NULL;
-        learner *l = t->learner.learner;
-        const parameter_list *list = policy_parameters(learner_policy(l));
-        json_t *means = json_array(), *deviations = json_array();
-        for (int i = 0; i < t->config->train.rewards.count; i++) {
-            json_array_append_new(means, json_real(t->reward_mean[i]));
-            json_array_append_new(deviations, json_real(t->reward_std[i]));
-        }
-        char reference[DIGEST_HEX], name[64];
-        reference_digest(t, reference);
-        json_t *state =
-            json_pack("{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:O,s:O,s:o,s:O}", "step", (json_int_t)t->step,
-                      "alpha", t->alpha, "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
-                      (json_int_t)t->bad_scores, "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch",
-                      (json_int_t)t->dpo.epoch, "dpo_pairs", (json_int_t)t->dpo.count, "reference", reference,
-                      "reward_mean", means, "reward_std", deviations, "evaluations",
-                      train_evaluations_to_json(t), "settings", t->settings);
-        TRY_GOTO(result, metrics_sync(t->run.metrics), done);
-        TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "rl"), done);
-        TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "policy.safetensors", list, policy_values(learner_policy(l)),
-                                         NULL, 0),
-                 done);
-        for (int i = 0; i < t->config->train.lag; i++) {
-            older_name(i, name, sizeof name);
-            TRY_GOTO(
-                result,
-                model_add_to_checkpoint(writer, name, list, t->older + (size_t)i * t->parameters, NULL, 0),
-                done);
-        }
-        TRY_GOTO(result,
-                 run_save_optimizer(writer, "policy-optimizer.safetensors", learner_policy_optimizer(l)),
-                 done);
-        if (learner_value(l) != NULL) {
-            TRY_GOTO(result,
-                     model_add_to_checkpoint(writer, "value.safetensors", value_parameters(learner_value(l)),
-                                             value_values(learner_value(l)), NULL, 0),
-                     done);
-            TRY_GOTO(result,
-                     run_save_optimizer(writer, "value-optimizer.safetensors", learner_value_optimizer(l)),
-                     done);
-        }
-        checkpoint_writer *finished = writer;
-        writer = NULL;
-        TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        // In this order, so that selected.json always names a checkpoint that is there. No other step than 0,
-        // the base as this run started from it, is a multiple of UINT64_MAX.
-        TRY_GOTO(result, train_publish_selection(t), done);
-        const checkpoint_keep keep = {.last = (size_t)t->config->train.keep,
-                                      .every = UINT64_MAX,
-                                      .best = t->evaluations[train_select(t)].step};
-        TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
-    done:
-        checkpoint_abort(writer);
-        json_decref(state);
-        json_decref(means);
-        json_decref(deviations);
-    }
+    const status result = t->run.writes ? start_save(t) : STATUS_OK;
     t->save_seconds = stage_seconds() - start;
     return world_agree(t->world, result);
+}
+
+status train_save_check(train *t) {
+    return world_agree(t->world, t->run.writes ? saver_check(t->saver) : STATUS_OK);
+}
+
+status train_save_finish(train *t) {
+    return world_agree(t->world, t->run.writes ? saver_wait(t->saver) : STATUS_OK);
 }
 
 static status read_policy(const checkpoint *from, const char *name, const parameter_list *list,
@@ -168,10 +195,8 @@ static status read_policy(const checkpoint *from, const char *name, const parame
 
 static status resume_learner(train *t, const checkpoint *from) {
     learner *l = t->learner.learner;
-    char digest[DIGEST_HEX];
-    reference_digest(t, digest);
     const char *recorded = json_string_value(json_object_get(checkpoint_state(from), "reference"));
-    if (recorded == NULL || strcmp(recorded, digest) != 0)
+    if (recorded == NULL || strcmp(recorded, t->reference) != 0)
         return FAIL(
             "%s was trained against another base than the one in %s; restore that base or choose another "
             "'folder'",

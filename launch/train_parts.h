@@ -9,11 +9,13 @@
 #include "core/codec.h"
 #include "core/dpo.h"
 #include "core/learner.h"
+#include "data/digest.h"
 #include "data/ratings.h"
 #include "launch/conditioner.h"
 #include "launch/plan.h"
 #include "launch/roles.h"
 #include "launch/run_folder.h"
+#include "launch/saver.h"
 #include "launch/scorer.h"
 #include "launch/stage.h"
 
@@ -143,6 +145,15 @@ static inline bool round_trains(const sampling_round *round) {
     return round->kind == ROUND_TRAIN;
 }
 
+// What the saver's thread needs beside the weights; the thread's own while a write is under way.
+typedef struct train_saving {
+    metrics *metrics;
+    const char *folder;
+    checkpoint_keep keep;
+    json_t *selection; // of selected.json
+    char selection_path[RUN_CONFIG_PATH_MAX + 32];
+} train_saving;
+
 typedef struct train {
     const run_config *config;
     world *world;
@@ -169,8 +180,11 @@ typedef struct train {
     int64_t skipped_updates, bad_scores;
     evaluation *evaluations; // [evaluation_capacity] of this run so far, on learner ranks; the base's first
     int evaluation_count, evaluation_capacity;
-    plan plan;           // of this rank's memory
-    double save_seconds; // that the last checkpoint took
+    plan plan;                  // of this rank's memory
+    char reference[DIGEST_HEX]; // of the base's weights, on learner ranks
+    saver *saver;               // on the writing rank
+    train_saving saving;
+    double save_seconds; // that the last checkpoint held up the loop
 } train;
 
 static inline mailbox *train_mailbox(const train *t, const sampling_round *round) {
@@ -276,8 +290,14 @@ double train_diversity(const train *t, size_t count);
 status train_record_settings(train *t);
 // Everyone starts from the base; the value network takes what it shares with it.
 status train_load_base(train *t);
-// Writes a checkpoint of t->step on the writing rank; all ranks call it and agree on the result.
+// Registers what a checkpoint holds and reserves the room for its copy (writing rank).
+status train_create_saver(train *t);
+// Starts a checkpoint of t->step on the writing rank, which is written while training goes on. All ranks call
+// it and agree that it was started and that the one before is durable.
 status train_save(train *t);
+// All ranks agree that no write failed so far; that every checkpoint is durable, waiting for it.
+status train_save_check(train *t);
+status train_save_finish(train *t);
 // Takes up weights, optimisers and counters of a checkpoint; refuses one of other settings.
 status train_resume(train *t, const checkpoint *from);
 // Weights of version t->step - lag + i to whoever needs them.
@@ -299,6 +319,8 @@ status train_selection_begin(train *t, const json_t *state);
 json_t *train_evaluations_to_json(const train *t);
 // Index of the selected evaluation by the rule in train_selection.c.
 int train_select(const train *t);
+// What FOLDER/selected.json says, and its path; the caller owns *out.
+void train_describe_selection(const train *t, json_t **out, char path[RUN_CONFIG_PATH_MAX + 32]);
 // Writes FOLDER/selected.json (writing rank).
 status train_publish_selection(const train *t);
 // Whether the rules of train.stop end the run at the last evaluation; `reason` [size] says why.

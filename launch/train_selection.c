@@ -117,9 +117,7 @@ status train_selection_begin(train *t, const json_t *state) {
     return STATUS_OK;
 }
 
-status train_publish_selection(const train *t) {
-    if (!t->run.writes)
-        return STATUS_OK;
+void train_describe_selection(const train *t, json_t **out, char path[RUN_CONFIG_PATH_MAX + 32]) {
     const int selected = train_select(t);
     const evaluation *base = &t->evaluations[0];
     const double diversity = t->config->train.select.diversity,
@@ -137,17 +135,23 @@ status train_publish_selection(const train *t) {
     for (int j = 0; j < t->config->train.rewards.count; j++)
         json_object_set_new(weights, t->config->train.rewards.entries[j].name,
                             json_real(t->config->train.rewards.entries[j].weight));
+    snprintf(path, RUN_CONFIG_PATH_MAX + 32, "%s/selected.json", t->run.path);
+    *out = json_pack("{s:I, s:b, s:s, s:o, s:{s:f, s:f}, s:{s:f, s:f}, s:o}", "step",
+                     (json_int_t)t->evaluations[selected].step, "improved", selected > 0, "rule",
+                     "of the evaluated steps, the base included, that keep the floors of diversity and text "
+                     "adherence on held-out captions, the one of the highest weighted, whitened reward",
+                     "weights", weights, "floors", "diversity", floor_of(base->diversity, diversity),
+                     "text_adherence", floor_of(base->text_adherence, adherence), "shares_of_base",
+                     "diversity", diversity, "text_adherence", adherence, "evaluations", list);
+}
+
+status train_publish_selection(const train *t) {
+    if (!t->run.writes)
+        return STATUS_OK;
     char path[RUN_CONFIG_PATH_MAX + 32];
-    snprintf(path, sizeof path, "%s/selected.json", t->run.path);
-    return json_file_publish(
-        path,
-        json_pack("{s:I, s:b, s:s, s:o, s:{s:f, s:f}, s:{s:f, s:f}, s:o}", "step",
-                  (json_int_t)t->evaluations[selected].step, "improved", selected > 0, "rule",
-                  "of the evaluated steps, the base included, that keep the floors of diversity and text "
-                  "adherence on held-out captions, the one of the highest weighted, whitened reward",
-                  "weights", weights, "floors", "diversity", floor_of(base->diversity, diversity),
-                  "text_adherence", floor_of(base->text_adherence, adherence), "shares_of_base", "diversity",
-                  diversity, "text_adherence", adherence, "evaluations", list));
+    json_t *selection;
+    train_describe_selection(t, &selection, path);
+    return json_file_publish(path, selection);
 }
 
 static int in_a_row_without_diversity(const train *t) {

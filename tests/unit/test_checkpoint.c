@@ -3,6 +3,7 @@
 #include "data/publish.h"
 #include "kernels/library_version.h"
 #include "kernels/memory.h"
+#include "launch/run_folder.h"
 #include "tests/unit/scratch.h"
 
 #include <fcntl.h>
@@ -276,22 +277,28 @@ static void test_empty_and_stale(void **state) {
 static void test_prune(void **state) {
     (void)state;
     const char *folder = scratch_path("prune");
-    for (uint64_t step = 10; step <= 90; step += 10)
+    for (uint64_t step = 0; step <= 90; step += 10)
         expect_ok(save(folder, step));
     flip(scratch_path("prune/step-000080/policy.safetensors"), -1);
     heard[0] = '\0';
     assert_int_equal(checkpoint_prune(folder, &(checkpoint_keep){.last = 0, .best = -1}, listen, NULL),
                      STATUS_USAGE);
     const int64_t selected = 50;
-    const checkpoint_keep keep = {.last = 2, .every = 40, .best = 20, .selected = &selected};
+    checkpoint_keep keep = {.last = 2, .every = 40, .best = 20, .selected = &selected, .first = true};
+    keep.only_tell = true;
+    expect_ok(checkpoint_prune(folder, &keep, listen, NULL));
+    assert_non_null(strstr(heard, "would remove "));
+    assert_true(exists(scratch_path("prune/step-000010")));
+    keep.only_tell = false;
+    heard[0] = '\0';
     expect_ok(checkpoint_prune(folder, &keep, listen, NULL));
     assert_non_null(strstr(heard, "left alone, damaged: "));
     assert_non_null(strstr(heard, "removed "));
     checkpoint_list list;
     expect_ok(checkpoint_list_folder(&list, folder));
-    const uint64_t kept[] = {20, 40, 50, 70, 80, 90};
-    assert_int_equal(list.count, 6);
-    for (size_t i = 0; i < 6; i++)
+    const uint64_t kept[] = {0, 20, 40, 50, 70, 80, 90};
+    assert_int_equal(list.count, 7);
+    for (size_t i = 0; i < 7; i++)
         assert_int_equal(list.entries[i].step, kept[i]);
     checkpoint_list_free(&list);
     assert_false(exists(scratch_path("prune/step-000010.tmp")));
@@ -345,10 +352,10 @@ static void test_write_errors(void **state) {
 // Runs "musicrl checkpoint WORD..." and returns its exit status; `text` receives what it printed.
 static int run_command(const char *const *words, int count, char **text) {
     char name[] = "musicrl checkpoint";
-    char *arguments[8] = {name};
+    char *arguments[10] = {name};
     for (int i = 0; i < count; i++)
         arguments[i + 1] = strdup(words[i]);
-    char *made[8];
+    char *made[10];
     memcpy(made, arguments, sizeof made);
     fflush(NULL);
     int kept[2] = {dup(1), dup(2)};
@@ -375,14 +382,23 @@ static void test_command(void **state) {
     for (uint64_t step = 1; step <= 5; step++)
         expect_ok(save(scratch_path("command/checkpoints"), step * 100));
     const struct {
-        const char *words[6];
+        const char *words[8];
         int count, result;
         const char *expected[3];
     } cases[] = {
         {{"verify", run}, 2, 0, {"step 100: whole", "step 500: whole"}},
-        {{"list", run}, 2, 0, {"step  kind", "       300  policy           2      "}},
+        {{"list", run},
+         2,
+         0,
+         {"step         age", " s  ", "  policy        whole    policy, tokenizer.model\n"}},
+        {{"list", "--quick", run}, 3, 0, {"  policy        ?        policy, tokenizer.model\n"}},
         {{"list", scratch_path("absent")}, 2, 1, {"cannot look at run folder"}},
         {{"verify", scratch_folder}, 2, 1, {"has no checkpoints", "is it a run folder?"}},
+        {{"prune", "--dry-run", "--keep", "1", "--every=200", "--best=100", run},
+         7,
+         0,
+         {"would remove ", "checkpoints/step-000300"}},
+        {{"prune", "--dry-run", run}, 3, 0, {"checkpoints/step-000300"}}, // the newest two are kept
         {{"prune", "--keep", "1", "--every=200", "--best=100", run},
          6,
          0,
@@ -397,6 +413,13 @@ static void test_command(void **state) {
         }
         free(text);
     }
+    int lock;
+    expect_ok(run_lock_folder(run, &lock));
+    char *refusal;
+    assert_int_equal(run_command((const char *[]){"prune", run}, 2, &refusal), 1);
+    assert_non_null(strstr(refusal, "is being written by process"));
+    free(refusal);
+    close(lock);
     assert_true(exists(scratch_path("command/checkpoints/step-000100")));
     assert_false(exists(scratch_path("command/checkpoints/step-000300")));
     flip(scratch_path("command/checkpoints/step-000400/policy.safetensors"), -2);
@@ -410,6 +433,7 @@ static void test_command(void **state) {
     free(text);
     assert_int_equal(run_command((const char *[]){"list", run}, 2, &text), 0);
     assert_non_null(strstr(text, "       200  damaged: "));
+    assert_non_null(strstr(text, "  policy        damaged  "));
     free(text);
 }
 

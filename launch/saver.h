@@ -1,0 +1,41 @@
+// Checkpoints that are written while training goes on. The step loop waits only for the copy of everything
+// that is saved into host buffers, which are allocated once; a thread writes and publishes them. One write is
+// under way at a time.
+#pragma once
+
+#include "data/checkpoint.h"
+#include "data/safetensors.h"
+
+#include <jansson.h>
+
+typedef struct saver saver;
+
+// `kind` of its checkpoints (data/checkpoint.h). The caller owns *out.
+status saver_create(saver **out, const char *kind);
+
+// Waits for the write under way, whose outcome is dropped (see saver_wait), and frees. NULL is allowed.
+void saver_destroy(saver *saver);
+
+// A file of every checkpoint from here on: `views` [count], whose data stay where they are as long as the
+// saver lives. Allocates room for the copy. Names are copied.
+status saver_add_tensors(saver *saver, const char *name, const tensor_view *views, size_t count);
+
+// What the thread does around a checkpoint; NULL for nothing. A failure is the failure of the write.
+typedef struct saver_hooks {
+    status (*before)(void *context); // before anything is written
+    status (*after)(void *context);  // once the checkpoint is durable
+    void *context;                   // used by the thread until saver_wait or the next saver_start
+} saver_hooks;
+
+// Copies the data of every file and lets the thread write step `step` in `folder`, with `state` (taken over,
+// also on failure; nobody else holds any part of it). Waits for the write before it, and fails if that
+// failed.
+status saver_start(saver *saver, const char *folder, uint64_t step, json_t *state, const saver_hooks *hooks);
+
+// Fails if a write has failed, without waiting for one that is under way. A failure is told once.
+status saver_check(saver *saver);
+// The same after waiting: STATUS_OK means that every checkpoint started is durable under its name.
+status saver_wait(saver *saver);
+
+// That the last completed write took, hooks included; 0 before the first.
+double saver_write_seconds(saver *saver);
