@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# Breaks runs on purpose, takes them up again, and compares their final weights and metrics with those of a run
+# that nothing happened to. Needs the program and the shim (tests/fault/shim.c), both as the build makes them.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+usage() {
+    cat <<'TEXT'
+Usage: tests/fault/faults.sh [--build FOLDER] [--seed N] [--calls N] [--kills N] [--per-run N] [--demo FOLDER]
+
+  --build FOLDER   where musicrl and tests/libfault_shim.so are (build)
+  --seed N         of what is chosen at random (the time; printed)
+  --calls N        so many faults at file-system calls of saves, half of them kills, each at a call chosen at
+                   random; "all" is a fault of each kind at each call (24)
+  --kills N        so many kills of a random rank at a random time (12)
+  --per-run N      kills of one run before it may end (4)
+  --demo FOLDER    kill runs with the models and data of this finished demonstration instead of tiny ones
+TEXT
+}
+
+build=build seed='' calls=24 kills=12 per_run=4 demo=''
+while (($#)); do
+    case $1 in
+        --build) build=${2:?} && shift ;;
+        --seed) seed=${2:?} && shift ;;
+        --calls) calls=${2:?} && shift ;;
+        --kills) kills=${2:?} && shift ;;
+        --per-run) per_run=${2:?} && shift ;;
+        --demo) demo=$(realpath "${2:?}") && shift ;;
+        --help | -h) usage && exit 0 ;;
+        *) usage >&2 && exit 2 ;;
+    esac
+    shift
+done
+musicrl=$(realpath "${MUSICRL:-$build/musicrl}")
+shim=$(realpath "$(dirname "$musicrl")/tests/libfault_shim.so")
+seed=${seed:-$(date +%s)}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# shellcheck source=tests/tiny_run.sh
+source "$here/../tiny_run.sh"
+RANDOM=$((seed % 32768))
+echo "seed $seed"
+
+if ! tiny_prepare; then
+    fail "a tiny base model" "its stages failed" prepare.log
+    exit 1
+fi
+
+same_run() { # FOLDER STEPS STRAIGHT: the reason why not is in `difference`
+    if [[ $(checksum "$1" "$2") != "$(checksum "$3" "$2")" ]]; then
+        difference="its weights differ from the uninterrupted run's"
+    else
+        difference=$(python3 "$here/../same_metrics.py" "$3/metrics.jsonl" "$1/metrics.jsonl" "$2" 2>&1)
+    fi
+}
+
+# Faults at the calls of a save.
+
+# A run of three steps with a checkpoint each; the faults strike in what follows step 1: two saves, each of which
+# removes an older checkpoint.
+short=(train run.yaml threads=1 train.evaluate_every=0 train.save_every=1 train.keep=1)
+"$musicrl" "${short[@]}" folder=begun train.steps=1 >begun.log 2>&1 &&
+    cp -r begun calls && cp -r begun straight-3 &&
+    "$musicrl" "${short[@]}" folder=straight-3 train.steps=3 >straight-3.log 2>&1 &&
+    FAULT_FOLDER=calls FAULT_LOG=calls.list FAULT_ENDS_SYNCED=1 LD_PRELOAD=$shim \
+        "$musicrl" "${short[@]}" folder=calls train.steps=3 >calls.log 2>&1
+rc=$?
+same_run calls 3 straight-3
+if ((rc != 0)) || [[ -n $difference ]]; then
+    fail "everything is synced before it is renamed" "exit status $rc: $difference" ./*.log
+    exit 1
+fi
+pass "everything is synced before it is renamed"
+total=$(wc -l <calls.list)
+
+declare -A survived=() lost=()
+strike() { # N ACTION: one fault, then the run is taken up again; 1 and `difference` if that is not as it was
+    local n=$1 action=$2 rc=0 call path lines
+    read -r _ call path < <(sed -n "${n}p" calls.list)
+    difference=
+    rm -rf trial && cp -r begun trial
+    FAULT_FOLDER=trial FAULT_AT=$n FAULT_ACTION=$action LD_PRELOAD=$shim timeout -k 2 60 \
+        "$musicrl" "${short[@]}" folder=trial train.steps=3 </dev/null >trial.log 2>trial.err || rc=$?
+    case $action in
+        short) ((rc == 0)) || difference="exit status $rc: the rest of a write has to follow" ;;
+        kill | tear) ((rc == 137)) || difference="exit status $rc, wanted is 137" ;;
+        *)
+            # A failure of what can be done without (closing a folder that was read) may go unnoticed.
+            lines=$(grep -c '^musicrl: ' trial.err)
+            ((rc == 0)) || { ((rc == 1)) && ((lines == 1)); } ||
+                difference="exit status $rc with $lines lines, wanted is 1 with one"
+            ((rc == 0)) || grep '^musicrl: ' trial.err | grep -q 'trial' || difference="the line names no file"
+            ;;
+    esac
+    [[ -n $difference ]] || "$musicrl" checkpoint verify trial >verify.log 2>&1 ||
+        difference="a published checkpoint is damaged: $(tail -n 1 verify.log)"
+    if [[ -z $difference ]]; then
+        "$musicrl" "${short[@]}" folder=trial train.steps=3 >again.log 2>&1 ||
+            difference="it cannot be taken up: $(tail -n 1 again.log)"
+    fi
+    [[ -n $difference ]] || same_run trial 3 straight-3
+    if [[ -n $difference ]]; then
+        lost[$action]=$((${lost[$action]:-0} + 1))
+        fail "$action at call $n, $call ${path/#calls/}" "$difference" trial.err
+    else
+        survived[$action]=$((${survived[$action]:-0} + 1))
+    fi
+}
+
+actions=(kill tear enospc eio short)
+mixed=(kill enospc tear eio kill short) # the same number of kills whatever the seed
+start=$SECONDS
+if [[ $calls == all ]]; then
+    for action in "${actions[@]}"; do
+        for ((n = 1; n <= total; n++)); do
+            # Half of a write is a matter of writes.
+            [[ $action != short ]] || sed -n "${n}p" calls.list | grep -q ' pwrite ' || continue
+            strike "$n" "$action" 2>/dev/null
+        done
+        echo "$action: ${survived[$action]:-0} of $((${survived[$action]:-0} + ${lost[$action]:-0})) survived"
+    done
+else
+    for ((i = 0; i < calls; i++)); do
+        strike $((1 + RANDOM % total)) "${mixed[i % 6]}" 2>/dev/null
+    done
+fi
+tried=0
+for action in "${!survived[@]}"; do
+    echo "at a call: $action: ${survived[$action]} survived, ${lost[$action]:-0} not"
+    tried=$((tried + survived[$action]))
+done
+((${#lost[@]} > 0)) || pass "$tried faults at $total file-system calls of saves ($((SECONDS - start)) s)"
+
+# Kills at random times.
+
+if [[ -n $demo ]]; then
+    cp "$here/../../launch/configs/demo.yaml" killed.yaml
+    victim=(train killed.yaml train.batch=16 train.frames=80 train.whiten_samples=16 train.evaluate_captions=16
+        train.steps=24 train.evaluate_every=8 train.save_every=2)
+    for name in tokens embedding base; do victim+=("data.$name=$demo/$name"); done
+    victim+=("data.codec=$demo/codec.safetensors")
+    steps=24
+else
+    victim=(train run.yaml train.steps=48 train.evaluate_every=8 train.save_every=2)
+    steps=48
+fi
+start=$(date +%s%N)
+"$musicrl" "${victim[@]}" folder=straight threads=1 >straight.log 2>&1 ||
+    fail "a run to be killed" "it failed" straight.log
+# How long a run takes here decides when to kill.
+span=$((($(date +%s%N) - start) / 1000000))
+struck=0 runs=0 unsound=0 lost_steps=0
+start=$SECONDS
+newest() { # FOLDER FILE-PATTERN: the last step that metrics, or checkpoints, are there of
+    if [[ $2 == metrics ]]; then
+        tail -n 1 "$1/metrics.jsonl" 2>/dev/null | grep -oP '"step": \K[0-9]+' || echo 0
+    else
+        find "$1/checkpoints" -maxdepth 1 -name 'step-[0-9]*[0-9]' -printf '%f\n' 2>/dev/null | sort | tail -n 1 |
+            sed 's/step-0*\([0-9]\)/\1/' | grep . || echo 0
+    fi
+}
+while ((struck < kills)); do
+    folder=killed-$runs
+    of_run=0
+    while ((of_run < per_run && struck < kills)); do
+        ranks=$((1 << (RANDOM % 3)))
+        pause=$((RANDOM % span))
+        launcher=(mpirun -n "$ranks")
+        ((ranks > 1)) || launcher=()
+        "${launcher[@]}" "$musicrl" "${victim[@]}" folder="$folder" threads=1 >"$folder.log" 2>&1 &
+        job=$!
+        sleep "$((pause / 1000)).$(printf %03d $((pause % 1000)))"
+        target=$job
+        ((ranks == 1)) || target=$(pgrep -P "$job" | shuf -n 1 --random-source=<(yes "$RANDOM"))
+        if [[ -n $target ]] && kill -KILL "$target" 2>/dev/null; then
+            of_run=$((of_run + 1)) struck=$((struck + 1))
+            rc=0
+            timeout 30 tail --pid="$job" -f /dev/null || kill -KILL "$job" 2>/dev/null
+            wait "$job" 2>/dev/null || rc=$?
+            lost_steps=$((lost_steps + $(newest "$folder" metrics) - $(newest "$folder" checkpoints)))
+            ((rc != 0)) || echo "note: a killed rank, but exit status 0"
+        else
+            wait "$job" || fail "killed run $runs" "it failed by itself" "$folder.log"
+            break # it was done already
+        fi
+    done
+    "$musicrl" "${victim[@]}" folder="$folder" threads=1 >"$folder.log" 2>&1 ||
+        fail "killed run $runs" "it cannot be taken up" "$folder.log"
+    same_run "$folder" "$steps" straight
+    if [[ -n $difference ]]; then
+        unsound=$((unsound + 1))
+        fail "killed run $runs" "$difference" "$folder.log"
+    else
+        rm -rf "$folder"
+    fi
+    runs=$((runs + 1))
+done 2>/dev/null # the shell tells of every job that was killed
+echo "at random: $struck kills of $runs runs on 1, 2 and 4 ranks, $unsound runs not sound, $lost_steps steps computed again"
+((unsound > 0)) || pass "$struck kills at random times ($((SECONDS - start)) s)"
+exit "$status"
