@@ -30,6 +30,7 @@ build library:jansson        libjansson-dev          Jansson
 build library:yaml-0.1       libyaml-dev             libyaml
 build library:libprotobuf-c  libprotobuf-c-dev       protobuf-c
 build tool:protoc-c          protobuf-c-compiler     the protobuf-c compiler
+build library:protobuf-lite  libprotobuf-dev         protobuf, which SentencePiece's description asks for
 build library:sentencepiece  libsentencepiece-dev    SentencePiece
 build library:libxxhash      libxxhash-dev           xxHash
 test  library:cmocka         libcmocka-dev           cmocka

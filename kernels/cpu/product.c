@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/device_cpu.h"
 #include "kernels/cpu/few_rows.h"
+#include "kernels/cpu/onednn.h"
 #include "kernels/memory.h"
 
 #include <string.h>
@@ -24,7 +25,7 @@ typedef struct prepared_product {
 } prepared_product;
 
 typedef struct packed_copy {
-    dnnl_memory_desc_t descriptor;
+    matrix_layout layout;
     dnnl_primitive_t reorder; // from the plain [outputs, inputs] f32 layout
     dnnl_memory_t from, to;
     void *values;
@@ -50,48 +51,40 @@ static status checked(dnnl_status_t code, const char *call) {
 }
 #define DNNL_TRY_GOTO(result, call, label) TRY_GOTO(result, checked(call, #call), label)
 
-static dnnl_status_t matrix_descriptor(dnnl_memory_desc_t *out, int64_t rows, int64_t columns,
-                                       dnnl_data_type_t type, dnnl_format_tag_t tag) {
-    const dnnl_dims_t dims = {rows, columns};
-    return dnnl_memory_desc_init_by_tag(out, 2, dims, type, tag);
-}
-
-static status create_product(device *d, prepared_product *product, const dnnl_memory_desc_t *source,
-                             const dnnl_memory_desc_t *weights, const dnnl_memory_desc_t *destination,
-                             dnnl_memory_desc_t *chosen_weights) {
+// chosen_weights: NULL, or what is asked for instead of the product: the layout that it prefers for weights.
+static status create_product(device *d, prepared_product *product, const matrix_layout *source,
+                             const matrix_layout *weights, const matrix_layout *destination,
+                             matrix_layout *chosen_weights) {
     status result;
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_post_ops_t after = NULL;
     dnnl_primitive_desc_t description = NULL;
-    dnnl_matmul_desc_t operation;
+    matrix_layout scratch = {0};
     DNNL_TRY_GOTO(result, dnnl_primitive_attr_create(&attributes), done);
     DNNL_TRY_GOTO(result, dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user),
                   done);
     if (product->accumulate) {
         DNNL_TRY_GOTO(result, dnnl_post_ops_create(&after), done);
-        DNNL_TRY_GOTO(result, dnnl_post_ops_append_sum(after, 1.0f), done);
+        DNNL_TRY_GOTO(result, append_accumulation(after), done);
         DNNL_TRY_GOTO(result, dnnl_primitive_attr_set_post_ops(attributes, after), done);
     }
-    DNNL_TRY_GOTO(result, dnnl_matmul_desc_init(&operation, source, weights, NULL, destination), done);
-    DNNL_TRY_GOTO(result, dnnl_primitive_desc_create(&description, &operation, attributes, d->engine, NULL),
+    DNNL_TRY_GOTO(result, describe_product(&description, source, weights, destination, attributes, d->engine),
                   done);
     if (chosen_weights != NULL) {
-        *chosen_weights = *dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
+        DNNL_TRY_GOTO(result, layout_query(chosen_weights, description, dnnl_query_weights_md), done);
         goto done;
     }
-    const dnnl_memory_desc_t *scratch =
-        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
-    TRY_GOTO(
-        result,
-        device_grow(&d->scratch, &d->scratch_bytes, dnnl_memory_desc_get_size(scratch), "product scratchpad"),
-        done);
+    DNNL_TRY_GOTO(result, layout_query(&scratch, description, dnnl_query_scratchpad_md), done);
+    TRY_GOTO(result,
+             device_grow(&d->scratch, &d->scratch_bytes, layout_bytes(&scratch), "product scratchpad"), done);
     DNNL_TRY_GOTO(result, dnnl_primitive_create(&product->primitive, description), done);
-    DNNL_TRY_GOTO(result, dnnl_memory_create(&product->source, source, d->engine, DNNL_MEMORY_NONE), done);
-    DNNL_TRY_GOTO(result, dnnl_memory_create(&product->weights, weights, d->engine, DNNL_MEMORY_NONE), done);
-    DNNL_TRY_GOTO(result, dnnl_memory_create(&product->destination, destination, d->engine, DNNL_MEMORY_NONE),
+    DNNL_TRY_GOTO(result, layout_memory(&product->source, source, d->engine, DNNL_MEMORY_NONE), done);
+    DNNL_TRY_GOTO(result, layout_memory(&product->weights, weights, d->engine, DNNL_MEMORY_NONE), done);
+    DNNL_TRY_GOTO(result, layout_memory(&product->destination, destination, d->engine, DNNL_MEMORY_NONE),
                   done);
-    DNNL_TRY_GOTO(result, dnnl_memory_create(&product->scratch, scratch, d->engine, DNNL_MEMORY_NONE), done);
+    DNNL_TRY_GOTO(result, layout_memory(&product->scratch, &scratch, d->engine, DNNL_MEMORY_NONE), done);
 done:
+    layout_release(&scratch);
     dnnl_primitive_desc_destroy(description);
     dnnl_post_ops_destroy(after);
     dnnl_primitive_attr_destroy(attributes);
@@ -111,24 +104,25 @@ static status create_copy(weight *w, packed_copy *copy, int64_t from, int64_t to
     device *d = w->device;
     dnnl_data_type_t type = w->precision == WEIGHT_BF16 ? dnnl_bf16 : dnnl_f32;
     status result;
-    dnnl_memory_desc_t source, any, destination, plain;
+    matrix_layout source = {0}, any = {0}, destination = {0}, plain = {0};
     dnnl_primitive_desc_t reorder = NULL;
     prepared_product probe = {.kind = FORWARD};
-    DNNL_TRY_GOTO(result, matrix_descriptor(&source, LAYOUT_ROWS, from, type, dnnl_ab), done);
-    DNNL_TRY_GOTO(result, matrix_descriptor(&any, from, to, type, dnnl_format_tag_any), done);
-    DNNL_TRY_GOTO(result, matrix_descriptor(&destination, LAYOUT_ROWS, to, dnnl_f32, dnnl_ab), done);
-    TRY_GOTO(result, create_product(d, &probe, &source, &any, &destination, &copy->descriptor), done);
-    copy->bytes = dnnl_memory_desc_get_size(&copy->descriptor);
+    DNNL_TRY_GOTO(result, layout_create(&source, LAYOUT_ROWS, from, type, dnnl_ab), done);
+    DNNL_TRY_GOTO(result, layout_create(&any, from, to, type, dnnl_format_tag_any), done);
+    DNNL_TRY_GOTO(result, layout_create(&destination, LAYOUT_ROWS, to, dnnl_f32, dnnl_ab), done);
+    TRY_GOTO(result, create_product(d, &probe, &source, &any, &destination, &copy->layout), done);
+    copy->bytes = layout_bytes(&copy->layout);
     TRY_GOTO(result, device_allocate(d, &copy->values, copy->bytes, "packed weights"), done);
-    DNNL_TRY_GOTO(result, matrix_descriptor(&plain, from, to, dnnl_f32, tag), done);
-    DNNL_TRY_GOTO(
-        result,
-        dnnl_reorder_primitive_desc_create(&reorder, &plain, d->engine, &copy->descriptor, d->engine, NULL),
-        done);
+    DNNL_TRY_GOTO(result, layout_create(&plain, from, to, dnnl_f32, tag), done);
+    DNNL_TRY_GOTO(result, describe_reorder(&reorder, &plain, &copy->layout, d->engine), done);
     DNNL_TRY_GOTO(result, dnnl_primitive_create(&copy->reorder, reorder), done);
-    DNNL_TRY_GOTO(result, dnnl_memory_create(&copy->from, &plain, d->engine, DNNL_MEMORY_NONE), done);
-    DNNL_TRY_GOTO(result, dnnl_memory_create(&copy->to, &copy->descriptor, d->engine, copy->values), done);
+    DNNL_TRY_GOTO(result, layout_memory(&copy->from, &plain, d->engine, DNNL_MEMORY_NONE), done);
+    DNNL_TRY_GOTO(result, layout_memory(&copy->to, &copy->layout, d->engine, copy->values), done);
 done:
+    layout_release(&source);
+    layout_release(&any);
+    layout_release(&destination);
+    layout_release(&plain);
     dnnl_primitive_desc_destroy(reorder);
     return result;
 }
@@ -137,6 +131,7 @@ static void destroy_copy(device *d, packed_copy *copy) {
     dnnl_primitive_destroy(copy->reorder);
     dnnl_memory_destroy(copy->from);
     dnnl_memory_destroy(copy->to);
+    layout_release(&copy->layout);
     device_free(d, copy->values);
 }
 
@@ -220,33 +215,39 @@ static status add_product(weight *w, product_kind kind, int64_t rows, bool accum
     }
     dnnl_data_type_t type = w->precision == WEIGHT_BF16 ? dnnl_bf16 : dnnl_f32;
     prepared_product product = {.kind = kind, .rows = rows, .accumulate = accumulate};
-    dnnl_memory_desc_t source, weights, destination;
+    matrix_layout source = {0}, weights = {0}, destination = {0};
+    const matrix_layout *packed = NULL;
     status result;
     switch (kind) {
     case FORWARD:
-        DNNL_TRY_GOTO(result, matrix_descriptor(&source, rows, w->inputs, type, dnnl_ab), failed);
-        weights = w->forward.descriptor;
-        DNNL_TRY_GOTO(result, matrix_descriptor(&destination, rows, w->outputs, dnnl_f32, dnnl_ab), failed);
+        DNNL_TRY_GOTO(result, layout_create(&source, rows, w->inputs, type, dnnl_ab), done);
+        packed = &w->forward.layout;
+        DNNL_TRY_GOTO(result, layout_create(&destination, rows, w->outputs, dnnl_f32, dnnl_ab), done);
         if (type == dnnl_bf16)
-            TRY_GOTO(result, grow_rounded(w, rows), failed);
+            TRY_GOTO(result, grow_rounded(w, rows), done);
         break;
     case BACKWARD_DATA:
-        DNNL_TRY_GOTO(result, matrix_descriptor(&source, rows, w->outputs, dnnl_f32, dnnl_ab), failed);
-        weights = w->backward.descriptor;
-        DNNL_TRY_GOTO(result, matrix_descriptor(&destination, rows, w->inputs, dnnl_f32, dnnl_ab), failed);
+        DNNL_TRY_GOTO(result, layout_create(&source, rows, w->outputs, dnnl_f32, dnnl_ab), done);
+        packed = &w->backward.layout;
+        DNNL_TRY_GOTO(result, layout_create(&destination, rows, w->inputs, dnnl_f32, dnnl_ab), done);
         break;
     case BACKWARD_WEIGHT:
-        DNNL_TRY_GOTO(result, matrix_descriptor(&source, w->outputs, rows, dnnl_f32, dnnl_ba), failed);
-        DNNL_TRY_GOTO(result, matrix_descriptor(&weights, rows, w->inputs, dnnl_f32, dnnl_ab), failed);
-        DNNL_TRY_GOTO(result, matrix_descriptor(&destination, w->outputs, w->inputs, dnnl_f32, dnnl_ab),
-                      failed);
+        DNNL_TRY_GOTO(result, layout_create(&source, w->outputs, rows, dnnl_f32, dnnl_ba), done);
+        DNNL_TRY_GOTO(result, layout_create(&weights, rows, w->inputs, dnnl_f32, dnnl_ab), done);
+        DNNL_TRY_GOTO(result, layout_create(&destination, w->outputs, w->inputs, dnnl_f32, dnnl_ab), done);
         break;
     }
-    TRY_GOTO(result, create_product(w->device, &product, &source, &weights, &destination, NULL), failed);
+    TRY_GOTO(
+        result,
+        create_product(w->device, &product, &source, packed != NULL ? packed : &weights, &destination, NULL),
+        done);
     *out = &w->products[w->count];
     w->products[w->count++] = product;
-    return STATUS_OK;
-failed:
+    product = (prepared_product){0};
+done:
+    layout_release(&source);
+    layout_release(&weights);
+    layout_release(&destination);
     destroy_product(&product);
     return result;
 }
