@@ -15,7 +15,8 @@ status byte_pool_append(byte_pool *pool, const void *bytes, size_t count, const 
         pool->base = base;
         pool->capacity = capacity;
     }
-    memcpy(pool->base + pool->used, bytes, count);
+    if (count > 0) // an empty pool may have no memory yet
+        memcpy(pool->base + pool->used, bytes, count);
     pool->used += count;
     return STATUS_OK;
 }

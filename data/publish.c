@@ -361,14 +361,23 @@ status append_write(appender *a, const void *bytes, size_t count) {
     return result;
 }
 
-status append_sync(appender *a) {
+static status make_durable(const appender *a) {
     return fsync(a->file) == 0 ? STATUS_OK : failed("sync", a->path, errno);
+}
+
+status append_sync(appender *a) {
+    struct stat info;
+    if (fstat(a->file, &info) == 0 && info.st_nlink == 0)
+        return FAIL("%s was removed while it is being written; run again to continue from the newest "
+                    "checkpoint",
+                    a->path);
+    return make_durable(a);
 }
 
 status append_close(appender *a) {
     if (a == NULL)
         return STATUS_OK;
-    status result = append_sync(a);
+    status result = make_durable(a);
     if (close(a->file) != 0 && result == STATUS_OK)
         result = failed("close", a->path, errno);
     memory_free(a);

@@ -79,7 +79,7 @@ status append_open(appender **out, const char *path);
 // Appends one record. On failure the file is as it was before.
 status append_write(appender *appender, const void *bytes, size_t count);
 
-// Makes everything appended so far durable.
+// Makes everything appended so far durable; fails if the file was removed meanwhile.
 status append_sync(appender *appender);
 
 // Syncs, closes and frees, also on failure. NULL is allowed.

@@ -283,10 +283,14 @@ static bool is_run_file(const char *word) {
            (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
 }
 
+// Worked out once: each of the texts takes a parser.
 status run_config_set_defaults(run_config *out) {
-    memset(out, 0, sizeof *out);
-    for (int i = 0; i < run_setting_count; i++)
-        TRY(set_default(out, &run_settings[i]));
+    static run_config defaults;
+    static bool known;
+    for (int i = 0; i < run_setting_count && !known; i++)
+        TRY(set_default(&defaults, &run_settings[i]));
+    known = true;
+    memcpy(out, &defaults, sizeof *out);
     return STATUS_OK;
 }
 

@@ -186,7 +186,8 @@ typedef struct run_config {
 // exclude each other. STATUS_USAGE if an override is to blame.
 status run_config_load(run_config *out, const char *path, char *const *words, int count);
 
-// Every setting at its default; what follows from others is not worked out.
+// Every setting at its default; what follows from others is not worked out. Like run_config_load not for
+// several threads at a time.
 status run_config_set_defaults(run_config *out);
 
 // Fails if the text setting `key` ("data.codec") is empty, and says what it is for.

@@ -29,6 +29,12 @@ status train_check_batch(const train *t, const sampling_round *round, const roll
     return STATUS_OK;
 }
 
+status train_from_rank(const train *t, int rank, status outcome) {
+    return outcome == STATUS_OK
+               ? STATUS_OK
+               : status_prefix(outcome, "from rank %d on %s: ", rank, world_host_of(t->world, rank));
+}
+
 static status create_mailboxes(train *t) {
     const run_config *config = t->config;
     const role_members *members = t->layout.members;

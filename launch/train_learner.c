@@ -121,7 +121,7 @@ static status receive_rollouts(train *t, const sampling_round *round) {
         rollout_batch batch;
         TRY(mailbox_receive(train_mailbox(t, round), t->routes[i].rank, MESSAGE_ROLLOUT_BATCH, "learn",
                             &message, &bytes));
-        TRY(rollout_batch_parse(&batch, message, bytes));
+        TRY(train_from_rank(t, t->routes[i].rank, rollout_batch_parse(&batch, message, bytes)));
         TRY(train_check_batch(t, round, &batch, t->routes[i].samples));
         const size_t at = batch.first_sample - l->samples.first;
         memcpy(l->tokens + at * clip, batch.tokens, sizeof(uint16_t) * clip * batch.samples);
@@ -152,7 +152,7 @@ static status receive_scores(train *t, const sampling_round *round) {
         reward_batch batch;
         TRY(mailbox_receive(train_mailbox(t, round), t->routes[i].rank, MESSAGE_REWARD_BATCH, "learn",
                             &message, &bytes));
-        TRY(reward_batch_parse(&batch, message, bytes));
+        TRY(train_from_rank(t, t->routes[i].rank, reward_batch_parse(&batch, message, bytes)));
         const sample_range wanted = t->routes[i].samples;
         if (batch.step != (uint64_t)round->step || batch.first_sample != wanted.first ||
             batch.samples != wanted.count || batch.reward_count != (uint32_t)t->reward_width)

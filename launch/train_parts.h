@@ -232,6 +232,9 @@ static inline int train_embedding_column(const train *t) {
 status train_check_batch(const train *t, const sampling_round *round, const rollout_batch *batch,
                          sample_range samples);
 
+// `outcome`, with the rank whose message it is about before the recorded line.
+status train_from_rank(const train *t, int rank, status outcome);
+
 status train_rollout_create(train *t);
 void train_rollout_destroy(train *t);
 status train_rollout_round(train *t, const sampling_round *round);

@@ -272,7 +272,8 @@ status train_reward_round(train *t, const sampling_round *round) {
                  mailbox_receive(train_mailbox(t, round), t->routes[i].rank, MESSAGE_ROLLOUT_BATCH, "reward",
                                  &message, &bytes),
                  failed);
-        TRY_GOTO(result, rollout_batch_parse(&batch, message, bytes), failed);
+        TRY_GOTO(result, train_from_rank(t, t->routes[i].rank, rollout_batch_parse(&batch, message, bytes)),
+                 failed);
         TRY_GOTO(result, train_check_batch(t, round, &batch, t->routes[i].samples), failed);
         const double start = stage_seconds();
         float *scores = r->scores + (size_t)(batch.first_sample - r->samples.first) * (size_t)t->reward_width;

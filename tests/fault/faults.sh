@@ -7,6 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 usage() {
     cat <<'TEXT'
 Usage: tests/fault/faults.sh [--build FOLDER] [--seed N] [--calls N] [--kills N] [--per-run N] [--demo FOLDER]
+                             [--minutes N]
 
   --build FOLDER   where musicrl and tests/libfault_shim.so are (build)
   --seed N         of what is chosen at random (the time; printed)
@@ -14,11 +15,12 @@ Usage: tests/fault/faults.sh [--build FOLDER] [--seed N] [--calls N] [--kills N]
                    random; "all" is a fault of each kind at each call (24)
   --kills N        so many kills of a random rank at a random time (12)
   --per-run N      kills of one run before it may end (4)
+  --minutes N      no new fault after so long for either kind (no limit); what was tried is told all the same
   --demo FOLDER    kill runs with the models and data of this finished demonstration instead of tiny ones
 TEXT
 }
 
-build=build seed='' calls=24 kills=12 per_run=4 demo=''
+build=build seed='' calls=24 kills=12 per_run=4 demo='' minutes=100000
 while (($#)); do
     case $1 in
         --build) build=${2:?} && shift ;;
@@ -26,6 +28,7 @@ while (($#)); do
         --calls) calls=${2:?} && shift ;;
         --kills) kills=${2:?} && shift ;;
         --per-run) per_run=${2:?} && shift ;;
+        --minutes) minutes=${2:?} && shift ;;
         --demo) demo=$(realpath "${2:?}") && shift ;;
         --help | -h) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
@@ -115,13 +118,14 @@ if [[ $calls == all ]]; then
     for action in "${actions[@]}"; do
         for ((n = 1; n <= total; n++)); do
             # Half of a write is a matter of writes.
+            ((SECONDS < start + 60 * minutes)) || break
             [[ $action != short ]] || sed -n "${n}p" calls.list | grep -q ' pwrite ' || continue
             strike "$n" "$action" 2>/dev/null
         done
         echo "$action: ${survived[$action]:-0} of $((${survived[$action]:-0} + ${lost[$action]:-0})) survived"
     done
 else
-    for ((i = 0; i < calls; i++)); do
+    for ((i = 0; i < calls && SECONDS < start + 60 * minutes; i++)); do
         strike $((1 + RANDOM % total)) "${mixed[i % 6]}" 2>/dev/null
     done
 fi
@@ -136,8 +140,8 @@ done
 
 if [[ -n $demo ]]; then
     cp "$here/../../launch/configs/demo.yaml" killed.yaml
-    victim=(train killed.yaml train.batch=16 train.frames=80 train.whiten_samples=16 train.evaluate_captions=16
-        train.steps=24 train.evaluate_every=8 train.save_every=2)
+    victim=(train killed.yaml train.batch=16 train.whiten_samples=16 train.evaluate_captions=16 train.steps=24
+        train.evaluate_every=8 train.save_every=2)
     for name in tokens embedding base; do victim+=("data.$name=$demo/$name"); done
     victim+=("data.codec=$demo/codec.safetensors")
     steps=24
@@ -160,7 +164,7 @@ newest() { # FOLDER FILE-PATTERN: the last step that metrics, or checkpoints, ar
             sed 's/step-0*\([0-9]\)/\1/' | grep . || echo 0
     fi
 }
-while ((struck < kills)); do
+while ((struck < kills && SECONDS < start + 60 * minutes)); do
     folder=killed-$runs
     of_run=0
     while ((of_run < per_run && struck < kills)); do

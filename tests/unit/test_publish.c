@@ -225,6 +225,21 @@ static void test_read_only_folder(void **state) {
 }
 
 // A slash behind the name of a folder makes no other folder of it.
+// Records for a file that nobody will find must not go unnoticed.
+static void test_removed_while_written(void **state) {
+    (void)state;
+    const char *path = scratch_path("removed");
+    appender *appender;
+    assert_int_equal(append_open(&appender, path), STATUS_OK);
+    assert_int_equal(append_write(appender, "one\n", 4), STATUS_OK);
+    assert_int_equal(append_sync(appender), STATUS_OK);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(append_write(appender, "two\n", 4), STATUS_OK);
+    assert_int_equal(append_sync(appender), STATUS_FAILED);
+    expect_message("was removed while it is being written");
+    assert_int_equal(append_close(appender), STATUS_OK); // told once
+}
+
 static void test_trailing_slash(void **state) {
     (void)state;
     char temporary[PATH_MAX], slash[PATH_MAX];
@@ -247,7 +262,7 @@ int main(void) {
         cmocka_unit_test(test_bad_paths),      cmocka_unit_test(test_folder),
         cmocka_unit_test(test_sweep),          cmocka_unit_test(test_file_size_limit),
         cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_read_only_folder),
-        cmocka_unit_test(test_trailing_slash),
+        cmocka_unit_test(test_trailing_slash), cmocka_unit_test(test_removed_while_written),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

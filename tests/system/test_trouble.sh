@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# What befalls the files, the clock and the messages of a run under way: either it does no harm, or every rank ends with
+# one line that names the thing, and the run can be taken up again with the same result.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+musicrl=$(realpath "${MUSICRL:?path of the program}")
+tests=$(dirname "$musicrl")/tests
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# shellcheck source=tests/tiny_run.sh
+source "$here/../tiny_run.sh"
+
+steps=6
+train=(train run.yaml threads=1 train.steps=6 train.save_every=1 train.keep=9)
+if ! tiny_prepare || ! "$musicrl" "${train[@]}" folder=straight >straight.log 2>&1; then
+    fail "a tiny run" "its stages failed" ./*.log
+    exit 1
+fi
+
+launch() { # RANKS ARGUMENT...: what it says is in stdout and stderr
+    local ranks=$1 rc=0
+    shift
+    local -a launcher=(mpirun -n "$ranks")
+    ((ranks > 1)) || launcher=()
+    timeout -k 2 60 "${launcher[@]}" "$musicrl" "$@" </dev/null >stdout 2>stderr || rc=$?
+    return "$rc"
+}
+
+unharmed() { # NAME FOLDER: its weights are those of the run that nothing happened to
+    if [[ $(checksum "$2" $steps) == "$(checksum straight $steps)" ]]; then
+        pass "$1"
+    else
+        fail "$1" "its weights differ" stderr
+    fi
+}
+
+ends() { # NAME TEXT RANKS FOLDER OVERRIDE...: ends with 1 and TEXT in one line; taken up, it ends as if nothing had been
+    local name=$1 text=$2 ranks=$3 folder=$4 rc=0
+    shift 4
+    launch "$ranks" "${train[@]}" folder="$folder" "$@" || rc=$?
+    unset LD_PRELOAD FAULT_FOLDER FAULT_AT FAULT_ACTION FAULT_RANK FAULT_FLIP
+    if [[ $rc != 1 ]]; then
+        fail "$name" "exit status $rc, wanted is 1" stderr
+    elif [[ $(grep -c '^musicrl: ' stderr) != 1 ]]; then
+        fail "$name" "not one line" stderr
+    elif ! grep '^musicrl: ' stderr | grep -qE -- "$text"; then
+        fail "$name" "no line says '$text'" stderr
+    elif ! launch 1 "${train[@]}" folder="$folder"; then
+        fail "$name" "it cannot be taken up" stderr
+    else
+        unharmed "$name" "$folder"
+    fi
+}
+
+# Disks. The call is one of the second checkpoint.
+trouble() { # ACTION FOLDER CALL
+    export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=$2/checkpoints/step-000001 FAULT_AT=$3 FAULT_ACTION=$1
+}
+trouble edquot quota 9
+ends "quota" "checkpoint of step 1: cannot write .*quota/checkpoints/step-000001.*the quota is used up" 2 quota
+trouble erofs remounted 3
+ends "a disk that becomes read-only" "cannot create .*Read-only file system; choose a folder that can be written" 2 remounted
+trouble enospc full 20
+ends "full disk" "cannot [a-z]* full/checkpoints/step-000001.*No space left on device; free some space" 4 full
+trouble eio broken 12
+ends "a broken disk" "cannot [a-z]* broken/checkpoints/step-000001.*Input/output error" 2 broken
+
+# Files removed under a running job. The job is stopped for it, so that the moment is known.
+started=
+wait_for() { # PATH: until it is there, or the job is gone
+    for ((i = 0; i < 2000; i++)); do
+        [[ ! -e $1 ]] || return 0
+        kill -0 "$started" 2>/dev/null || return 1
+        sleep 0.01
+    done
+    return 1
+}
+interrupted() { # FOLDER COMMAND...: runs the command in the middle of a run; its exit status is in `code`
+    local folder=$1
+    shift
+    "$musicrl" "${train[@]}" folder="$folder" >stdout 2>stderr </dev/null &
+    started=$!
+    wait_for "$folder/checkpoints/step-000001/manifest.json" && kill -STOP "$started" && "$@" && kill -CONT "$started"
+    code=0
+    wait "$started" || code=$?
+}
+interrupted checkpoint-gone rm -rf checkpoint-gone/checkpoints/step-000000
+if ((code == 0)); then unharmed "a checkpoint is removed" checkpoint-gone; else fail "a checkpoint is removed" "exit status $code" stderr; fi
+interrupted all-gone rm -rf all-gone/checkpoints
+if ((code == 0)); then
+    unharmed "all checkpoints are removed" all-gone
+elif [[ $(grep -c '^musicrl: ' stderr) == 1 ]] && grep -q 'all-gone/checkpoints' stderr && launch 1 "${train[@]}" folder=all-gone; then
+    unharmed "all checkpoints are removed" all-gone # the write under way lost its folder
+else
+    fail "all checkpoints are removed" "exit status $code" stderr
+fi
+interrupted metrics-gone rm -f metrics-gone/metrics.jsonl
+if ((code == 1)) && [[ $(grep -c '^musicrl: ' stderr) == 1 ]] &&
+    grep -q 'metrics-gone/metrics.jsonl was removed while it is being written' stderr && launch 1 "${train[@]}" folder=metrics-gone; then
+    unharmed "the metrics are removed" metrics-gone
+else
+    fail "the metrics are removed" "exit status $code" stderr
+fi
+cp -r tokens kept-tokens
+interrupted shard-gone rm -rf tokens
+if ((code == 0)); then unharmed "a shard vanishes under a run" shard-gone; else fail "a shard vanishes under a run" "exit status $code" stderr; fi
+mv kept-tokens tokens
+cp -r corpus corpus-2 && "$musicrl" codec encode --corpus corpus-2 --codec codec.safetensors -o tokens-2 --clips-per-shard 32 >encode.log 2>&1
+rm -f tokens-2/tokens-00001.h5
+if launch 2 "${train[@]}" folder=new data.tokens=tokens-2 || [[ $(grep -c '^musicrl: ' stderr) != 1 ]] || ! grep -q '^musicrl: .*tokens-2' stderr; then
+    fail "a shard is missing at the start" "no line names it" stderr encode.log
+else
+    pass "a shard is missing at the start"
+fi
+
+# The wall clock decides nothing.
+LD_PRELOAD=$tests/libfault_message.so FAULT_CLOCK=100000000 launch 1 "${train[@]}" folder=clock || fail "the clock jumps" "exit status $?" stderr
+unharmed "the clock jumps by three years" clock
+
+# A bit flips on the way between roles: of rollouts on their way to who scores, and of scores to who learns.
+flip() { # RANK: the third message of that rank
+    cat >flip <<SCRIPT && chmod 755 flip
+#!/bin/sh
+[ "\$OMPI_COMM_WORLD_RANK" != $1 ] || export LD_PRELOAD=$tests/libfault_message.so FAULT_FLIP=3
+exec $program "\$@"
+SCRIPT
+}
+program=$musicrl
+for rank in 0 1; do
+    flip "$rank"
+    musicrl=$scratch/flip
+    rc=0
+    launch 3 "${train[@]}" folder=flipped-$rank roles=rollout=1,reward=1,learner=1 || rc=$?
+    musicrl=$program
+    if ((rc == 0)) || ! grep -qE "^musicrl: rank [12] on .*from rank $rank on .*: a (RolloutBatch|RewardBatch) says its checksum is .*: it is damaged" stderr; then
+        fail "a bit flips in a message of rank $rank" "exit status $rc" stderr
+    elif ! launch 1 "${train[@]}" folder=flipped-$rank; then
+        fail "a bit flips in a message of rank $rank" "it cannot be taken up" stderr
+    else
+        unharmed "a bit flips in a message of rank $rank" flipped-$rank
+    fi
+done
+exit "$status"
