@@ -41,6 +41,8 @@ test  tool:h5dump            hdf5-tools              the HDF5 tools
 test  python:numpy           python3-numpy           NumPy for /usr/bin/python3
 test  python:h5py            python3-h5py            h5py for /usr/bin/python3
 oracle python:torch          python3-torch           PyTorch for /usr/bin/python3
+oracle tool:clang            clang                   Clang
+oracle fuzzer:               libclang-rt-dev         libFuzzer, of Clang's run-time library
 LIST
 }
 
@@ -60,6 +62,8 @@ has() { # PROBE
         library:*) pkg-config --exists "$thing" >/dev/null 2>&1 ;;
         python:*) /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(u.find_spec('$thing') is None)" \
             >/dev/null 2>&1 ;;
+        fuzzer:*) printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n) { return d == 0 && n; }\n' |
+            clang -fsanitize=fuzzer -x c - -o /dev/null >/dev/null 2>&1 ;;
         soundfont:*) any_file /usr/share/{sounds/sf2,soundfonts}/{TimGM6mb,default-GM,default,FluidR3_GM}.sf2 ;;
         *) echo "launch/setup.sh: unknown probe '$1'" >&2 && exit 1 ;;
     esac

@@ -22,10 +22,13 @@ if [[ ! $seconds =~ ^[0-9]+$ ]] || ((seconds == 0)); then usage >&2 && exit 2; f
 
 build=build-fuzz log=$PWD/build-fuzz/build.log
 mkdir -p "$build/findings"
-if ! command -v clang >/dev/null; then
-    echo "skip fuzzing: there is no clang (package clang)"
+# shellcheck source=launch/setup.sh
+source launch/setup.sh
+if ! has fuzzer:; then
+    echo "skip fuzz: there is no clang with libFuzzer here (packages clang and libclang-rt-dev)"
     exit 0
 fi
+set +e
 if ! { cmake -S . -B "$build" -DMUSICRL_FUZZ=ON -DMUSICRL_CUDA=OFF -DCMAKE_C_COMPILER=clang \
     -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Fuzz -DCMAKE_C_FLAGS=-O1 -DCMAKE_CXX_FLAGS=-O1 >"$log" 2>&1 &&
     cmake --build "$build" -j "$(nproc)" >"$log" 2>&1; }; then
