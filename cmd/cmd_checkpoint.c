@@ -142,6 +142,13 @@ static status print_list(const options *options) {
     return STATUS_OK;
 }
 
+// The first was told already.
+static void print_further(void *context, const char *line) {
+    size_t *told = context;
+    if ((*told)++ > 0)
+        printf("    and: %s\n", line);
+}
+
 static status verify_all(const options *options) {
     char folder[PATH_MAX];
     checkpoint_list list;
@@ -153,6 +160,8 @@ static status verify_all(const options *options) {
             printf("step %" PRIu64 ": whole\n", list.entries[i].step);
         } else {
             printf("step %" PRIu64 ": damaged: %s\n", list.entries[i].step, status_message());
+            size_t told = 0;
+            checkpoint_tell_damage(&list.entries[i], print_further, &told);
             damaged++;
         }
         fflush(stdout);
@@ -167,7 +176,8 @@ static status verify_all(const options *options) {
 }
 
 static void print_line(void *context, const char *line) {
-    (void)context;
+    size_t *lines = context;
+    (*lines)++;
     printf("%s\n", line);
 }
 
@@ -211,7 +221,10 @@ static status prune(const options *options) {
     keep.selected = selected >= 0 ? &selected : NULL;
     if (!options->only_tell) // a run removes its own
         TRY(run_lock_folder(options->run, &lock));
-    const status result = checkpoint_prune(folder, &keep, print_line, NULL);
+    size_t lines = 0;
+    const status result = checkpoint_prune(folder, &keep, print_line, &lines);
+    if (result == STATUS_OK && lines == 0)
+        printf("nothing to remove in %s\n", folder);
     if (lock > 0)
         close(lock);
     return result;

@@ -332,25 +332,47 @@ failed:
     return result;
 }
 
+static status verify_file(const checkpoint *c, const json_t *entry) {
+    char path[PATH_MAX], found[DIGEST_HEX];
+    digest digest;
+    uint64_t bytes, wanted = (uint64_t)json_integer_value(json_object_get(entry, "bytes"));
+    const char *claimed = json_string_value(json_object_get(entry, "xxh3_128"));
+    TRY(join(path, c->path, json_string_value(json_object_get(entry, "name"))));
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && (uint64_t)info.st_size != wanted)
+        return FAIL("%s is damaged: it has %lld bytes, the manifest says %" PRIu64, path,
+                    (long long)info.st_size, wanted);
+    TRY(digest_file(path, &bytes, &digest));
+    digest_to_hex(&digest, found);
+    if (bytes != wanted || strcmp(found, claimed) != 0)
+        return FAIL("%s is damaged: its digest is %s, the manifest says %.40s", path, found, claimed);
+    return STATUS_OK;
+}
+
 static status verify_files(const checkpoint *c) {
     size_t index;
     const json_t *entry;
-    json_array_foreach(json_object_get(c->manifest, "files"), index, entry) {
-        char path[PATH_MAX], found[DIGEST_HEX];
-        digest digest;
-        uint64_t bytes, wanted = (uint64_t)json_integer_value(json_object_get(entry, "bytes"));
-        const char *claimed = json_string_value(json_object_get(entry, "xxh3_128"));
-        TRY(join(path, c->path, json_string_value(json_object_get(entry, "name"))));
-        struct stat info;
-        if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && (uint64_t)info.st_size != wanted)
-            return FAIL("%s is damaged: it has %lld bytes, the manifest says %" PRIu64, path,
-                        (long long)info.st_size, wanted);
-        TRY(digest_file(path, &bytes, &digest));
-        digest_to_hex(&digest, found);
-        if (bytes != wanted || strcmp(found, claimed) != 0)
-            return FAIL("%s is damaged: its digest is %s, the manifest says %.40s", path, found, claimed);
-    }
+    json_array_foreach(json_object_get(c->manifest, "files"), index, entry) TRY(verify_file(c, entry));
     return STATUS_OK;
+}
+
+status checkpoint_tell_damage(const checkpoint_entry *checkpoint_entry, checkpoint_listener listener,
+                              void *context) {
+    checkpoint *c;
+    size_t index, damaged = 0;
+    const json_t *entry;
+    if (open_manifest(&c, checkpoint_entry->path) != STATUS_OK) {
+        listener(context, status_message());
+        return STATUS_FAILED;
+    }
+    json_array_foreach(json_object_get(c->manifest, "files"), index, entry) {
+        if (verify_file(c, entry) != STATUS_OK) {
+            damaged++;
+            listener(context, status_message());
+        }
+    }
+    checkpoint_close(c);
+    return damaged == 0 ? STATUS_OK : FAIL("%s has %zu damaged files", checkpoint_entry->path, damaged);
 }
 
 status checkpoint_open(checkpoint **out, const char *path) {

@@ -92,8 +92,12 @@ typedef struct checkpoint_list {
 status checkpoint_list_folder(checkpoint_list *out, const char *folder);
 void checkpoint_list_free(checkpoint_list *list); // an empty list is allowed
 
-// Verifies every file of a checkpoint, and that it is the step that its name says.
+// Verifies every file of a checkpoint, and that it is the step that its name says. The failure names the
+// first that is damaged.
 status checkpoint_verify(const checkpoint_entry *entry);
+
+// Tells `listener` of every file of a checkpoint that is damaged or missing; fails if one is.
+status checkpoint_tell_damage(const checkpoint_entry *entry, checkpoint_listener listener, void *context);
 
 // Opens the newest checkpoint that verifies. Damaged ones are named to `listener` (NULL is allowed) and
 // passed over. `out` is NULL if the folder holds no checkpoint at all; if all it holds are damaged, fails.

@@ -3,19 +3,43 @@
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.." || exit 1
+status=0
 
 usage() {
     cat <<'TEXT'
 Usage: tests/fault/checkers.sh threads|memory
-  threads   ThreadSanitizer over our own threads, with OpenMP off (its runtime is not instrumented and reads as races):
-            builds in build-tsan/, runs the tests of what starts threads, then a tiny run with a checkpoint every step
+  threads   ThreadSanitizer over the threads that are our own, with OpenMP off, whose runtime is not instrumented and
+            reads as races: builds in build-tsan/ and runs the tests of what several threads enter
   memory    Valgrind's memcheck over one step of a tiny run of build/musicrl. Valgrind shows the program no AVX-512, so
             this is the x86-64-v3 path, on which sampling and scoring agree only approximately; the gap is printed.
-Suppressions name libraries only: tests/fault/threads.supp, and for memory tests/fault/memory.supp.
+Neither needs suppressions.
 TEXT
 }
 
-prepare() { # makes a tiny base model with the program $musicrl
+check_threads() {
+    local test log
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    log=$scratch/build.log
+    if ! { cmake -S . -B build-tsan -DMUSICRL_TSAN=ON -DMUSICRL_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
+        cmake --build build-tsan -j "$(nproc)" --target test_saver test_memory; } >"$log" 2>&1; then
+        tail -n 30 "$log"
+        echo "FAIL build with ThreadSanitizer" && exit 1
+    fi
+    for test in test_saver test_memory; do
+        if TSAN_OPTIONS=exitcode=66 "build-tsan/tests/$test" >"$log" 2>&1; then
+            echo "ok $test, threads"
+        else
+            cat "$log"
+            echo "FAIL $test, threads"
+            status=1
+        fi
+    done
+}
+
+check_memory() {
+    local rc=0
+    musicrl=$(realpath build/musicrl)
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     # shellcheck source=tests/tiny_run.sh
@@ -25,38 +49,8 @@ prepare() { # makes a tiny base model with the program $musicrl
         fail "a tiny base model" "its stages failed" prepare.log
         exit 1
     fi
-}
-
-check_threads() {
-    local test log=$PWD/build-tsan.log
-    musicrl=$PWD/build-tsan/musicrl
-    if ! { cmake -S . -B build-tsan -DMUSICRL_TSAN=ON -DMUSICRL_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        cmake --build build-tsan -j "$(nproc)" --target musicrl test_saver test_memory; } >"$log" 2>&1; then
-        tail -n 30 "$log"
-        echo "FAIL build with ThreadSanitizer" && exit 1
-    fi
-    export TSAN_OPTIONS="suppressions=$here/threads.supp exitcode=66 halt_on_error=0"
-    local tests=$PWD/build-tsan/tests
-    musicrl_plain=$(realpath build/musicrl)
-    local checked=$musicrl
-    musicrl=$musicrl_plain
-    prepare
-    for test in test_saver test_memory; do
-        if "$tests/$test" >"$test.log" 2>&1; then pass "$test, threads"; else fail "$test, threads" "exit status $?" "$test.log"; fi
-    done
-    if "$checked" train run.yaml folder=threads threads=1 train.steps=6 train.save_every=1 >threads.log 2>&1; then
-        pass "a run, threads"
-    else
-        fail "a run, threads" "exit status $?" threads.log
-    fi
-}
-
-check_memory() {
-    local rc=0
-    musicrl=$(realpath build/musicrl)
-    prepare
     valgrind --error-exitcode=66 --error-limit=no --num-callers=30 --log-file=memory.log \
-        --suppressions="$here/memory.supp" "$musicrl" train run.yaml folder=memory threads=1 train.steps=1 \
+        "$musicrl" train run.yaml folder=memory threads=1 train.steps=1 \
         train.whiten_samples=2 train.evaluate_captions=2 >run.log 2>&1 || rc=$?
     grep -E 'ERROR SUMMARY' memory.log | sed 's/^==[0-9]*== //'
     grep -oP '"logprob_gap_max": [^,]*' memory/metrics.jsonl | tail -n 1

@@ -413,6 +413,10 @@ static void test_command(void **state) {
         }
         free(text);
     }
+    char *nothing;
+    assert_int_equal(run_command((const char *[]){"prune", "--keep=9", run}, 3, &nothing), 0);
+    assert_non_null(strstr(nothing, "nothing to remove in "));
+    free(nothing);
     int lock;
     expect_ok(run_lock_folder(run, &lock));
     char *refusal;
@@ -424,8 +428,11 @@ static void test_command(void **state) {
     assert_false(exists(scratch_path("command/checkpoints/step-000300")));
     flip(scratch_path("command/checkpoints/step-000400/policy.safetensors"), -2);
     assert_int_equal(unlink(scratch_path("command/checkpoints/step-000200/manifest.json")), 0);
+    flip(scratch_path("command/checkpoints/step-000400/tokenizer.model"), 1);
     char *text;
     assert_int_equal(run_command((const char *[]){"verify", run}, 2, &text), 1);
+    assert_non_null(strstr(text, "    and: "));
+    assert_non_null(strstr(text, "step-000400/tokenizer.model is damaged"));
     assert_non_null(strstr(text, "step 100: whole"));
     assert_non_null(strstr(text, "step 200: damaged: "));
     assert_non_null(strstr(text, "step-000400/policy.safetensors is damaged"));
