@@ -195,6 +195,14 @@ double panel_preference_probability(const panel *p, uint32_t listener, const wan
     return logistic(panel_utility(p, listener, wanted, a) - panel_utility(p, listener, wanted, b));
 }
 
+double panel_choice(const panel *p, const wanted_attributes *wanted, const heard_clip *a,
+                    const heard_clip *b) {
+    double sum = 0.0;
+    for (int i = 0; i < p->count; i++)
+        sum += panel_preference_probability(p, (uint32_t)i, wanted, a, b);
+    return sum / p->count;
+}
+
 void panel_vote_probabilities(const panel *p, uint32_t listener, const wanted_attributes *wanted,
                               const heard_clip *a, const heard_clip *b, double *out) {
     const double left = panel_utility(p, listener, wanted, a), right = panel_utility(p, listener, wanted, b);

@@ -107,6 +107,9 @@ double panel_utility(const panel *panel, uint32_t listener, const wanted_attribu
 // Probability that the listener prefers a to b, given that it decides: sigma(u_a - u_b).
 double panel_preference_probability(const panel *panel, uint32_t listener, const wanted_attributes *wanted,
                                     const heard_clip *a, const heard_clip *b);
+// The mean of that over all listeners of the panel: what votes would tend to, without their noise.
+double panel_choice(const panel *panel, const wanted_attributes *wanted, const heard_clip *a,
+                    const heard_clip *b);
 panel_vote panel_compare(const panel *panel, uint32_t listener, const wanted_attributes *wanted,
                          const heard_clip *a, const heard_clip *b, uint64_t position);
 // Probabilities of the four votes, for tests and for the stated likelihood. out: [PANEL_VOTES].

@@ -220,8 +220,10 @@ static status evaluate(evaluation *e) {
 static void release(evaluation *e) {
     for (int m = 0; m < e->model_count; m++)
         evaluate_model_release(&e->models[m]);
-    for (int c = 0; e->comparisons != NULL && c < e->comparison_count; c++)
+    for (int c = 0; e->comparisons != NULL && c < e->comparison_count; c++) {
         memory_free(e->comparisons[c].ratings);
+        memory_free(e->comparisons[c].choices);
+    }
     memory_free(e->comparisons);
     for (int r = 0; r < AUTOMATIC_REWARDS; r++)
         scorer_destroy(e->scorers[r]);

@@ -87,6 +87,7 @@ static status rate(evaluation *e, const panel *panel, comparison *c, uint32_t pr
         TRY(evaluate_add_opinion(b, prompt, score_b));
         TRY(evaluate_add_rating(c, prompt, score_a, score_b));
     }
+    c->choices[prompt] = panel_choice(panel, wanted, &a->heard[prompt], &b->heard[prompt]);
     return STATUS_OK;
 }
 
@@ -96,6 +97,9 @@ status evaluate_ask_panel(evaluation *e) {
                      (uint64_t)e->config.listeners.evaluation_seed, PANEL_LISTENERS));
     status result = STATUS_OK;
     e->judges = "panel";
+    for (int c = 0; c < e->comparison_count && result == STATUS_OK; c++)
+        result = memory_allocate((void **)&e->comparisons[c].choices, sizeof(double) * e->prompts.count,
+                                 "choices of the panel");
     for (size_t p = 0; p < e->prompts.count && result == STATUS_OK; p++) {
         for (int c = 0; c < e->comparison_count && result == STATUS_OK; c++)
             result = rate(e, panel, &e->comparisons[c], (uint32_t)p);

@@ -65,6 +65,8 @@ typedef struct comparison {
     rated_pair *ratings; // [count]
     size_t count, capacity;
     side_by_side result;
+    double *choices; // [prompts] probability that a simulated listener chooses a's clip; NULL: people rated
+    interval choice; // their mean, 95 % over prompts
 } comparison;
 
 typedef struct evaluation {
@@ -113,6 +115,7 @@ double evaluate_paper_win_rate(const char *a, const char *b);
 
 // What came of comparing models a and b; an object of evaluation.json's "pairs".
 json_t *evaluate_pair_json(const char *a, const char *b, const side_by_side *result);
+json_t *evaluate_interval_json(const interval *interval);
 
 status evaluate_write_samples(const evaluation *e);
 status evaluate_write_results(const evaluation *e);

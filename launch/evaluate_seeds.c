@@ -44,18 +44,39 @@ static status add_scores(const seed_evaluation *evaluation, const json_t *pair, 
     return STATUS_OK;
 }
 
+// Adds an evaluation's choices of the whole panel to `sums` [prompts]; *simulated is false afterwards where
+// it has none, because people rated.
+static status add_choices(const seed_evaluation *evaluation, const json_t *pair, size_t prompts, double *sums,
+                          bool *simulated) {
+    const json_t *choices = json_object_get(pair, "choices");
+    *simulated = *simulated && choices != NULL;
+    if (!*simulated)
+        return STATUS_OK;
+    if (json_array_size(choices) != prompts)
+        return FAIL("%s: \"choices\" holds %zu numbers for %zu prompts; evaluate those models again",
+                    evaluation->name, json_array_size(choices), prompts);
+    for (size_t p = 0; p < prompts; p++)
+        sums[p] += json_number_value(json_array_get(choices, p));
+    return STATUS_OK;
+}
+
 // *out: NULL where not all evaluations compared the two.
 static status pool_pair(const seed_evaluation *evaluations, int count, size_t prompts, const char *a,
                         const char *b, json_t **out) {
     comparison all = {0};
     json_t *seeds = json_array();
+    bool simulated = true;
     status result = STATUS_OK;
     *out = NULL;
+    TRY_GOTO(result,
+             memory_allocate((void **)&all.choices, sizeof *all.choices * prompts, "choices of the panel"),
+             done);
     for (int i = 0; i < count; i++) {
         const json_t *pair = find_pair(evaluations[i].root, a, b);
         if (pair == NULL)
             goto done;
         TRY_GOTO(result, add_scores(&evaluations[i], pair, prompts, &all), done);
+        TRY_GOTO(result, add_choices(&evaluations[i], pair, prompts, all.choices, &simulated), done);
         json_array_append_new(seeds, json_pack("{s:O,s:O}", "win_rate", json_object_get(pair, "win_rate"),
                                                "wilcoxon_p", json_object_get(pair, "wilcoxon_p")));
     }
@@ -63,10 +84,19 @@ static status pool_pair(const seed_evaluation *evaluations, int count, size_t pr
              side_by_side_compare(all.ratings, all.count, prompts, EVALUATE_RESAMPLES,
                                   EVALUATE_BOOTSTRAP_SEED, &all.result),
              done);
+    for (size_t p = 0; p < prompts; p++)
+        all.choices[p] /= count;
+    TRY_GOTO(
+        result,
+        bootstrap_mean(all.choices, prompts, EVALUATE_RESAMPLES, 0.95, EVALUATE_BOOTSTRAP_SEED, &all.choice),
+        done);
     *out = evaluate_pair_json(a, b, &all.result);
     json_object_set(*out, "seeds", seeds);
+    if (simulated)
+        json_object_set_new(*out, "choice", evaluate_interval_json(&all.choice));
 done:
     json_decref(seeds);
+    memory_free(all.choices);
     memory_free(all.ratings);
     return result;
 }
@@ -129,6 +159,10 @@ static void print_pooled(const json_t *pairs, int count) {
             else
                 printf(" %5.1f (%.2g)", 100.0 * number_of(seed, "win_rate"), number_of(seed, "wilcoxon_p"));
         }
+        const json_t *choice = json_object_get(pair, "choice");
+        if (choice != NULL)
+            printf("  whole panel %.1f %% [%.1f, %.1f]", 100.0 * number_of(choice, "mean"),
+                   100.0 * number_of(choice, "low"), 100.0 * number_of(choice, "high"));
         const double paper = number_of(pair, "paper");
         if (!isnan(paper))
             printf("  paper %.0f %%", 100.0 * paper);

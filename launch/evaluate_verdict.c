@@ -42,6 +42,8 @@ status evaluate_judge(evaluation *e) {
                                  &c->result));
         e->models[c->a].wins += c->result.wins;
         e->models[c->b].wins += c->result.losses;
+        if (c->choices != NULL)
+            TRY(bootstrap_mean(c->choices, e->prompts.count, EVALUATE_RESAMPLES, 0.95, seed, &c->choice));
     }
     for (int m = 0; m < e->model_count; m++)
         TRY(mean_opinion_score(e->models[m].opinions, e->models[m].opinion_count, e->prompts.count,

@@ -16,7 +16,7 @@ static json_t *number(double value) {
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static json_t *interval_json(const interval *i) {
+json_t *evaluate_interval_json(const interval *i) {
     return json_pack("{s:o,s:o,s:o}", "mean", number(i->mean), "low", number(i->low), "high",
                      number(i->high));
 }
@@ -30,10 +30,10 @@ static double standard_errors(const mean_error *gain) {
 }
 
 static json_t *model_json(const evaluation *e, const contestant *m) {
-    json_t *json =
-        json_pack("{s:s,s:s,s:I,s:o,s:o}", "name", m->name, "folder", m->folder, "step", (json_int_t)m->step,
-                  "mean_opinion_score", m->opinion_count > 0 ? interval_json(&m->mean_opinion) : json_null(),
-                  "wins", e->judges != NULL ? json_integer((json_int_t)m->wins) : json_null());
+    json_t *json = json_pack("{s:s,s:s,s:I,s:o,s:o}", "name", m->name, "folder", m->folder, "step",
+                             (json_int_t)m->step, "mean_opinion_score",
+                             m->opinion_count > 0 ? evaluate_interval_json(&m->mean_opinion) : json_null(),
+                             "wins", e->judges != NULL ? json_integer((json_int_t)m->wins) : json_null());
     for (int r = 0; r < AUTOMATIC_REWARDS; r++) {
         if (!e->scored[r])
             continue;
@@ -61,13 +61,13 @@ json_t *evaluate_pair_json(const char *a, const char *b, const side_by_side *s) 
                      number((double)s->wins / ratings), "tie", number((double)s->ties / ratings), "loss",
                      number((double)s->losses / ratings), "win_rate", number(s->win_rate.mean), "low",
                      number(s->win_rate.low), "high", number(s->win_rate.high), "difference",
-                     interval_json(&s->difference), "wilcoxon_p",
+                     evaluate_interval_json(&s->difference), "wilcoxon_p",
                      s->ratings > 0 ? number(s->test.p) : json_null(), "paper",
                      number(evaluate_paper_win_rate(a, b)), "prompts", (json_int_t)s->prompts, "ratings",
                      (json_int_t)s->ratings);
 }
 
-// With every rating, as [prompt, score of a, score of b].
+// With every rating, as [prompt, score of a, score of b], and what the whole panel would choose.
 static json_t *pair_json(const evaluation *e, const comparison *c) {
     json_t *json = evaluate_pair_json(e->models[c->a].name, e->models[c->b].name, &c->result),
            *scores = json_array();
@@ -75,6 +75,13 @@ static json_t *pair_json(const evaluation *e, const comparison *c) {
         json_array_append_new(scores, json_pack("[I,i,i]", (json_int_t)c->ratings[i].prompt,
                                                 (int)c->ratings[i].a, (int)c->ratings[i].b));
     json_object_set_new(json, "scores", scores);
+    if (c->choices != NULL) {
+        json_t *choices = json_array();
+        for (size_t p = 0; p < e->prompts.count; p++)
+            json_array_append_new(choices, number(c->choices[p]));
+        json_object_set_new(json, "choice", evaluate_interval_json(&c->choice));
+        json_object_set_new(json, "choices", choices);
+    }
     return json;
 }
 
@@ -197,8 +204,9 @@ done:
 }
 
 static void print_pairs(const evaluation *e) {
-    printf("\n%-14s %-14s %5s %5s %5s  %8s %-13s %9s  %s\n", "model", "against", "win", "tie", "loss",
-           "win rate", "[95 %]", "p", "paper");
+    const bool panel = strcmp(e->judges, "panel") == 0;
+    printf("\n%-14s %-14s %5s %5s %5s  %8s %-13s %9s  %s%s\n", "model", "against", "win", "tie", "loss",
+           "win rate", "[95 %]", "p", panel ? "whole panel          " : "", "paper");
     for (int c = 0; c < e->comparison_count; c++) {
         const comparison *pair = &e->comparisons[c];
         const side_by_side *s = &pair->result;
@@ -216,6 +224,9 @@ static void print_pairs(const evaluation *e) {
             printf("  %6.1f %% [%4.1f, %5.1f]", 100.0 * s->win_rate.mean, 100.0 * s->win_rate.low,
                    100.0 * s->win_rate.high);
         printf(" %9.2g", s->test.p);
+        if (panel)
+            printf("  %4.1f %% [%4.1f, %4.1f]", 100.0 * pair->choice.mean, 100.0 * pair->choice.low,
+                   100.0 * pair->choice.high);
         if (!isnan(paper))
             printf("  %.0f %%", 100.0 * paper);
         printf("\n");
@@ -265,9 +276,11 @@ void evaluate_print(const evaluation *e) {
     }
     print_pairs(e);
     if (strcmp(e->judges, "panel") == 0)
-        printf("\n%zu prompts, %d simulated listeners a comparison; p: Wilcoxon's signed-rank test of the "
-               "prompts' mean differences; intervals resample prompts.\n",
-               e->prompts.count, e->options->raters);
+        printf(
+            "\n%zu prompts, %d simulated listeners a comparison; p: Wilcoxon's signed-rank test of the "
+            "prompts' mean differences; whole panel: how often its listeners would choose the model's clip, "
+            "without the noise of votes; intervals resample prompts.\n",
+            e->prompts.count, e->options->raters);
     else
         printf("\nRatings of people from %s; p: Wilcoxon's signed-rank test of the prompts' mean "
                "differences; intervals resample prompts. Repeated: %zu, skipped: %zu.\n",

@@ -123,6 +123,7 @@ static void test_agreement_and_ceiling_by_brute_force(void **state) {
                     both += (chosen[a] * chosen[b] + (1.0 - chosen[a]) * (1.0 - chosen[b])) /
                             (LISTENERS * (LISTENERS - 1));
         best += share > 0.5 ? share : 1.0 - share;
+        assert_true(fabs(panel_choice(p, pairs[i].wanted, pairs[i].a, pairs[i].b) - share) < 1e-12);
     }
     assert_true(fabs(agreement - both / (double)count) < 1e-12);
     assert_true(fabs(ceiling - best / (double)count) < 1e-12);
