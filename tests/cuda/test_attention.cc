@@ -1,0 +1,258 @@
+// Attention on the card against the CPU operators. Inputs are values of bf16, so that the kernels' products
+// start from what the CPU sees; what is left is the rounding of probabilities and of their gradients to bf16,
+// half a unit in the last place of 8 bits each, and that of outputs stored as bf16. The bound of each element
+// is that rounding of every term of its sum, added up in double.
+#include "tests/cuda/check.h"
+
+#include "kernels/cuda/attention.cuh"
+#include "kernels/philox.h"
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+using namespace cuda_kernels;
+
+namespace {
+
+const shim::schedule schedules[] = {shim::schedule::FORWARD, shim::schedule::BACKWARD,
+                                    shim::schedule::SHUFFLED};
+constexpr double HALF_UNIT = 0x1p-9; // the most that rounding to 8 bits changes a value, relative to it
+constexpr double SMALL = 2e-6;       // of f32 sums, relative to the sum of absolute terms
+
+void must(status result) {
+    if (result != STATUS_OK)
+        fail_msg("%s", status_message());
+}
+
+void must(cudaError_t result) {
+    if (result != cudaSuccess)
+        fail_msg("%s", shim::error_message());
+}
+
+float as_bf16(float x) {
+    return __bfloat162float(__float2bfloat16_rn(x));
+}
+
+// Random values of bf16 in (- size, size).
+std::vector<float> random_values(size_t count, float size, uint64_t seed) {
+    philox_stream random = {};
+    random.key = seed;
+    std::vector<float> x(count);
+    for (float &value : x)
+        value = as_bf16(size * (2.0f * philox_next_uniform(&random) - 1.0f));
+    return x;
+}
+
+template <typename T> std::vector<T> stored(const std::vector<float> &x) {
+    std::vector<T> to(x.size());
+    for (size_t i = 0; i < x.size(); i++)
+        to[i] = from_float<T>(x[i]);
+    return to;
+}
+template <typename T> std::vector<float> loaded(const std::vector<T> &x) {
+    std::vector<float> to(x.size());
+    for (size_t i = 0; i < x.size(); i++)
+        to[i] = to_float(x[i]);
+    return to;
+}
+template <typename T> std::vector<T> poisoned(size_t count) {
+    return stored<T>(std::vector<float>(count, NAN));
+}
+template <typename T> bool same_bits(const std::vector<T> &x, const std::vector<T> &y) {
+    return x.size() == y.size() && memcmp(x.data(), y.data(), sizeof(T) * x.size()) == 0;
+}
+
+struct test_shape {
+    int batch, sequence, heads, head_dim;
+    bool causal;
+    std::vector<int32_t> lengths; // empty: all keys exist
+};
+
+struct attention_case {
+    test_shape shape;
+    attention_sizes sizes;
+    size_t rows, width;
+    std::vector<float> qkv, dout; // values of bf16
+    std::vector<float> out, log_sum, dqkv, out_bound, dqkv_bound;
+};
+
+std::string name_of(const test_shape &s) {
+    return "batch " + std::to_string(s.batch) + ", sequence " + std::to_string(s.sequence) + ", heads " +
+           std::to_string(s.heads) + " x " + std::to_string(s.head_dim) + (s.causal ? ", causal" : "");
+}
+
+attention_shape cpu_shape(const test_shape &s, const float *cosine, const float *sine) {
+    attention_shape shape = {};
+    shape.batch = s.batch;
+    shape.sequence = s.sequence;
+    shape.heads = s.heads;
+    shape.head_dim = s.head_dim;
+    shape.causal = s.causal;
+    shape.lengths = s.lengths.empty() ? nullptr : s.lengths.data();
+    shape.cosine = cosine;
+    shape.sine = sine;
+    return shape;
+}
+
+// What rounding p and ds to 8 bits can do to every element, from the definition, in double.
+void find_bounds(attention_case *c, const std::vector<float> &out) {
+    const test_shape &s = c->shape;
+    const size_t dim = static_cast<size_t>(s.head_dim), stride = 3 * c->width;
+    c->out_bound.assign(c->rows * c->width, 0.0f);
+    c->dqkv_bound.assign(c->rows * stride, 0.0f);
+    for (int b = 0; b < s.batch; b++)
+        for (int h = 0; h < s.heads; h++)
+            for (int i = 0; i < s.sequence; i++) {
+                const size_t row = static_cast<size_t>(b) * static_cast<size_t>(s.sequence) +
+                                   static_cast<size_t>(i),
+                             column = static_cast<size_t>(h) * dim;
+                const float *q = &c->qkv[row * stride + column], *dout = &c->dout[row * c->width + column],
+                            *o = &out[row * c->width + column];
+                const int limit = s.causal ? i + 1 : s.lengths.empty() ? s.sequence : s.lengths[(size_t)b];
+                const double log_sum = c->log_sum[(static_cast<size_t>(b) * static_cast<size_t>(s.heads) +
+                                                   static_cast<size_t>(h)) *
+                                                      static_cast<size_t>(s.sequence) +
+                                                  static_cast<size_t>(i)];
+                double delta = 0.0;
+                for (size_t d = 0; d < dim; d++)
+                    delta += static_cast<double>(dout[d]) * o[d];
+                const double scale = 1.0 / std::sqrt(static_cast<double>(s.head_dim));
+                for (int j = 0; j < limit; j++) {
+                    const size_t other = (row - static_cast<size_t>(i) + static_cast<size_t>(j)) * stride;
+                    const float *k = &c->qkv[other + c->width + column],
+                                *v = &c->qkv[other + 2 * c->width + column];
+                    double dot = 0.0, dp = 0.0, size = std::fabs(delta);
+                    for (size_t d = 0; d < dim; d++) {
+                        dot += static_cast<double>(q[d]) * k[d];
+                        dp += static_cast<double>(dout[d]) * v[d];
+                        size += std::fabs(static_cast<double>(dout[d]) * v[d]);
+                    }
+                    const double p = std::exp(dot * scale - log_sum), ds = p * std::fabs(dp - delta);
+                    // Differences of near equal numbers keep the error of the larger ones.
+                    const double error = scale * (ds * HALF_UNIT + 8.0 * SMALL * p * size);
+                    for (size_t d = 0; d < dim; d++) {
+                        c->out_bound[row * c->width + column + d] +=
+                            static_cast<float>(p * std::fabs(v[d]) * (HALF_UNIT + 8.0 * SMALL));
+                        c->dqkv_bound[row * stride + column + d] +=
+                            static_cast<float>(error * std::fabs(k[d]));
+                        c->dqkv_bound[other + c->width + column + d] +=
+                            static_cast<float>(error * std::fabs(q[d]));
+                        c->dqkv_bound[other + 2 * c->width + column + d] +=
+                            static_cast<float>(p * std::fabs(dout[d]) * (HALF_UNIT + 8.0 * SMALL));
+                    }
+                }
+            }
+}
+
+// The CPU's answers. Positions are not rotated: cosine 1, sine 0.
+attention_case make_case(const test_shape &s, uint64_t seed) {
+    attention_case c;
+    c.shape = s;
+    c.rows = static_cast<size_t>(s.batch) * static_cast<size_t>(s.sequence);
+    c.width = static_cast<size_t>(s.heads) * static_cast<size_t>(s.head_dim);
+    c.qkv = random_values(c.rows * 3 * c.width, 1.5f, seed);
+    c.dout = random_values(c.rows * c.width, 1.0f, seed + 1);
+    const size_t table = static_cast<size_t>(s.sequence) * static_cast<size_t>(s.head_dim) / 2;
+    const std::vector<float> cosine(table, 1.0f), sine(table, 0.0f);
+    device *d;
+    must(device_create(&d, 1));
+    const attention_shape shape = cpu_shape(s, cosine.data(), sine.data());
+    std::vector<float> scratch(attention_scratch_floats(d, &shape)), qkv = c.qkv;
+    c.out.assign(c.rows * c.width, NAN);
+    c.log_sum.assign(c.rows * static_cast<size_t>(s.heads), NAN);
+    c.dqkv.assign(c.rows * 3 * c.width, NAN);
+    op_attention(d, &shape, qkv.data(), c.out.data(), c.log_sum.data(), scratch.data());
+    // Both backward passes start from the same outputs, which are stored as bf16 or not.
+    std::vector<float> rounded = c.out;
+    for (float &x : rounded)
+        x = as_bf16(x);
+    op_attention_backward(d, &shape, qkv.data(), rounded.data(), c.log_sum.data(), c.dout.data(),
+                          c.dqkv.data(), scratch.data());
+    device_destroy(d);
+    find_bounds(&c, rounded);
+    c.sizes = {s.batch, s.sequence, s.heads, s.head_dim, s.causal, nullptr};
+    return c;
+}
+
+void compare(const char *what, const test_shape &s, const std::vector<float> &found,
+             const std::vector<float> &wanted, const std::vector<float> &bound, bool is_bf16) {
+    assert_int_equal(found.size(), wanted.size());
+    for (size_t i = 0; i < found.size(); i++) {
+        const double error = std::fabs(static_cast<double>(found[i]) - wanted[i]),
+                     allowed = static_cast<double>(bound[i]) + 1e-7 +
+                               (is_bf16 ? std::fabs(wanted[i]) * HALF_UNIT : 0.0);
+        if (!(error <= allowed))
+            fail_msg("%s of %s, element %zu: %g where %g is wanted; off by %g, allowed is %g", what,
+                     name_of(s).c_str(), i, static_cast<double>(found[i]), static_cast<double>(wanted[i]),
+                     error, allowed);
+    }
+}
+
+template <typename T> void check_training(const attention_case &c) {
+    constexpr bool is_bf16 = sizeof(T) == 2;
+    attention_sizes sizes = c.sizes;
+    sizes.lengths = c.shape.lengths.empty() ? nullptr : c.shape.lengths.data();
+    const std::vector<T> qkv = stored<T>(c.qkv), dout = stored<T>(c.dout);
+    std::vector<float> rounded = c.out;
+    for (float &x : rounded)
+        x = as_bf16(x);
+    const std::vector<T> given = stored<T>(rounded);
+    std::vector<T> first_out, first_dqkv;
+    for (shim::schedule order : schedules) {
+        shim::set_schedule(order, 11);
+        std::vector<T> out = poisoned<T>(c.out.size()), dqkv = poisoned<T>(c.dqkv.size());
+        std::vector<float> log_sum(c.log_sum.size(), NAN), delta(c.log_sum.size(), NAN);
+        must(attention_forward<T>(nullptr, sizes, qkv.data(), out.data(), log_sum.data()));
+        must(attention_backward<T>(nullptr, sizes, qkv.data(), given.data(), c.log_sum.data(), dout.data(),
+                                   dqkv.data(), delta.data()));
+        if (first_out.empty()) {
+            compare("out", c.shape, loaded(out), c.out, c.out_bound, is_bf16);
+            compare("gradient", c.shape, loaded(dqkv), c.dqkv, c.dqkv_bound, is_bf16);
+            for (size_t i = 0; i < log_sum.size(); i++)
+                assert_true(std::fabs(log_sum[i] - c.log_sum[i]) <= 1e-5f);
+            first_out = out;
+            first_dqkv = dqkv;
+        }
+        assert_true(same_bits(out, first_out));
+        assert_true(same_bits(dqkv, first_dqkv));
+        // A forward pass for which nobody keeps the log-sums.
+        std::vector<T> again = poisoned<T>(c.out.size());
+        must(attention_forward<T>(nullptr, sizes, qkv.data(), again.data(), nullptr));
+        assert_true(same_bits(again, first_out));
+    }
+}
+
+void test_training(void **) {
+    const test_shape shapes[] = {
+        {1, 1, 1, 16, true, {}},
+        {2, 17, 3, 32, true, {}},
+        {1, 63, 1, 64, true, {}},
+        {1, 64, 2, 64, true, {}},
+        {1, 65, 1, 128, true, {}},
+        {1, 130, 2, 48, true, {}},
+        {1, 197, 1, 64, true, {}},
+        {1, 129, 1, 128, true, {}},
+        {1, 1, 2, 64, false, {}},
+        {1, 70, 1, 64, false, {}},
+        {3, 33, 2, 32, false, {1, 33, 20}},
+        {2, 140, 1, 128, false, {64, 129}},
+        {2, 150, 1, 96, false, {140, 3}},
+    };
+    uint64_t seed = 5;
+    for (const test_shape &s : shapes) {
+        const attention_case c = make_case(s, seed += 2);
+        check_training<float>(c);
+        check_training<bf16>(c);
+    }
+}
+
+} // namespace
+
+int main() {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_training),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
