@@ -18,7 +18,7 @@ namespace {
 
 const shim::schedule schedules[] = {shim::schedule::FORWARD, shim::schedule::BACKWARD,
                                     shim::schedule::SHUFFLED};
-constexpr double HALF_UNIT = 0x1p-9; // the most that rounding to 8 bits changes a value, relative to it
+constexpr double HALF_UNIT = 0x1p-8; // the most that rounding to 8 bits changes a value, relative to it
 constexpr double SMALL = 2e-6;       // of f32 sums, relative to the sum of absolute terms
 
 void must(status result) {
