@@ -35,8 +35,8 @@ cudaError_t attention_short_forward(cudaStream_t stream, const attention_sizes &
                                     const float *sine, T *qkv, T *out, float *log_sum);
 template <typename T>
 cudaError_t attention_short_backward(cudaStream_t stream, const attention_sizes &sizes, const float *cosine,
-                                     const float *sine, const T *qkv, const T *out, const float *log_sum,
-                                     const T *dout, T *dqkv);
+                                     const float *sine, const T *qkv, const float *log_sum, const T *dout,
+                                     T *dqkv);
 
 // One position of a batch, qkv [batch, 3 * width]: rotates it (in qkv too), appends its key and value to the
 // caches [batch, heads, capacity, head_dim] and attends to positions 0 .. position.

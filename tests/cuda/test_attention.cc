@@ -248,11 +248,197 @@ void test_training(void **) {
     }
 }
 
+void make_rotary(int positions, int head_dim, bool turn, std::vector<float> *cosine,
+                 std::vector<float> *sine) {
+    const size_t count = static_cast<size_t>(positions) * static_cast<size_t>(head_dim) / 2;
+    cosine->assign(count, 1.0f);
+    sine->assign(count, 0.0f);
+    if (!turn)
+        return;
+    device *d;
+    must(device_create(&d, 1));
+    op_rotary_table(d, positions, head_dim, cosine->data(), sine->data());
+    device_destroy(d);
+}
+
+void close_to(const char *what, const test_shape &s, const std::vector<float> &found,
+              const std::vector<float> &wanted, double relative, double absolute) {
+    assert_int_equal(found.size(), wanted.size());
+    for (size_t i = 0; i < found.size(); i++)
+        if (!(std::fabs(static_cast<double>(found[i]) - wanted[i]) <=
+              absolute + relative * std::fabs(static_cast<double>(wanted[i]))))
+            fail_msg("%s of %s, element %zu: %.9g where %.9g is wanted", what, name_of(s).c_str(), i,
+                     static_cast<double>(found[i]), static_cast<double>(wanted[i]));
+}
+
+// The kernels for short sequences compute in f32, so only storage is rounded: as bf16 the test does not turn
+// positions, and outputs may be half a unit off.
+template <typename T> void check_short(const test_shape &s, uint64_t seed) {
+    constexpr bool is_bf16 = sizeof(T) == 2;
+    const double rounding = is_bf16 ? HALF_UNIT : 0.0;
+    const size_t rows = static_cast<size_t>(s.batch) * static_cast<size_t>(s.sequence),
+                 width = static_cast<size_t>(s.heads) * static_cast<size_t>(s.head_dim);
+    std::vector<float> cosine, sine,
+        qkv = random_values(rows * 3 * width, 1.5f, seed), dout = random_values(rows * width, 1.0f, seed + 1),
+        out(rows * width, NAN), log_sum(rows * static_cast<size_t>(s.heads), NAN),
+        dqkv(rows * 3 * width, NAN);
+    make_rotary(s.sequence, s.head_dim, !is_bf16, &cosine, &sine);
+    device *d;
+    must(device_create(&d, 1));
+    const attention_shape shape = cpu_shape(s, cosine.data(), sine.data());
+    std::vector<float> scratch(attention_scratch_floats(d, &shape)), turned = qkv;
+    op_attention(d, &shape, turned.data(), out.data(), log_sum.data(), scratch.data());
+    op_attention_backward(d, &shape, turned.data(), out.data(), log_sum.data(), dout.data(), dqkv.data(),
+                          scratch.data());
+    device_destroy(d);
+
+    const attention_sizes sizes = {s.batch, s.sequence, s.heads, s.head_dim, true, nullptr};
+    const std::vector<T> given = stored<T>(turned), gradient = stored<T>(dout);
+    std::vector<T> first;
+    for (shim::schedule order : schedules) {
+        shim::set_schedule(order, 13);
+        std::vector<T> x = stored<T>(qkv), y = poisoned<T>(rows * width), dx = poisoned<T>(rows * 3 * width);
+        std::vector<float> sums(log_sum.size(), NAN);
+        must(attention_short_forward<T>(nullptr, sizes, cosine.data(), sine.data(), x.data(), y.data(),
+                                        sums.data()));
+        must(attention_short_backward<T>(nullptr, sizes, cosine.data(), sine.data(), given.data(),
+                                         log_sum.data(), gradient.data(), dx.data()));
+        close_to("rotated", s, loaded(x), turned, 0.0, 1e-6);
+        close_to("out", s, loaded(y), out, rounding, 1e-6);
+        close_to("log-sum", s, sums, log_sum, 0.0, 3e-6);
+        close_to("gradient", s, loaded(dx), dqkv, rounding, 1e-5);
+        y.insert(y.end(), dx.begin(), dx.end());
+        if (first.empty())
+            first = y;
+        assert_true(same_bits(y, first));
+    }
+}
+
+void test_short(void **) {
+    const test_shape shapes[] = {
+        {1, 1, 1, 16, true, {}},   {3, 4, 2, 64, true, {}},  {5, 3, 1, 32, true, {}},
+        {2, 16, 1, 128, true, {}}, {7, 13, 3, 48, true, {}}, {1, 2, 5, 128, true, {}},
+    };
+    uint64_t seed = 101;
+    for (const test_shape &s : shapes) {
+        check_short<float>(s, seed);
+        check_short<bf16>(s, seed += 2);
+    }
+    const attention_sizes longer = {1, SHORT_SEQUENCE + 1, 1, 16, true, nullptr};
+    float x = 0.0f;
+    assert_int_equal(attention_short_forward<float>(nullptr, longer, &x, &x, &x, &x, &x),
+                     cudaErrorInvalidValue);
+}
+
+// One decoded position: both devices' caches hold the same keys and values of the positions before.
+struct decode_case {
+    test_shape shape; // sequence: capacity
+    std::vector<float> cosine, sine;
+    std::vector<float> history; // qkv of the positions before, [batch * capacity, 3 * width]
+};
+
+template <typename T> void check_position(const decode_case &c, int position, uint64_t seed) {
+    constexpr bool is_bf16 = sizeof(T) == 2;
+    const test_shape &s = c.shape;
+    const size_t heads = static_cast<size_t>(s.heads), dim = static_cast<size_t>(s.head_dim),
+                 width = heads * dim, batch = static_cast<size_t>(s.batch),
+                 capacity = static_cast<size_t>(s.sequence), before = static_cast<size_t>(position);
+    const std::vector<float> row = random_values(batch * 3 * width, 1.5f, seed);
+
+    device *d;
+    must(device_create(&d, 1));
+    const attention_shape shape = cpu_shape(s, c.cosine.data(), c.sine.data());
+    std::vector<float> scratch(attention_scratch_floats(d, &shape)),
+        cpu_keys(attention_cache_floats(d, &shape)), cpu_values(cpu_keys.size()),
+        turned = row, wanted(batch * width, NAN), rows;
+    for (size_t b = 0; b < batch; b++)
+        rows.insert(rows.end(), c.history.begin() + static_cast<long>(b * capacity * 3 * width),
+                    c.history.begin() + static_cast<long>((b * capacity + before) * 3 * width));
+    if (position > 0)
+        op_attention_fill_cache(d, &shape, position, rows.data(), cpu_keys.data(), cpu_values.data());
+    op_attention_decode(d, &shape, position, turned.data(), cpu_keys.data(), cpu_values.data(), wanted.data(),
+                        scratch.data());
+    device_destroy(d);
+
+    // Positions after this one are poisoned: they must not be read.
+    std::vector<T> keys = poisoned<T>(batch * width * capacity), values = keys;
+    for (size_t b = 0; b < batch; b++)
+        for (size_t h = 0; h < heads; h++)
+            for (size_t p = 0; p < before; p++)
+                for (size_t i = 0; i < dim; i++) {
+                    const size_t from = (b * before + p) * 3 * width + width + h * dim + i,
+                                 to = ((b * heads + h) * capacity + p) * dim + i;
+                    keys[to] = from_float<T>(rows[from]);
+                    values[to] = from_float<T>(rows[from + width]);
+                }
+    decode_sizes sizes = {s.batch, s.heads, s.head_dim, s.sequence, position, nullptr};
+    std::vector<T> first;
+    for (shim::schedule order : schedules)
+        for (int splits : {1, 2}) {
+            shim::set_schedule(order, 17);
+            std::vector<T> x = stored<T>(row), k = keys, v = values, out = poisoned<T>(batch * width);
+            std::vector<float> partial(decode_partial_floats(sizes), NAN);
+            const int32_t on_device = position;
+            sizes.position_on_device = splits > 1 ? &on_device : nullptr;
+            sizes.position = splits > 1 ? -1 : position;
+            must(attention_decode<T>(nullptr, sizes, splits, c.cosine.data(), c.sine.data(), x.data(),
+                                     k.data(), v.data(), out.data(), partial.data()));
+            close_to("query and key", s, loaded(x), turned, 0.0, 1e-6);
+            close_to("decoded", s, loaded(out), wanted, is_bf16 ? HALF_UNIT : 0.0, 4e-6);
+            for (size_t pair = 0; pair < batch * heads; pair++)
+                for (size_t i = 0; i < dim; i++) {
+                    const size_t to = (pair * capacity + before) * dim + i,
+                                 from = pair / heads * 3 * width + width + pair % heads * dim + i;
+                    assert_true(to_float(k[to]) == to_float(x[from]));
+                    assert_true(to_float(v[to]) == to_float(x[from + width]));
+                }
+            if (first.empty())
+                first = out;
+            assert_true(same_bits(out, first));
+        }
+}
+
+template <typename T> void check_decode(const test_shape &s, const std::vector<int> &positions) {
+    decode_case c;
+    c.shape = s;
+    make_rotary(s.sequence, s.head_dim, sizeof(T) == 4, &c.cosine, &c.sine);
+    c.history = random_values(static_cast<size_t>(s.batch * s.sequence * 3 * s.heads * s.head_dim), 1.5f, 31);
+    for (int position : positions)
+        check_position<T>(c, position, 41 + static_cast<uint64_t>(position));
+}
+
+void test_decode(void **) {
+    const struct {
+        test_shape shape;
+        std::vector<int> positions;
+    } cases[] = {
+        {{1, 4, 1, 16, true, {}}, {0, 1, 3}},
+        {{2, 40, 3, 64, true, {}}, {0, 1, 15, 39}},
+        {{1, 1100, 1, 128, true, {}}, {511, 512, 1023, 1024, 1099}},
+        {{2, 600, 1, 48, true, {}}, {513, 599}},
+        {{2, 530, 2, 32, true, {}}, {0, 200, 529}},
+    };
+    for (const auto &c : cases) {
+        check_decode<float>(c.shape, c.positions);
+        check_decode<bf16>(c.shape, c.positions);
+    }
+}
+
+// Splitting is for chips that batch x heads does not fill.
+void test_splits(void **) {
+    const decode_sizes large = {256, 16, 64, 1500, 0, nullptr}, small = {1, 16, 64, 1500, 0, nullptr};
+    assert_int_equal(decode_splits(large, 132), 1);
+    assert_int_equal(decode_splits(small, 132), 3);
+}
+
 } // namespace
 
 int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_training),
+        cmocka_unit_test(test_short),
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_splits),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
