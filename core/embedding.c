@@ -10,7 +10,8 @@ typedef struct tower {
     transformer *transformer;
     int tables;
     size_t table[EMBEDDING_LEVELS_MAX]; // offsets: [entries, width]
-    size_t projection;                  // [output, width]
+    int entries[EMBEDDING_LEVELS_MAX];
+    size_t projection; // [output, width]
     weight *projection_weight;
 } tower;
 
@@ -62,6 +63,7 @@ static status create_tower(embedding *e, tower *t, const transformer_config *con
     char full[PARAMETER_NAME_MAX];
     for (int i = 0; i < tables; i++) {
         snprintf(full, sizeof full, "%s.embedding.%d.weight", name, i);
+        t->entries[i] = entries[i];
         TRY(parameter_list_add(&e->list, full, entries[i], config->width, INITIALISE_NORMAL, scale,
                                &t->table[i]));
     }
@@ -319,7 +321,8 @@ static status tower_backward(embedding *e, tower *t, tower_pass *p, rhythm_pass 
     if (rhythm != NULL)
         TRY(product_backward_data(e->channels_weight, rows, rhythm->d_channels, p->dx, true));
     for (int i = 0; i < t->tables; i++)
-        op_embedding_backward(e->device, rows, c->width, p->index + rows * i, p->dx, gradients + t->table[i]);
+        op_embedding_backward(e->device, rows, t->entries[i], c->width, p->index + rows * i, p->dx,
+                              gradients + t->table[i]);
     return STATUS_OK;
 }
 

@@ -296,10 +296,10 @@ status policy_backward(policy *p, policy_pass *s, int batch, float *gradients) {
                      levels * width, false);
     }
     TRY(transformer_backward(p->depth, p->values, gradients, s->depth, (int)frames, NULL, s->d_depth));
-    op_embedding_backward(p->device, rows, width, s->index, s->d_depth, gradients + p->level);
+    op_embedding_backward(p->device, rows, levels, width, s->index, s->d_depth, gradients + p->level);
     for (int i = 1; i < levels; i++)
-        op_embedding_backward(p->device, rows, width, s->index + rows * i, s->d_depth,
-                              gradients + p->embedding[i - 1]);
+        op_embedding_backward(p->device, rows, p->config.temporal.codebook[i - 1], width, s->index + rows * i,
+                              s->d_depth, gradients + p->embedding[i - 1]);
     op_sum_repeated(p->device, frames, levels, width, s->d_depth, s->condition);
     TRY(product_backward_weight(p->input_weight, frames, s->temporal_output, s->condition,
                                 gradients + p->input, true));

@@ -185,11 +185,12 @@ status temporal_backward(temporal *t, const float *parameters, float *gradients,
                  p->dx + t->config.prefix * width, sequence * width, false);
     TRY(transformer_backward(t->transformer, parameters, gradients, p->activations, batch, NULL, p->dx));
     if (t->config.prefix > 0)
-        op_embedding_backward(t->device, rows, width, p->index, p->dx, gradients + t->prefix_embedding);
-    op_embedding_backward(t->device, rows, width, p->index + rows, p->dx, gradients + t->begin);
+        op_embedding_backward(t->device, rows, (int64_t)t->config.prefix * t->config.prefix_codebook, width,
+                              p->index, p->dx, gradients + t->prefix_embedding);
+    op_embedding_backward(t->device, rows, 1, width, p->index + rows, p->dx, gradients + t->begin);
     for (int level = 0; level < t->config.levels; level++)
-        op_embedding_backward(t->device, rows, width, p->index + rows * (2 + level), p->dx,
-                              gradients + t->embedding[level]);
+        op_embedding_backward(t->device, rows, t->config.codebook[level], width,
+                              p->index + rows * (2 + level), p->dx, gradients + t->embedding[level]);
     return STATUS_OK;
 }
 

@@ -53,8 +53,9 @@ OPERATOR(op_embedding_sum,
           const int32_t *const *index, float *out, bool accumulate),
          (d, rows, width, tables, table, index, out, accumulate))
 OPERATOR(op_embedding_backward,
-         (device * d, int64_t rows, int64_t width, const int32_t *index, const float *dout, float *dtable),
-         (d, rows, width, index, dout, dtable))
+         (device * d, int64_t rows, int64_t entries, int64_t width, const int32_t *index, const float *dout,
+          float *dtable),
+         (d, rows, entries, width, index, dout, dtable))
 OPERATOR(op_copy_rows,
          (device * d, int64_t rows, int64_t width, const float *from, int64_t from_stride, float *to,
           int64_t to_stride, bool accumulate),

@@ -61,7 +61,7 @@ size_t attention_cache_floats(const device *device, const attention_shape *capac
 void op_embedding_sum(device *device, int64_t rows, int64_t width, int tables, const float *const *table,
                       const int32_t *const *index, float *out, bool accumulate);
 // dtable [entries, width] += the rows of dout that looked up each entry.
-void op_embedding_backward(device *device, int64_t rows, int64_t width, const int32_t *index,
+void op_embedding_backward(device *device, int64_t rows, int64_t entries, int64_t width, const int32_t *index,
                            const float *dout, float *dtable);
 
 // Copies `rows` rows of `width` values between strides (in floats), adding if accumulate.
@@ -111,7 +111,8 @@ void op_normalize_rows_backward(device *device, int64_t rows, int64_t width, con
 
 // The symmetric contrastive loss of matching rows (CLIP, Radford et al. 2021; MuLan, Huang et al. 2022): the
 // mean of the cross-entropies of scale * a b^T [rows, rows] over rows and over columns, the diagonal being
-// right. Returns the loss; da, db [rows, width] are overwritten, *dscale receives the scale's gradient.
+// right. Returns the loss; da, db [rows, width] are overwritten, *dscale, on the host, receives the scale's
+// gradient.
 // scratch: [2, rows, rows].
 double op_contrastive_loss(device *device, int64_t rows, int64_t width, const float *a, const float *b,
                            float scale, float *da, float *db, float *dscale, float *scratch);

@@ -19,9 +19,10 @@ void cpu_op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, co
     }
 }
 
-void cpu_op_embedding_backward(device *d, int64_t rows, int64_t width, const int32_t *index,
+void cpu_op_embedding_backward(device *d, int64_t rows, int64_t entries, int64_t width, const int32_t *index,
                                const float *dout, float *dtable) {
     (void)d;
+    (void)entries;
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < width; first += COLUMN_CHUNK) {
         int64_t last = first + COLUMN_CHUNK < width ? first + COLUMN_CHUNK : width;

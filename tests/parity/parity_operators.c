@@ -104,7 +104,7 @@ static void run_embedding(const char *which, int64_t rows, int64_t width, int en
     dump_i32(&d, index[1], SHAPE(rows), "%s/in/second_index", which);
     const float *tables[2] = {first, second};
     op_embedding_sum(d.device, rows, width, 2, tables, index, out, true);
-    op_embedding_backward(d.device, rows, width, index[0], dout, dtable);
+    op_embedding_backward(d.device, rows, entries, width, index[0], dout, dtable);
     output(which, "out", out, rows, width);
     output(which, "dtable", dtable, entries, width);
 }
