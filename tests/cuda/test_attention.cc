@@ -201,6 +201,9 @@ template <typename T> void check_training(const attention_case &c) {
     const std::vector<T> given = stored<T>(rounded);
     std::vector<T> first_out, first_dqkv;
     for (shim::schedule order : schedules) {
+        // Emulated, long sequences take seconds.
+        if (order == shim::schedule::BACKWARD && c.shape.sequence > 100)
+            continue;
         shim::set_schedule(order, 11);
         std::vector<T> out = poisoned<T>(c.out.size()), dqkv = poisoned<T>(c.dqkv.size());
         std::vector<float> log_sum(c.log_sum.size(), NAN), delta(c.log_sum.size(), NAN);
@@ -217,11 +220,11 @@ template <typename T> void check_training(const attention_case &c) {
         }
         assert_true(same_bits(out, first_out));
         assert_true(same_bits(dqkv, first_dqkv));
-        // A forward pass for which nobody keeps the log-sums.
-        std::vector<T> again = poisoned<T>(c.out.size());
-        must(attention_forward<T>(nullptr, sizes, qkv.data(), again.data(), nullptr));
-        assert_true(same_bits(again, first_out));
     }
+    // A forward pass for which nobody keeps the log-sums.
+    std::vector<T> again = poisoned<T>(c.out.size());
+    must(attention_forward<T>(nullptr, sizes, qkv.data(), again.data(), nullptr));
+    assert_true(same_bits(again, first_out));
 }
 
 void test_training(void **) {
