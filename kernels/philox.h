@@ -4,12 +4,18 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define PHILOX_INLINE __host__ __device__ static inline
+#else
+#define PHILOX_INLINE static inline
+#endif
+
 typedef struct philox_block {
     uint32_t word[4];
 } philox_block;
 
 // key: [2], counter: [4].
-static inline philox_block philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+PHILOX_INLINE philox_block philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
@@ -21,11 +27,12 @@ static inline philox_block philox(uint64_t key, uint32_t c0, uint32_t c1, uint32
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return (philox_block){{c0, c1, c2, c3}};
+    philox_block block = {{c0, c1, c2, c3}};
+    return block;
 }
 
 // Maps a word to [0, 1) with 24 bits, exactly representable in f32.
-static inline float philox_uniform(uint32_t word) {
+PHILOX_INLINE float philox_uniform(uint32_t word) {
     return (float)(word >> 8) * 0x1p-24f;
 }
 

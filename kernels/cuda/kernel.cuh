@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <utility>
@@ -70,45 +71,75 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) {
     return __float2bfloat16_rn(x);
 }
 
-// Values of T in 16 bytes, as floats.
-template <typename T> constexpr int PACK = 16 / static_cast<int>(sizeof(T));
+// COUNT (4 or 8) neighbouring values as floats, in as few accesses as their bytes allow: 4 f32 or 8 bf16 are
+// 16 bytes, which is what a kernel chooses where all of its arrays have one type; 4 bf16 beside 4 f32 are 8.
+template <typename X, typename Y = X> constexpr int CHUNK = sizeof(X) == 4 || sizeof(Y) == 4 ? 4 : 8;
 
-__device__ __forceinline__ void unpack(const uint4 &bits, float (&x)[4]) {
-    x[0] = __uint_as_float(bits.x);
-    x[1] = __uint_as_float(bits.y);
-    x[2] = __uint_as_float(bits.z);
-    x[3] = __uint_as_float(bits.w);
+__device__ __forceinline__ float bf16_low(unsigned pair) {
+    return __uint_as_float(pair << 16);
 }
-__device__ __forceinline__ void unpack(const uint4 &bits, float (&x)[8]) {
-    const unsigned word[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        x[2 * i] = __uint_as_float(word[i] << 16);
-        x[2 * i + 1] = __uint_as_float(word[i] & 0xFFFF0000u);
-    }
+__device__ __forceinline__ float bf16_high(unsigned pair) {
+    return __uint_as_float(pair & 0xFFFF0000u);
 }
-__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
+__device__ __forceinline__ unsigned bf16_pair(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     unsigned bits;
     memcpy(&bits, &pair, sizeof bits);
     return bits;
 }
 
-// 16 bytes at an address aligned to 16 bytes.
-template <typename T> __device__ __forceinline__ void load_pack(const T *from, float (&x)[PACK<T>]) {
-    unpack(*reinterpret_cast<const uint4 *>(from), x);
+// STREAM: what is read once need not stay in the caches.
+template <bool STREAM = false> __device__ __forceinline__ void load(const float *from, float (&x)[4]) {
+    const float4 *at = reinterpret_cast<const float4 *>(from);
+    const float4 value = STREAM ? __ldcs(at) : *at;
+    x[0] = value.x;
+    x[1] = value.y;
+    x[2] = value.z;
+    x[3] = value.w;
 }
-// The same of what is read once: it need not stay in the caches.
-template <typename T> __device__ __forceinline__ void stream_pack(const T *from, float (&x)[PACK<T>]) {
-    unpack(__ldcs(reinterpret_cast<const uint4 *>(from)), x);
+template <bool STREAM = false> __device__ __forceinline__ void load(const bf16 *from, float (&x)[4]) {
+    const uint2 *at = reinterpret_cast<const uint2 *>(from);
+    const uint2 value = STREAM ? __ldcs(at) : *at;
+    x[0] = bf16_low(value.x);
+    x[1] = bf16_high(value.x);
+    x[2] = bf16_low(value.y);
+    x[3] = bf16_high(value.y);
 }
-__device__ __forceinline__ void store_pack(float *to, const float (&x)[4]) {
-    *reinterpret_cast<uint4 *>(to) = make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]),
-                                                __float_as_uint(x[2]), __float_as_uint(x[3]));
+template <bool STREAM = false> __device__ __forceinline__ void load(const bf16 *from, float (&x)[8]) {
+    const uint4 *at = reinterpret_cast<const uint4 *>(from);
+    const uint4 value = STREAM ? __ldcs(at) : *at;
+    x[0] = bf16_low(value.x);
+    x[1] = bf16_high(value.x);
+    x[2] = bf16_low(value.y);
+    x[3] = bf16_high(value.y);
+    x[4] = bf16_low(value.z);
+    x[5] = bf16_high(value.z);
+    x[6] = bf16_low(value.w);
+    x[7] = bf16_high(value.w);
 }
-__device__ __forceinline__ void store_pack(bf16 *to, const float (&x)[8]) {
-    *reinterpret_cast<uint4 *>(to) = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]),
-                                                pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+// Eight f32, as parameters that stand beside bf16 activations are.
+template <bool STREAM = false> __device__ __forceinline__ void load(const float *from, float (&x)[8]) {
+    float half[4];
+    load<STREAM>(from, half);
+    for (int i = 0; i < 4; i++)
+        x[i] = half[i];
+    load<STREAM>(from + 4, half);
+    for (int i = 0; i < 4; i++)
+        x[4 + i] = half[i];
+}
+__device__ __forceinline__ void store(float *to, const float (&x)[4]) {
+    *reinterpret_cast<float4 *>(to) = make_float4(x[0], x[1], x[2], x[3]);
+}
+__device__ __forceinline__ void store(float *to, const float (&x)[8]) {
+    *reinterpret_cast<float4 *>(to) = make_float4(x[0], x[1], x[2], x[3]);
+    *reinterpret_cast<float4 *>(to + 4) = make_float4(x[4], x[5], x[6], x[7]);
+}
+__device__ __forceinline__ void store(bf16 *to, const float (&x)[4]) {
+    *reinterpret_cast<uint2 *>(to) = make_uint2(bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]));
+}
+__device__ __forceinline__ void store(bf16 *to, const float (&x)[8]) {
+    *reinterpret_cast<uint4 *>(to) = make_uint4(bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]),
+                                                bf16_pair(x[4], x[5]), bf16_pair(x[6], x[7]));
 }
 
 // Sum over the lanes of a warp: a balanced tree, the same bits in every lane.
@@ -123,6 +154,27 @@ __device__ __forceinline__ float warp_maximum(float x) {
     for (int bits = WARP_LANES / 2; bits > 0; bits /= 2)
         x = fmaxf(x, __shfl_xor_sync(WHOLE_WARP, x, bits));
     return x;
+}
+
+// Sum over the WARPS warps of a block, the same bits in every thread: partial [WARPS] is shared memory. The
+// first barrier lets the last call's readers finish, the second lets all warps write.
+template <int WARPS> __device__ __forceinline__ float team_sum(float x, float *partial) {
+    x = warp_sum(x);
+    if (WARPS == 1)
+        return x;
+    __syncthreads();
+    if (threadIdx.x % WARP_LANES == 0)
+        partial[threadIdx.x / WARP_LANES] = x;
+    __syncthreads();
+    x = partial[0];
+#pragma unroll
+    for (int i = 1; i < WARPS; i++)
+        x += partial[i];
+    return x;
+}
+
+inline unsigned blocks_for(int64_t work, int64_t per_block) {
+    return static_cast<unsigned>((work + per_block - 1) / per_block);
 }
 
 } // namespace cuda_kernels

@@ -6,10 +6,10 @@
 
 #include "tests/cuda/shim/shim.h"
 
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <math.h>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -131,8 +131,28 @@ static inline unsigned ballot(unsigned mask, bool predicate, place where) {
     warp_collect(mask, &own, perform_vote, where);
     return own.result;
 }
+struct match {
+    uint64_t value;
+    unsigned result;
+};
+static inline void perform_match(unsigned, void *const lanes[32]) {
+    for (int i = 0; i < 32; i++) {
+        match *own = static_cast<match *>(lanes[i]);
+        for (int j = 0; own != nullptr && j < 32; j++)
+            if (lanes[j] != nullptr && static_cast<match *>(lanes[j])->value == own->value)
+                own->result |= 1u << j;
+    }
+}
 } // namespace shim
 
+template <typename T>
+unsigned __match_any_sync(unsigned mask, T value, const char *file = __builtin_FILE(),
+                          int line = __builtin_LINE()) {
+    shim::match own = {0, 0};
+    memcpy(&own.value, &value, sizeof value);
+    shim::warp_collect(mask, &own, shim::perform_match, {"__match_any_sync", file, line});
+    return own.result;
+}
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, const char *file = __builtin_FILE(),
               int line = __builtin_LINE()) {

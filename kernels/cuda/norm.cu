@@ -1,0 +1,282 @@
+// A row is held in registers between its one read and its one write: by one warp up to a width of 1024, by
+// the eight warps of a block beyond. Traffic of the forward pass: x and added read, out and sum written; of
+// the backward pass: x, dy and dx read, dx written, and 1 / ROWS_OF_A_PART of that for the sums over rows.
+// Those of dgain are added in two stages, each in a fixed order: a block's rows, then the blocks.
+#include "kernels/cuda/norm.cuh"
+
+#include "kernels/cuda/rows.cuh"
+
+namespace cuda_kernels {
+
+namespace {
+
+constexpr int TEAMS = 4;      // warps of a block that have a row each, where one warp holds a row
+constexpr int WIDE_WARPS = 8; // of a block that has one row
+constexpr int VALUES_OF_A_LANE = 32;
+constexpr int NARROW_WIDTH = WARP_LANES * VALUES_OF_A_LANE;
+constexpr int64_t ROWS_OF_A_PART = 64, PARTS_MAX = 512;
+
+// Where the chunks of a thread begin: those of a team's threads lie side by side.
+template <int WARPS, int COUNT> struct row_team {
+    static constexpr int TEAM_THREADS = WARPS * WARP_LANES;
+    int64_t rows_at_once, first_row;
+    int thread;
+    __device__ row_team()
+        : rows_at_once(static_cast<int64_t>(gridDim.x) * (WARPS == 1 ? TEAMS : 1)),
+          first_row(WARPS == 1 ? static_cast<int64_t>(blockIdx.x) * TEAMS + threadIdx.x / WARP_LANES
+                               : blockIdx.x),
+          thread(static_cast<int>(threadIdx.x) % TEAM_THREADS) {
+    }
+    __device__ int64_t column(int chunk) const {
+        return (static_cast<int64_t>(chunk) * TEAM_THREADS + thread) * COUNT;
+    }
+};
+
+template <typename X, typename Y, int WARPS, int CHUNKS, bool CENTRED>
+__global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP_LANES)
+    norm_kernel(int64_t rows, int64_t width, const X *x, const X *added, const float *gain, const float *bias,
+                float epsilon, Y *out, float *statistics, X *sum) {
+    constexpr int COUNT = CHUNK<X, Y>;
+    SHARED(float, partial, [WARPS]);
+    const row_team<WARPS, COUNT> team;
+    const float share = 1.0f / static_cast<float>(width);
+    for (int64_t row = team.first_row; row < rows; row += team.rows_at_once) {
+        float value[CHUNKS][COUNT], total = 0.0f, squares = 0.0f, mean = 0.0f;
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            const int64_t column = team.column(chunk);
+            if (column < width) {
+                load<true>(x + row * width + column, value[chunk]);
+                if (added != nullptr) {
+                    float other[COUNT];
+                    load<true>(added + row * width + column, other);
+#pragma unroll
+                    for (int i = 0; i < COUNT; i++)
+                        value[chunk][i] = to_float(from_float<X>(value[chunk][i] + other[i]));
+                }
+                if (sum != nullptr)
+                    store(sum + row * width + column, value[chunk]);
+            } else {
+#pragma unroll
+                for (int i = 0; i < COUNT; i++)
+                    value[chunk][i] = 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+                total += value[chunk][i];
+        }
+        if (CENTRED)
+            mean = team_sum<WARPS>(total, &partial[0]) * share;
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++)
+            if (team.column(chunk) < width)
+#pragma unroll
+                for (int i = 0; i < COUNT; i++)
+                    squares = fmaf(value[chunk][i] - mean, value[chunk][i] - mean, squares);
+        const float inverse = 1.0f / sqrtf(team_sum<WARPS>(squares, &partial[0]) * share + epsilon);
+        if (statistics != nullptr && team.thread == 0) {
+            if (CENTRED)
+                statistics[2 * row] = mean;
+            statistics[CENTRED ? 2 * row + 1 : row] = inverse;
+        }
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            const int64_t column = team.column(chunk);
+            if (column >= width)
+                continue;
+            float factor[COUNT], offset[COUNT];
+            load(gain + column, factor);
+            if (CENTRED)
+                load(bias + column, offset);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                value[chunk][i] = (value[chunk][i] - mean) * inverse * factor[i];
+                if (CENTRED)
+                    value[chunk][i] += offset[i];
+            }
+            store(out + row * width + column, value[chunk]);
+        }
+    }
+}
+
+// With n = (x - mean) r and g = gain dy: dx += r (g - mean(g) - n mean(g n)), without mean(g) for the root
+// mean square; dgain += dy n, dbias += dy. parts: [gridDim.x, width] sums of dgain, then as many of dbias.
+template <typename X, typename Y, int WARPS, int CHUNKS, bool CENTRED>
+__global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP_LANES)
+    norm_backward_kernel(int64_t rows, int64_t width, const X *x, const float *gain, const float *statistics,
+                         const Y *dy, X *dx, float *parts) {
+    constexpr int COUNT = CHUNK<X, Y>;
+    SHARED(float, partial, [WARPS]);
+    SHARED_DYNAMIC(float, sums); // [TEAMS, width]
+    const row_team<WARPS, COUNT> team;
+    const float share = 1.0f / static_cast<float>(width);
+    float gain_sum[CHUNKS][COUNT], bias_sum[CENTRED ? CHUNKS : 1][COUNT];
+#pragma unroll
+    for (int chunk = 0; chunk < CHUNKS; chunk++)
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            gain_sum[chunk][i] = 0.0f;
+            bias_sum[CENTRED ? chunk : 0][i] = 0.0f;
+        }
+    for (int64_t row = team.first_row; row < rows; row += team.rows_at_once) {
+        const float mean = CENTRED ? statistics[2 * row] : 0.0f,
+                    inverse = statistics[CENTRED ? 2 * row + 1 : row];
+        float normed[CHUNKS][COUNT], scaled[CHUNKS][COUNT], along = 0.0f, total = 0.0f;
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            const int64_t column = team.column(chunk);
+            if (column < width) {
+                float factor[COUNT];
+                load<true>(x + row * width + column, normed[chunk]);
+                load<true>(dy + row * width + column, scaled[chunk]);
+                load(gain + column, factor);
+#pragma unroll
+                for (int i = 0; i < COUNT; i++) {
+                    normed[chunk][i] = (normed[chunk][i] - mean) * inverse;
+                    gain_sum[chunk][i] = fmaf(scaled[chunk][i], normed[chunk][i], gain_sum[chunk][i]);
+                    if (CENTRED)
+                        bias_sum[CENTRED ? chunk : 0][i] += scaled[chunk][i];
+                    scaled[chunk][i] *= factor[i];
+                    along = fmaf(scaled[chunk][i], normed[chunk][i], along);
+                    total += scaled[chunk][i];
+                }
+            }
+        }
+        along = team_sum<WARPS>(along, &partial[0]) * share;
+        total = CENTRED ? team_sum<WARPS>(total, &partial[0]) * share : 0.0f;
+#pragma unroll
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            const int64_t column = team.column(chunk);
+            if (column >= width)
+                continue;
+            float gradient[COUNT];
+            load<true>(dx + row * width + column, gradient);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+                gradient[i] += inverse * (scaled[chunk][i] - total - normed[chunk][i] * along);
+            store(dx + row * width + column, gradient);
+        }
+    }
+    for (int kind = 0; kind < (CENTRED ? 2 : 1); kind++) {
+        float *to = parts + (static_cast<int64_t>(kind) * gridDim.x + blockIdx.x) * width;
+        if (WARPS == 1) {
+            __syncthreads(); // the last kind's sums have been read
+            for (int chunk = 0; chunk < CHUNKS; chunk++)
+                if (team.column(chunk) < width)
+                    store(sums + threadIdx.x / WARP_LANES * width + team.column(chunk),
+                          kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
+            __syncthreads(); // all warps have put theirs down
+            for (int64_t column = threadIdx.x; column < width; column += blockDim.x) {
+                float sum = sums[column];
+                for (int i = 1; i < TEAMS; i++)
+                    sum += sums[i * width + column];
+                to[column] = sum;
+            }
+        } else {
+            for (int chunk = 0; chunk < CHUNKS; chunk++)
+                if (team.column(chunk) < width)
+                    store(to + team.column(chunk),
+                          kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
+        }
+    }
+}
+
+// Calls action(warps, chunks), both as compile-time constants, for the narrowest kernel that holds a row.
+template <int COUNT, typename Action> cudaError_t choose_team(int64_t width, Action action) {
+    if (width < 16 || width % 16 != 0 || width > NORM_WIDTH_MAX)
+        return cudaErrorInvalidValue;
+    constexpr int MOST = VALUES_OF_A_LANE / COUNT;
+    if (width > NARROW_WIDTH)
+        return action(std::integral_constant<int, WIDE_WARPS>(), std::integral_constant<int, MOST>());
+    if (width > NARROW_WIDTH / 2)
+        return action(std::integral_constant<int, 1>(), std::integral_constant<int, MOST>());
+    if (width > NARROW_WIDTH / 4)
+        return action(std::integral_constant<int, 1>(), std::integral_constant<int, MOST / 2>());
+    return action(std::integral_constant<int, 1>(), std::integral_constant<int, MOST / 4>());
+}
+
+template <bool CENTRED, typename X, typename Y>
+cudaError_t normalise(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
+                      const float *gain, const float *bias, float epsilon, Y *out, float *statistics,
+                      X *sum) {
+    return choose_team<CHUNK<X, Y>>(width, [&](auto warps, auto chunks) {
+        constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
+        return launch(norm_kernel<X, Y, WARPS, CHUNKS, CENTRED>, blocks_for(rows, WARPS == 1 ? TEAMS : 1),
+                      WARP_LANES * (WARPS == 1 ? TEAMS : WARPS), 0, stream, rows, width, x, added, gain, bias,
+                      epsilon, out, statistics, sum);
+    });
+}
+
+int64_t parts_for(int64_t rows) {
+    const int64_t parts = (rows + ROWS_OF_A_PART - 1) / ROWS_OF_A_PART;
+    return parts < PARTS_MAX ? parts : PARTS_MAX;
+}
+
+template <bool CENTRED, typename X, typename Y>
+cudaError_t normalise_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x,
+                               const float *gain, const float *statistics, const Y *dy, X *dx, float *dgain,
+                               float *dbias, float *scratch) {
+    if (rows == 0)
+        return cudaSuccess;
+    const int64_t parts = parts_for(rows);
+    cudaError_t error = choose_team<CHUNK<X, Y>>(width, [&](auto warps, auto chunks) {
+        constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
+        return launch(norm_backward_kernel<X, Y, WARPS, CHUNKS, CENTRED>, static_cast<unsigned>(parts),
+                      WARP_LANES * (WARPS == 1 ? TEAMS : WARPS),
+                      WARPS == 1 ? sizeof(float) * TEAMS * static_cast<size_t>(width) : 0, stream, rows,
+                      width, x, gain, statistics, dy, dx, scratch);
+    });
+    if (error == cudaSuccess)
+        error = column_sums(stream, parts, width, scratch, dgain, nullptr);
+    if (error == cudaSuccess && CENTRED)
+        error = column_sums(stream, parts, width, scratch + parts * width, dbias, nullptr);
+    return error;
+}
+
+} // namespace
+
+template <typename X, typename Y>
+cudaError_t rms_norm(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
+                     const float *gain, float epsilon, Y *out, float *inverse_rms, X *sum) {
+    return normalise<false>(stream, rows, width, x, added, gain, nullptr, epsilon, out, inverse_rms, sum);
+}
+
+template <typename X, typename Y>
+cudaError_t rms_norm_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const float *gain,
+                              const float *inverse_rms, const Y *dy, X *dx, float *dgain, float *scratch) {
+    return normalise_backward<false>(stream, rows, width, x, gain, inverse_rms, dy, dx, dgain, nullptr,
+                                     scratch);
+}
+
+template <typename X, typename Y>
+cudaError_t layer_norm(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
+                       const float *gain, const float *bias, float epsilon, Y *out, float *statistics,
+                       X *sum) {
+    return normalise<true>(stream, rows, width, x, added, gain, bias, epsilon, out, statistics, sum);
+}
+
+template <typename X, typename Y>
+cudaError_t layer_norm_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x,
+                                const float *gain, const float *statistics, const Y *dy, X *dx, float *dgain,
+                                float *dbias, float *scratch) {
+    return normalise_backward<true>(stream, rows, width, x, gain, statistics, dy, dx, dgain, dbias, scratch);
+}
+
+size_t norm_backward_scratch_floats(int64_t rows, int64_t width) {
+    return 2 * static_cast<size_t>(parts_for(rows) * width);
+}
+
+#define INSTANTIATE(X, Y)                                                                                    \
+    template cudaError_t rms_norm(cudaStream_t, int64_t, int64_t, const X *, const X *, const float *,       \
+                                  float, Y *, float *, X *);                                                 \
+    template cudaError_t rms_norm_backward(cudaStream_t, int64_t, int64_t, const X *, const float *,         \
+                                           const float *, const Y *, X *, float *, float *);                 \
+    template cudaError_t layer_norm(cudaStream_t, int64_t, int64_t, const X *, const X *, const float *,     \
+                                    const float *, float, Y *, float *, X *);                                \
+    template cudaError_t layer_norm_backward(cudaStream_t, int64_t, int64_t, const X *, const float *,       \
+                                             const float *, const Y *, X *, float *, float *, float *)
+INSTANTIATE(float, float);
+INSTANTIATE(float, bf16);
+INSTANTIATE(bf16, bf16);
+
+} // namespace cuda_kernels

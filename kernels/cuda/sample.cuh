@@ -1,0 +1,30 @@
+// Drawing tokens. T: storage of the logits, float or bf16.
+#pragma once
+
+#include "kernels/cuda/kernel.cuh"
+
+namespace cuda_kernels {
+
+// Where a draw stands, as sample_position of kernels/operators.h; frame lies on the device, so that a
+// captured graph serves every frame.
+struct draw_position {
+    uint64_t seed;
+    uint32_t step, level;
+    const uint32_t *frame;   // [1]
+    const uint32_t *samples; // [rows]
+};
+
+struct draw_terms {
+    float temperature;
+    int top_k;   // only the k most probable tokens, and those as probable as the k-th; 0: all
+    float top_p; // of these, the most probable ones that together have at least this share; 1: all
+};
+
+// Tokens [rows] from softmax(logits / temperature), logits [rows, codebook], cut as `terms` say; without cuts
+// the same tokens as op_sample draws with AVX-512. log_probabilities [rows]: of the whole distribution, to
+// the last bit what log_probability (policy_loss.cuh) gives. At least one token is always left.
+template <typename T>
+cudaError_t sample(cudaStream_t stream, int64_t rows, int64_t codebook, const T *logits, draw_terms terms,
+                   const draw_position &position, int32_t *tokens, float *log_probabilities);
+
+} // namespace cuda_kernels

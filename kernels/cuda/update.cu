@@ -1,0 +1,183 @@
+// AdamW reads gradient, parameter and both moments once and writes the last three: 28 bytes a parameter, 30
+// with the bf16 copy. The norm reads the gradient once.
+#include "kernels/cuda/update.cuh"
+
+namespace cuda_kernels {
+
+namespace {
+
+constexpr int THREADS = 256, WARPS = THREADS / WARP_LANES;
+constexpr int64_t CHUNK_VALUES = 16384; // of one partial sum, whatever the card
+
+__device__ __forceinline__ double warp_sum_double(double x) {
+#pragma unroll
+    for (int bits = WARP_LANES / 2; bits > 0; bits /= 2)
+        x += __shfl_xor_sync(WHOLE_WARP, x, bits);
+    return x;
+}
+
+// Of the whole block, in thread 0.
+__device__ __forceinline__ double block_sum_double(double x, double *partial) {
+    x = warp_sum_double(x);
+    if (threadIdx.x % WARP_LANES == 0)
+        partial[threadIdx.x / WARP_LANES] = x;
+    __syncthreads(); // all warps have put theirs down
+    if (threadIdx.x == 0)
+        for (int i = 1; i < WARPS; i++)
+            x += partial[i];
+    return x;
+}
+
+__global__ void squares_kernel(int64_t count, const float *x, double *sums) {
+    SHARED(double, partial, [WARPS]);
+    const int64_t first = blockIdx.x * CHUNK_VALUES, last = min(first + CHUNK_VALUES, count);
+    double sum = 0.0;
+    for (int64_t at = first + threadIdx.x * 4; at < last; at += THREADS * 4) {
+        if (at + 4 <= last) {
+            float value[4];
+            load<true>(x + at, value);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sum = fma(static_cast<double>(value[i]), static_cast<double>(value[i]), sum);
+        } else {
+            for (int64_t i = at; i < last; i++)
+                sum = fma(static_cast<double>(x[i]), static_cast<double>(x[i]), sum);
+        }
+    }
+    sum = block_sum_double(sum, &partial[0]);
+    if (threadIdx.x == 0)
+        sums[blockIdx.x] = sum;
+}
+
+// One block.
+__global__ void add_kernel(int64_t count, const double *sums, double *out) {
+    SHARED(double, partial, [WARPS]);
+    double sum = 0.0;
+    for (int64_t i = threadIdx.x; i < count; i += THREADS)
+        sum += sums[i];
+    sum = block_sum_double(sum, &partial[0]);
+    if (threadIdx.x == 0)
+        out[0] = sum;
+}
+
+__global__ void finite_kernel(int64_t count, const float *x, int32_t *out) {
+    bool bad = false;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+         i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+        bad |= (__float_as_uint(x[i]) & 0x7F800000u) == 0x7F800000u;
+    if (__syncthreads_or(bad) && threadIdx.x == 0)
+        *out = 0; // whoever writes, writes this
+}
+
+__global__ void set_kernel(int32_t value, int32_t *out) {
+    *out = value;
+}
+
+// One thread.
+__global__ void prepare_kernel(const double *sum, float clip, float beta1, float beta2, update_state *state) {
+    state->norm = sqrt(*sum);
+    state->skip = !isfinite(state->norm);
+    state->scale = 1.0f;
+    if (state->skip) {
+        state->scale = 0.0f;
+        state->skipped++;
+        return;
+    }
+    if (clip > 0.0f && state->norm > static_cast<double>(clip))
+        state->scale = static_cast<float>(static_cast<double>(clip) / state->norm);
+    state->step++;
+    const double step = static_cast<double>(state->step);
+    state->correction1 = static_cast<float>(1.0 / (1.0 - pow(static_cast<double>(beta1), step)));
+    state->correction2 = static_cast<float>(1.0 / (1.0 - pow(static_cast<double>(beta2), step)));
+}
+
+__device__ __forceinline__ void update_value(const adamw_terms &t, const update_state &s, float gradient,
+                                             float &parameter, float &first, float &second) {
+    const float g = gradient * s.scale;
+    first = t.beta1 * first + (1.0f - t.beta1) * g;
+    second = t.beta2 * second + (1.0f - t.beta2) * g * g;
+    const float step = first * s.correction1 / (sqrtf(second * s.correction2) + t.epsilon);
+    parameter -= t.learning_rate * (step + t.weight_decay * parameter);
+}
+
+__global__ void adamw_kernel(int64_t count, adamw_terms terms, const update_state *state,
+                             const float *gradient, float *parameter, float *first, float *second,
+                             bf16 *rounded) {
+    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+    const update_state s = *state;
+    if (at >= count || s.skip)
+        return;
+    if (at + 4 <= count) {
+        float g[4], p[4], m[4], v[4];
+        load<true>(gradient + at, g);
+        load<true>(parameter + at, p);
+        load<true>(first + at, m);
+        load<true>(second + at, v);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            update_value(terms, s, g[i], p[i], m[i], v[i]);
+        store(parameter + at, p);
+        store(first + at, m);
+        store(second + at, v);
+        if (rounded != nullptr)
+            store(rounded + at, p);
+        return;
+    }
+    for (int64_t i = at; i < count; i++) {
+        update_value(terms, s, gradient[i], parameter[i], first[i], second[i]);
+        if (rounded != nullptr)
+            rounded[i] = from_float<bf16>(parameter[i]);
+    }
+}
+
+__global__ void round_kernel(int64_t count, const float *x, bf16 *rounded) {
+    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+    if (at + 4 <= count) {
+        float value[4];
+        load<true>(x + at, value);
+        store(rounded + at, value);
+        return;
+    }
+    for (int64_t i = at; i < count; i++)
+        rounded[i] = from_float<bf16>(x[i]);
+}
+
+} // namespace
+
+cudaError_t sum_squares(cudaStream_t stream, int64_t count, const float *x, double *out, double *scratch) {
+    const unsigned chunks = blocks_for(count, CHUNK_VALUES);
+    cudaError_t error = launch(squares_kernel, chunks, THREADS, 0, stream, count, x, scratch);
+    if (error == cudaSuccess)
+        error = launch(add_kernel, 1, THREADS, 0, stream, static_cast<int64_t>(chunks),
+                       static_cast<const double *>(scratch), out);
+    return error;
+}
+
+size_t sum_squares_scratch_bytes(int64_t count) {
+    return sizeof(double) * blocks_for(count, CHUNK_VALUES);
+}
+
+cudaError_t all_finite(cudaStream_t stream, int64_t count, const float *x, int32_t *out) {
+    const unsigned blocks = blocks_for(count, THREADS * 16);
+    cudaError_t error = launch(set_kernel, 1, 1, 0, stream, 1, out);
+    if (error == cudaSuccess)
+        error = launch(finite_kernel, blocks, THREADS, 0, stream, count, x, out);
+    return error;
+}
+
+cudaError_t update_prepare(cudaStream_t stream, const double *sum, float clip, float beta1, float beta2,
+                           update_state *state) {
+    return launch(prepare_kernel, 1, 1, 0, stream, sum, clip, beta1, beta2, state);
+}
+
+cudaError_t adamw(cudaStream_t stream, int64_t count, const adamw_terms &terms, const update_state *state,
+                  const float *gradient, float *parameter, float *first, float *second, bf16 *rounded) {
+    return launch(adamw_kernel, blocks_for(count, THREADS * 4), THREADS, 0, stream, count, terms, state,
+                  gradient, parameter, first, second, rounded);
+}
+
+cudaError_t round_to_bf16(cudaStream_t stream, int64_t count, const float *x, bf16 *rounded) {
+    return launch(round_kernel, blocks_for(count, THREADS * 4), THREADS, 0, stream, count, x, rounded);
+}
+
+} // namespace cuda_kernels

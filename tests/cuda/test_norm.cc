@@ -1,0 +1,181 @@
+// Normalisation of rows, forward and backward, against the CPU's operators and, where it has none, plain
+// loops in double.
+#include "tests/cuda/check.h"
+
+#include "kernels/cuda/norm.cuh"
+
+using namespace cuda_kernels;
+using namespace check;
+
+namespace {
+
+// Off and on the edges of a lane's chunk, of a warp's row and of what one warp holds.
+const int64_t widths[] = {16, 48, 240, 256, 272, 512, 1008, 1024, 1040, 2064};
+constexpr float EPSILON = 1e-5f;
+
+template <typename X, typename Y> void check_rms(int64_t rows, int64_t width, bool residual) {
+    const cpu device;
+    philox_stream numbers = {};
+    numbers.key = static_cast<uint64_t>(rows * 10000 + width);
+    const int64_t count = rows * width;
+    const std::vector<float> x = random_values<X>(&numbers, count), added = random_values<X>(&numbers, count),
+                             gain = random_values<float>(&numbers, width),
+                             dy = random_values<Y>(&numbers, count), dx = random_values<X>(&numbers, count),
+                             dgain = random_values<float>(&numbers, width);
+    std::vector<float> sum = x;
+    for (size_t i = 0; residual && i < sum.size(); i++)
+        sum[i] = rounded(x[i] + added[i], static_cast<const X *>(nullptr));
+    std::vector<float> out(x.size()), copy(x.size()), inverse(static_cast<size_t>(rows)),
+        wanted_dx = dx, wanted_dgain = dgain;
+    op_rms_norm(device, rows, width, sum.data(), gain.data(), EPSILON, out.data(), inverse.data(),
+                copy.data());
+    op_rms_norm_backward(device, rows, width, sum.data(), gain.data(), inverse.data(), dy.data(),
+                         wanted_dx.data(), wanted_dgain.data());
+
+    const std::vector<X> x_stored = stored<X>(x), added_stored = stored<X>(added);
+    const auto forward = in_every_order(
+        std::make_tuple(poisoned<Y>(count), poisoned<float>(rows), poisoned<X>(count)),
+        [&](Y *to, float *r, X *s) {
+            return rms_norm(nullptr, rows, width, x_stored.data(), residual ? added_stored.data() : nullptr,
+                            gain.data(), EPSILON, to, r, s);
+        });
+    expect_close("rms_norm", plain(std::get<0>(forward)), out, tolerance<Y>(2e-6));
+    expect_close("inverse_rms", std::get<1>(forward), inverse, 1e-6);
+    expect_close("sum", plain(std::get<2>(forward)), sum, 0.0);
+    // What is not wanted is not written.
+    std::vector<Y> alone = poisoned<Y>(count);
+    expect_success(rms_norm(nullptr, rows, width, x_stored.data(), residual ? added_stored.data() : nullptr,
+                            gain.data(), EPSILON, alone.data(), nullptr, static_cast<X *>(nullptr)));
+    assert_true(same_bytes(alone, std::get<0>(forward)));
+
+    const std::vector<X> sum_stored = stored<X>(sum);
+    const std::vector<Y> dy_stored = stored<Y>(dy);
+    const auto backward = in_every_order(
+        std::make_tuple(stored<X>(dx), dgain,
+                        poisoned<float>(static_cast<int64_t>(norm_backward_scratch_floats(rows, width)))),
+        [&](X *to, float *g, float *scratch) {
+            return rms_norm_backward(nullptr, rows, width, sum_stored.data(), gain.data(), inverse.data(),
+                                     dy_stored.data(), to, g, scratch);
+        });
+    expect_close("dx", plain(std::get<0>(backward)), wanted_dx, tolerance<X>(5e-6));
+    // A sum of `rows` terms, each of order 1, rounds by as much as their number.
+    expect_close("dgain", std::get<1>(backward), wanted_dgain,
+                 1e-6 * std::sqrt(static_cast<double>(rows)) + 1e-6);
+}
+
+template <typename X, typename Y> void check_layer(int64_t rows, int64_t width) {
+    philox_stream numbers = {};
+    numbers.key = static_cast<uint64_t>(rows * 7 + width);
+    const int64_t count = rows * width;
+    const std::vector<float> x = random_values<X>(&numbers, count),
+                             gain = random_values<float>(&numbers, width),
+                             bias = random_values<float>(&numbers, width),
+                             dy = random_values<Y>(&numbers, count), dx = random_values<X>(&numbers, count);
+    std::vector<float> out(x.size()), statistics(static_cast<size_t>(2 * rows)), wanted_dx(x.size());
+    std::vector<double> dgain(static_cast<size_t>(width)), dbias(static_cast<size_t>(width));
+    for (size_t row = 0; row < static_cast<size_t>(rows); row++) {
+        const size_t n = static_cast<size_t>(width), at = row * n;
+        double mean = 0.0, variance = 0.0, total = 0.0, along = 0.0;
+        for (size_t i = 0; i < n; i++)
+            mean += static_cast<double>(x[at + i]) / static_cast<double>(width);
+        for (size_t i = 0; i < n; i++)
+            variance += std::pow(static_cast<double>(x[at + i]) - mean, 2.0) / static_cast<double>(width);
+        const double inverse = 1.0 / std::sqrt(variance + static_cast<double>(EPSILON));
+        statistics[2 * row] = static_cast<float>(mean);
+        statistics[2 * row + 1] = static_cast<float>(inverse);
+        for (size_t i = 0; i < n; i++) {
+            const double normed = (static_cast<double>(x[at + i]) - mean) * inverse,
+                         d = static_cast<double>(dy[at + i]);
+            out[at + i] =
+                static_cast<float>(normed * static_cast<double>(gain[i]) + static_cast<double>(bias[i]));
+            total += d * static_cast<double>(gain[i]) / static_cast<double>(width);
+            along += d * static_cast<double>(gain[i]) * normed / static_cast<double>(width);
+            dgain[i] += d * normed;
+            dbias[i] += d;
+        }
+        for (size_t i = 0; i < n; i++) {
+            const double normed = (static_cast<double>(x[at + i]) - mean) * inverse,
+                         g = static_cast<double>(dy[at + i]) * static_cast<double>(gain[i]);
+            wanted_dx[at + i] =
+                static_cast<float>(static_cast<double>(dx[at + i]) + inverse * (g - total - normed * along));
+        }
+    }
+    const std::vector<X> x_stored = stored<X>(x);
+    const auto forward =
+        in_every_order(std::make_tuple(poisoned<Y>(count), poisoned<float>(2 * rows)), [&](Y *to, float *s) {
+            return layer_norm(nullptr, rows, width, x_stored.data(), static_cast<const X *>(nullptr),
+                              gain.data(), bias.data(), EPSILON, to, s, static_cast<X *>(nullptr));
+        });
+    expect_close("layer_norm", plain(std::get<0>(forward)), out, tolerance<Y>(2e-6));
+    expect_close("statistics", std::get<1>(forward), statistics, 1e-6);
+    const std::vector<Y> dy_stored = stored<Y>(dy);
+    const auto backward = in_every_order(
+        std::make_tuple(stored<X>(dx), std::vector<float>(gain.size()), std::vector<float>(gain.size()),
+                        poisoned<float>(static_cast<int64_t>(norm_backward_scratch_floats(rows, width)))),
+        [&](X *to, float *g, float *b, float *scratch) {
+            return layer_norm_backward(nullptr, rows, width, x_stored.data(), gain.data(), statistics.data(),
+                                       dy_stored.data(), to, g, b, scratch);
+        });
+    expect_close("dx", plain(std::get<0>(backward)), wanted_dx, tolerance<X>(5e-6));
+    expect_close("dgain", std::get<1>(backward), std::vector<float>(dgain.begin(), dgain.end()), 1e-5);
+    expect_close("dbias", std::get<2>(backward), std::vector<float>(dbias.begin(), dbias.end()), 1e-5);
+}
+
+template <typename X, typename Y> void check_all() {
+    for (int64_t width : widths)
+        for (int64_t rows : {1, 5, 67})
+            if (rows < 67 || width == 48 || width == 1040) {
+                check_rms<X, Y>(rows, width, rows == 5);
+                check_layer<X, Y>(rows, width);
+            }
+}
+
+void test_f32(void **) {
+    check_all<float, float>();
+}
+
+void test_bf16(void **) {
+    check_all<bf16, bf16>();
+}
+
+void test_mixed(void **) {
+    check_all<float, bf16>();
+}
+
+// A row's bits do not depend on the rows around it.
+void test_alone(void **) {
+    philox_stream numbers = {};
+    const int64_t rows = 13, width = 176;
+    const std::vector<bf16> x = stored<bf16>(random_values<bf16>(&numbers, rows * width));
+    const std::vector<float> gain = random_values<float>(&numbers, width);
+    std::vector<bf16> together(x.size()), alone(static_cast<size_t>(width));
+    bf16 *const none = nullptr;
+    expect_success(
+        rms_norm(nullptr, rows, width, x.data(), none, gain.data(), EPSILON, together.data(), nullptr, none));
+    for (int64_t row = 0; row < rows; row++) {
+        expect_success(rms_norm(nullptr, 1, width, x.data() + row * width, none, gain.data(), EPSILON,
+                                alone.data(), nullptr, none));
+        assert_memory_equal(alone.data(), together.data() + row * width, alone.size() * sizeof(bf16));
+    }
+}
+
+void test_limits(void **) {
+    float *const none = nullptr;
+    std::vector<float> x(32);
+    for (int64_t width : {int64_t{0}, int64_t{8}, int64_t{24}, NORM_WIDTH_MAX + 16})
+        assert_int_equal(rms_norm(nullptr, 1, width, x.data(), none, x.data(), EPSILON, x.data(), none, none),
+                         cudaErrorInvalidValue);
+    assert_int_equal(rms_norm(nullptr, 0, 16, none, none, none, EPSILON, none, none, none), cudaSuccess);
+    assert_int_equal(rms_norm_backward(nullptr, 0, 16, none, none, none, none, none, none, none),
+                     cudaSuccess);
+}
+
+} // namespace
+
+int main() {
+    const CMUnitTest tests[] = {
+        cmocka_unit_test(test_f32),   cmocka_unit_test(test_bf16),   cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_alone), cmocka_unit_test(test_limits),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

@@ -1,0 +1,325 @@
+// What stands at the two ends of the model: embeddings, sampling, the losses on logits.
+#include "tests/cuda/check.h"
+
+#include "kernels/cuda/embedding.cuh"
+#include "kernels/cuda/policy_loss.cuh"
+#include "kernels/cuda/sample.cuh"
+
+#include <algorithm>
+#include <string>
+
+using namespace cuda_kernels;
+using namespace check;
+
+namespace {
+
+const int64_t codebooks[] = {16, 48, 128, 240, 512, 528, 1024, 1040, 2048};
+
+std::vector<int32_t> random_tokens(philox_stream *numbers, int64_t count, int64_t codebook) {
+    std::vector<int32_t> out(static_cast<size_t>(count));
+    for (int32_t &token : out)
+        token = static_cast<int32_t>(philox_next_below(numbers, static_cast<uint32_t>(codebook)));
+    return out;
+}
+
+template <typename T> void check_policy_loss(int64_t rows, int64_t codebook, bool has_reference) {
+    const cpu device;
+    philox_stream numbers = {};
+    numbers.key = static_cast<uint64_t>(codebook);
+    const std::vector<float> logits = random_values<T>(&numbers, rows * codebook, 4.0f),
+                             reference = random_values<T>(&numbers, rows * codebook, 4.0f),
+                             advantages = random_values<float>(&numbers, rows);
+    const std::vector<int32_t> actions = random_tokens(&numbers, rows, codebook);
+    const policy_loss_terms terms = {0.9f, 0.7f, 0.3f, 0.05f};
+    const size_t n = static_cast<size_t>(rows);
+    std::vector<float> gradient = logits, log_p(n), entropy(n), kl(n), scored(n),
+                       scratch(policy_loss_scratch_floats(device, codebook));
+    op_policy_loss(device, rows, codebook, gradient.data(), has_reference ? reference.data() : nullptr,
+                   actions.data(), advantages.data(), &terms, log_p.data(), entropy.data(), kl.data(),
+                   scratch.data());
+    op_log_probability(device, rows, codebook, logits.data(), terms.temperature, actions.data(),
+                       scored.data());
+
+    const std::vector<T> base = stored<T>(reference), input = stored<T>(logits);
+    const auto found = in_every_order(
+        std::make_tuple(input, poisoned<float>(rows), poisoned<float>(rows), poisoned<float>(rows)),
+        [&](T *z, float *p, float *e, float *k) {
+            return policy_loss(nullptr, rows, codebook, z, has_reference ? base.data() : nullptr,
+                               actions.data(), advantages.data(), policy_terms{0.9f, 0.7f, 0.3f, 0.05f}, p, e,
+                               k);
+        });
+    expect_close("gradient", plain(std::get<0>(found)), gradient, tolerance<T>(2e-6));
+    expect_close("log-probability", std::get<1>(found), log_p, 2e-6);
+    expect_close("entropy", std::get<2>(found), entropy, 4e-6);
+    expect_close("KL", std::get<3>(found), kl, 4e-6);
+    const auto alone = in_every_order(std::make_tuple(poisoned<float>(rows)), [&](float *p) {
+        return log_probability(nullptr, rows, codebook, input.data(), 0.9f, actions.data(), p);
+    });
+    expect_close("log_probability", std::get<0>(alone), scored, 2e-6);
+    assert_true(same_bytes(std::get<0>(alone), std::get<1>(found))); // one softmax for both
+}
+
+template <typename T> void check_cross_entropy(int64_t rows, int64_t codebook) {
+    const cpu device;
+    philox_stream numbers = {};
+    const std::vector<float> logits = random_values<T>(&numbers, rows * codebook, 4.0f);
+    const std::vector<int32_t> targets = random_tokens(&numbers, rows, codebook);
+    for (float weight : {0.0f, 0.25f}) {
+        std::vector<float> gradient = logits, losses(static_cast<size_t>(rows));
+        op_cross_entropy(device, rows, codebook, gradient.data(), targets.data(), weight, losses.data());
+        const auto found =
+            in_every_order(std::make_tuple(stored<T>(logits), poisoned<float>(rows)), [&](T *z, float *loss) {
+                return cross_entropy(nullptr, rows, codebook, z, targets.data(), weight, loss);
+            });
+        expect_close("gradient", plain(std::get<0>(found)), gradient,
+                     weight == 0.0f ? 0.0 : tolerance<T>(1e-6));
+        expect_close("losses", std::get<1>(found), losses, 2e-6);
+    }
+}
+
+void test_losses(void **) {
+    for (int64_t codebook : codebooks)
+        for (int64_t rows : {1, 4, 9}) {
+            check_policy_loss<float>(rows, codebook, rows != 4);
+            check_policy_loss<bf16>(rows, codebook, rows != 4);
+            check_cross_entropy<float>(rows, codebook);
+            check_cross_entropy<bf16>(rows, codebook);
+        }
+}
+
+// Codes that do not exist: no probability, no gradient, finite entropy and KL; all but one: certainty.
+void test_masks(void **) {
+    const int64_t codebook = 48;
+    for (int left : {1, 2, 47}) {
+        philox_stream numbers = {};
+        std::vector<float> logits = random_values<float>(&numbers, codebook), reference = logits;
+        for (size_t i = static_cast<size_t>(left); i < logits.size(); i++)
+            logits[i] = reference[i] = -INFINITY;
+        const int32_t action = left - 1;
+        const float advantage = 0.5f;
+        float log_p, entropy, kl;
+        std::vector<float> gradient = logits;
+        expect_success(policy_loss(nullptr, 1, codebook, gradient.data(),
+                                   static_cast<const float *>(reference.data()), &action, &advantage,
+                                   policy_terms{1.0f, 1.0f, 1.0f, 1.0f}, &log_p, &entropy, &kl));
+        double sum = 0.0;
+        for (size_t i = 0; i < gradient.size(); i++) {
+            assert_true(std::isfinite(gradient[i]));
+            assert_true(i < static_cast<size_t>(left) || gradient[i] == 0.0f);
+            sum += static_cast<double>(gradient[i]);
+        }
+        assert_true(std::fabs(sum) < 1e-5);
+        assert_true(kl == 0.0f && entropy >= 0.0f && entropy <= std::log(static_cast<float>(left)) + 1e-6f);
+        assert_true(left > 1 || (log_p == 0.0f && entropy == 0.0f));
+        float value;
+        const int32_t outside = static_cast<int32_t>(codebook);
+        expect_success(log_probability(nullptr, 1, codebook, static_cast<const float *>(logits.data()), 1.0f,
+                                       &outside, &value));
+        assert_true(std::isnan(value));
+    }
+    std::vector<float> logits(64);
+    int32_t token = 0;
+    float value;
+    for (int64_t wrong : {int64_t{0}, int64_t{24}, int64_t{4096}})
+        assert_int_equal(log_probability(nullptr, 1, wrong, static_cast<const float *>(logits.data()), 1.0f,
+                                         &token, &value),
+                         cudaErrorInvalidValue);
+}
+
+// The CPU's draws: the same tokens with AVX-512, whose order of sums the kernel follows. AVX2 adds in another
+// order, so that a draw on the very edge between two tokens may differ.
+template <typename T> void check_draws(int64_t rows, int64_t codebook) {
+    const cpu device;
+    philox_stream numbers = {};
+    std::vector<float> logits = random_values<T>(&numbers, rows * codebook, 5.0f);
+    for (size_t i = 3; i < logits.size(); i += 11) // some are never drawn
+        logits[i] = -INFINITY;
+    const size_t n = static_cast<size_t>(rows);
+    std::vector<uint32_t> samples(n);
+    for (size_t i = 0; i < n; i++)
+        samples[i] = static_cast<uint32_t>(5 * i + 2);
+    const uint32_t frame = 7;
+    std::vector<int32_t> tokens(n);
+    std::vector<float> log_p(n), scratch(logits.size());
+    sample_position position = {};
+    position.seed = 5;
+    position.step = 3;
+    position.frame = frame;
+    position.level = 1;
+    position.samples = samples.data();
+    op_sample(device, rows, codebook, logits.data(), 0.9f, &position, tokens.data(), log_p.data(),
+              scratch.data());
+    const std::vector<T> input = stored<T>(logits);
+    const draw_position place = {5, 3, 1, &frame, samples.data()};
+    const auto found = in_every_order(
+        std::make_tuple(poisoned<int32_t>(rows), poisoned<float>(rows)), [&](int32_t *to, float *p) {
+            return sample(nullptr, rows, codebook, input.data(), draw_terms{0.9f, 0, 1.0f}, place, to, p);
+        });
+    int64_t different = 0;
+    for (size_t i = 0; i < n; i++)
+        different += std::get<0>(found)[i] != tokens[i];
+    if (std::string(device_instruction_set(device)) == "avx512")
+        assert_int_equal(different, 0);
+    assert_true(different <= rows / 500 + 1);
+    std::vector<float> scored(n);
+    expect_success(log_probability(nullptr, rows, codebook, input.data(), 0.9f, std::get<0>(found).data(),
+                                   scored.data()));
+    assert_true(same_bytes(scored, std::get<1>(found)));
+}
+
+void test_draws(void **) {
+    for (int64_t codebook : codebooks)
+        check_draws<float>(67, codebook);
+    check_draws<float>(4000, 48);
+    check_draws<bf16>(67, 1024);
+    check_draws<bf16>(1, 528);
+}
+
+// Which tokens top-k and top-p leave, by sorting.
+std::vector<bool> kept_by_sorting(const std::vector<float> &logits, float temperature, int top_k,
+                                  float top_p) {
+    std::vector<float> z = logits;
+    for (float &x : z)
+        x *= 1.0f / temperature;
+    std::vector<float> sorted = z;
+    std::sort(sorted.begin(), sorted.end(), [](float a, float b) { return a > b; });
+    const size_t k =
+        top_k > 0 && static_cast<size_t>(top_k) < z.size() ? static_cast<size_t>(top_k) : z.size();
+    const float lowest = sorted[k - 1];
+    double total = 0.0, above = 0.0;
+    for (float x : z)
+        if (x >= lowest)
+            total += std::exp(static_cast<double>(x - sorted[0]));
+    float threshold = lowest;
+    for (size_t i = 0; i < sorted.size() && sorted[i] >= lowest; i++) {
+        above += std::exp(static_cast<double>(sorted[i] - sorted[0]));
+        if (above >= static_cast<double>(top_p) * total) {
+            threshold = sorted[i];
+            break;
+        }
+    }
+    std::vector<bool> kept(z.size());
+    for (size_t i = 0; i < z.size(); i++)
+        kept[i] = z[i] >= threshold && z[i] > -INFINITY;
+    return kept;
+}
+
+// Many draws of one row: only what is kept is drawn, all of it, and as often as its probability says
+// (chi-square; the seed is fixed, so that chance cannot fail the test later).
+void test_cuts(void **) {
+    const int64_t codebook = 48, draws = 20000;
+    philox_stream numbers = {};
+    std::vector<float> one = random_values<bf16>(&numbers, codebook);
+    one[5] = one[17] = one[30]; // ties
+    one[11] = -INFINITY;
+    std::vector<float> logits;
+    std::vector<uint32_t> samples;
+    for (int64_t i = 0; i < draws; i++) {
+        logits.insert(logits.end(), one.begin(), one.end());
+        samples.push_back(static_cast<uint32_t>(i));
+    }
+    const uint32_t frame = 9;
+    const draw_position place = {8, 1, 2, &frame, samples.data()};
+    static const struct {
+        int top_k;
+        float top_p;
+    } cuts[] = {{1, 1.0f}, {2, 1.0f}, {10, 1.0f}, {47, 1.0f}, {500, 1.0f},
+                {0, 0.0f}, {0, 0.3f}, {0, 0.9f},  {12, 0.8f}};
+    for (const auto &c : cuts) {
+        const std::vector<bool> kept = kept_by_sorting(one, 0.8f, c.top_k, c.top_p);
+        std::vector<int32_t> tokens(static_cast<size_t>(draws));
+        std::vector<float> log_p(tokens.size());
+        expect_success(sample(nullptr, draws, codebook, static_cast<const float *>(logits.data()),
+                              draw_terms{0.8f, c.top_k, c.top_p}, place, tokens.data(), log_p.data()));
+        std::vector<int> seen(static_cast<size_t>(codebook));
+        for (int32_t token : tokens)
+            seen[static_cast<size_t>(token)]++;
+        double total = 0.0, chi = 0.0;
+        int freedom = -1;
+        for (size_t i = 0; i < one.size(); i++)
+            total += kept[i] ? std::exp(static_cast<double>(one[i]) / 0.8) : 0.0;
+        for (size_t i = 0; i < one.size(); i++) {
+            assert_true(kept[i] || seen[i] == 0);
+            const double wanted =
+                kept[i] ? static_cast<double>(draws) * std::exp(static_cast<double>(one[i]) / 0.8) / total
+                        : 0.0;
+            if (kept[i]) {
+                chi += (seen[i] - wanted) * (seen[i] - wanted) / wanted;
+                freedom++;
+            }
+        }
+        // The mean of chi-square is its degrees of freedom, its deviation the root of twice that.
+        if (!(chi < freedom + 4.0 * std::sqrt(2.0 * freedom) + 1e-9))
+            fail_msg("top-k %d, top-p %g: chi-square %.1f with %d degrees of freedom", c.top_k,
+                     static_cast<double>(c.top_p), chi, freedom);
+    }
+}
+
+template <typename T> void check_embedding(int64_t rows, int64_t entries, int64_t width, int kind) {
+    const cpu device;
+    philox_stream numbers = {};
+    const int tables = 3;
+    std::vector<std::vector<float>> table;
+    std::vector<std::vector<int32_t>> index;
+    std::vector<std::vector<T>> table_stored;
+    for (int t = 0; t < tables; t++) {
+        table.push_back(random_values<T>(&numbers, entries * width));
+        table_stored.push_back(stored<T>(table.back()));
+        index.push_back(random_tokens(&numbers, rows, entries));
+        for (size_t i = 0; i < index.back().size(); i++)
+            if (kind == 1)
+                index.back()[i] = static_cast<int32_t>(i % 7 != 0 ? 0 : entries - 1); // two entries for all
+            else if (kind == 2 || i % 5 == 2)
+                index.back()[i] = -1; // nothing, or nothing at all
+    }
+    const float *plain_tables[tables];
+    const int32_t *indices[tables];
+    embedding_tables<T> list = {};
+    list.count = tables;
+    for (int t = 0; t < tables; t++) {
+        plain_tables[t] = table[static_cast<size_t>(t)].data();
+        list.table[t] = table_stored[static_cast<size_t>(t)].data();
+        indices[t] = list.index[t] = index[static_cast<size_t>(t)].data();
+    }
+    const std::vector<float> before = random_values<T>(&numbers, rows * width);
+    for (bool accumulate : {false, true}) {
+        std::vector<float> wanted = before;
+        op_embedding_sum(device, rows, width, tables, plain_tables, indices, wanted.data(), accumulate);
+        const auto found = in_every_order(
+            std::make_tuple(accumulate ? stored<T>(before) : poisoned<T>(rows * width)),
+            [&](T *out) { return embedding_sum(nullptr, rows, width, list, out, accumulate); });
+        expect_close("embedding_sum", plain(std::get<0>(found)), wanted, tolerance<T>(0.0));
+    }
+    const std::vector<float> start = random_values<float>(&numbers, entries * width);
+    std::vector<float> wanted = start;
+    op_embedding_backward(device, rows, width, indices[0], before.data(), wanted.data());
+    const std::vector<T> dout = stored<T>(before);
+    const size_t bytes = embedding_backward_scratch_bytes(rows, entries, width);
+    const auto found = in_every_order(
+        std::make_tuple(start, poisoned<float>(static_cast<int64_t>(bytes / 4))),
+        [&](float *to, float *scratch) {
+            return embedding_backward(nullptr, rows, entries, width, indices[0], dout.data(), to, scratch);
+        });
+    expect_close("embedding_backward", std::get<0>(found), wanted,
+                 1e-6 * std::sqrt(static_cast<double>(rows)));
+}
+
+void test_embedding(void **) {
+    for (int kind = 0; kind < 3; kind++)
+        for (int64_t rows : {1, 31, 129, 1500})
+            for (int64_t width : {16, 272}) {
+                check_embedding<float>(rows, 48, width, kind);
+                check_embedding<bf16>(rows, 5, width, kind);
+            }
+    check_embedding<float>(300, 2100, 48, 0);
+}
+
+} // namespace
+
+int main() {
+    const CMUnitTest tests[] = {
+        cmocka_unit_test(test_losses), cmocka_unit_test(test_masks),     cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_cuts),   cmocka_unit_test(test_embedding),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

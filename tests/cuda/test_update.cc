@@ -1,0 +1,105 @@
+// The optimiser's step.
+#include "tests/cuda/check.h"
+
+#include "kernels/cuda/update.cuh"
+
+using namespace cuda_kernels;
+using namespace check;
+
+namespace {
+
+const int64_t counts[] = {1, 3, 4, 37, 1024, 16384, 16387, 70001};
+
+void test_sum_squares(void **) {
+    const cpu device;
+    for (int64_t count : counts) {
+        philox_stream numbers = {};
+        std::vector<float> x = random_values<float>(&numbers, count, 1e3f);
+        const double wanted = op_sum_squares(device, static_cast<size_t>(count), x.data());
+        const auto found = in_every_order(
+            std::make_tuple(poisoned<double>(1), poisoned<double>(static_cast<int64_t>(
+                                                     sum_squares_scratch_bytes(count) / sizeof(double)))),
+            [&](double *out, double *scratch) {
+                return sum_squares(nullptr, count, x.data(), out, scratch);
+            });
+        const double sum = std::get<0>(found)[0];
+        assert_true(std::fabs(sum - wanted) <= 1e-13 * wanted);
+        for (float bad : {INFINITY, NAN, 0.0f}) {
+            x[static_cast<size_t>(count - 1)] = bad;
+            const auto finite = in_every_order(std::make_tuple(poisoned<int32_t>(1)), [&](int32_t *out) {
+                return all_finite(nullptr, count, x.data(), out);
+            });
+            assert_int_equal(std::get<0>(finite)[0], bad == 0.0f);
+        }
+    }
+    double out = 1.0;
+    int32_t finite = -1;
+    expect_success(sum_squares(nullptr, 0, nullptr, &out, nullptr));
+    expect_success(all_finite(nullptr, 0, nullptr, &finite));
+    assert_true(out == 0.0 && finite == 1);
+}
+
+// Three updates, the second with a gradient that is not finite: to the last bit what the CPU does.
+void test_adamw(void **) {
+    const cpu device;
+    for (int64_t count : counts)
+        for (float clip : {0.0f, 1.5f}) {
+            philox_stream numbers = {};
+            const adamw_terms terms = {1e-2f, 0.9f, 0.99f, 1e-8f, 0.1f};
+            std::vector<float> parameter = random_values<float>(&numbers, count), first(parameter.size()),
+                               second(parameter.size());
+            std::vector<float> wanted = parameter, wanted_first = first, wanted_second = second;
+            std::vector<update_state> state(1);
+            memset(static_cast<void *>(state.data()), 0, sizeof state[0]);
+            std::vector<bf16> copy = poisoned<bf16>(count);
+            int64_t updates = 0;
+            for (int round = 0; round < 3; round++) {
+                std::vector<float> gradient = random_values<float>(&numbers, count);
+                if (round == 1)
+                    gradient[static_cast<size_t>(count / 2)] = NAN;
+                double sum = 0.0;
+                std::vector<double> scratch(sum_squares_scratch_bytes(count) / sizeof(double));
+                expect_success(sum_squares(nullptr, count, gradient.data(), &sum, scratch.data()));
+                expect_success(update_prepare(nullptr, &sum, clip, terms.beta1, terms.beta2, state.data()));
+                const auto after = in_every_order(std::make_tuple(parameter, first, second, copy),
+                                                  [&](float *p, float *m, float *v, bf16 *r) {
+                                                      return adamw(nullptr, count, terms, state.data(),
+                                                                   gradient.data(), p, m, v, r);
+                                                  });
+                parameter = std::get<0>(after);
+                first = std::get<1>(after);
+                second = std::get<2>(after);
+                copy = std::get<3>(after);
+                if (round != 1) {
+                    adamw_step step = {};
+                    step.learning_rate = terms.learning_rate;
+                    step.beta1 = terms.beta1;
+                    step.beta2 = terms.beta2;
+                    step.epsilon = terms.epsilon;
+                    step.weight_decay = terms.weight_decay;
+                    step.step = ++updates;
+                    const double norm = std::sqrt(sum);
+                    step.gradient_scale = clip > 0.0f && norm > static_cast<double>(clip)
+                                              ? static_cast<float>(static_cast<double>(clip) / norm)
+                                              : 1.0f;
+                    op_adamw(device, static_cast<size_t>(count), &step, gradient.data(), wanted.data(),
+                             wanted_first.data(), wanted_second.data());
+                }
+                assert_int_equal(state[0].step, updates);
+                assert_int_equal(state[0].skipped, round > 0);
+                assert_true(same_bytes(parameter, wanted) && same_bytes(first, wanted_first) &&
+                            same_bytes(second, wanted_second));
+                assert_true(same_bytes(copy, stored<bf16>(parameter)));
+            }
+            std::vector<bf16> again = poisoned<bf16>(count);
+            expect_success(round_to_bf16(nullptr, count, parameter.data(), again.data()));
+            assert_true(same_bytes(again, copy));
+        }
+}
+
+} // namespace
+
+int main() {
+    const CMUnitTest tests[] = {cmocka_unit_test(test_sum_squares), cmocka_unit_test(test_adamw)};
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
