@@ -73,13 +73,13 @@ __device__ __forceinline__ void cut(softmax_row<T, CHUNKS> &row, const draw_term
     };
     if (terms.top_k > 0 && terms.top_k < codebook)
         keep(highest([&](unsigned threshold) {
-            float count = 0.0f; // exact, codebooks are small
+            int count = 0;
 #pragma unroll
             for (int chunk = 0; chunk < CHUNKS; chunk++)
 #pragma unroll
                 for (int i = 0; i < COUNT; i++)
-                    count += ordered(row.z[chunk][i]) >= threshold ? 1.0f : 0.0f;
-            return warp_sum(count) >= static_cast<float>(terms.top_k);
+                    count += ordered(row.z[chunk][i]) >= threshold;
+            return __reduce_add_sync(WHOLE_WARP, count) >= terms.top_k;
         }));
     if (terms.top_p < 1.0f) {
         const float wanted = terms.top_p * share_above(0);
@@ -88,6 +88,11 @@ __device__ __forceinline__ void cut(softmax_row<T, CHUNKS> &row, const draw_term
             return share >= wanted && share > 0.0f;
         }));
     }
+}
+
+// Shared memory of one row: its weights and the sums of sixteen of them, aligned to 16 bytes.
+__device__ __host__ __forceinline__ int shared_floats(int codebook) {
+    return codebook + (codebook / CPU_LANES + 3) / 4 * 4;
 }
 
 // Sum of sixteen values in a balanced tree.
@@ -139,7 +144,7 @@ __global__ void __launch_bounds__(THREADS)
     const int warp = static_cast<int>(threadIdx.x) / WARP_LANES,
               lane = static_cast<int>(threadIdx.x) % WARP_LANES;
     const int64_t row = static_cast<int64_t>(blockIdx.x) * TEAMS + warp;
-    float *weight = shared + warp * (codebook + codebook / CPU_LANES), *block_sum = weight + codebook;
+    float *weight = shared + warp * shared_floats(codebook), *block_sum = weight + codebook;
     if (row >= rows)
         return;
     softmax_row<T, CHUNKS> policy;
@@ -182,7 +187,8 @@ __global__ void __launch_bounds__(THREADS)
 template <typename T>
 cudaError_t sample(cudaStream_t stream, int64_t rows, int64_t codebook, const T *logits, draw_terms terms,
                    const draw_position &position, int32_t *tokens, float *log_probabilities) {
-    const size_t shared = sizeof(float) * TEAMS * static_cast<size_t>(codebook + codebook / CPU_LANES);
+    const size_t shared =
+        sizeof(float) * TEAMS * static_cast<size_t>(shared_floats(static_cast<int>(codebook)));
     return choose_chunks<T>(codebook, [&](auto chunks) {
         return launch(sample_kernel<T, decltype(chunks)::value>, blocks_for(rows, TEAMS), THREADS, shared,
                       stream, rows, static_cast<int>(codebook), logits, 1.0f / terms.temperature, terms,

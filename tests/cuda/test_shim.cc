@@ -4,6 +4,7 @@
 #include "kernels/cuda/kernel.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/philox.h"
+#include "tests/cuda/toolkit_rounding.h"
 
 #include <cmath>
 #include <cstring>
@@ -67,7 +68,7 @@ void test_sum(void **) {
 
 __global__ void shuffle_kernel(int *out) {
     const int lane = static_cast<int>(threadIdx.x) % WARP_LANES;
-    int *own = out + threadIdx.x * 8;
+    int *own = out + threadIdx.x * 10;
     own[0] = __shfl_sync(WHOLE_WARP, lane, 5);
     own[1] = __shfl_sync(WHOLE_WARP, lane, 3, 8);
     own[2] = __shfl_xor_sync(WHOLE_WARP, lane, 9);
@@ -78,15 +79,17 @@ __global__ void shuffle_kernel(int *out) {
     const unsigned half = lane < 16 ? 0xFFFFu : 0xFFFF0000u;
     own[6] = __shfl_xor_sync(half, lane, 4);
     own[7] = __any_sync(half, lane == 20) + 2 * __all_sync(half, lane >= 16);
+    own[8] = static_cast<int>(__match_any_sync(WHOLE_WARP, lane / 3));
+    own[9] = __reduce_add_sync(half, lane);
 }
 
 void test_shuffles(void **) {
     for (shim::schedule order : schedules) {
         shim::set_schedule(order, 4);
-        std::vector<int> out(64 * 8);
+        std::vector<int> out(64 * 10);
         assert_int_equal(launch(shuffle_kernel, 1, 64, 0, nullptr, out.data()), cudaSuccess);
         for (int thread = 0; thread < 64; thread++) {
-            const int lane = thread % 32, *own = &out[static_cast<size_t>(thread) * 8];
+            const int lane = thread % 32, *own = &out[static_cast<size_t>(thread) * 10];
             assert_int_equal(own[0], 5);
             assert_int_equal(own[1], lane / 8 * 8 + 3);
             assert_int_equal(own[2], lane ^ 9);
@@ -95,6 +98,8 @@ void test_shuffles(void **) {
             assert_int_equal(own[5], 0x49249249);
             assert_int_equal(own[6], lane ^ 4);
             assert_int_equal(own[7], lane < 16 ? 0 : 3);
+            assert_int_equal(static_cast<unsigned>(own[8]), 7u << lane / 3 * 3);
+            assert_int_equal(own[9], lane < 16 ? 120 : 376);
         }
     }
 }
@@ -140,7 +145,7 @@ void test_divergence(void **) {
             shim::set_schedule(order, 5);
             expect_failure(launch(divergent_kernel, 2, 64, 0, nullptr, kind), said[kind]);
             // The next launch starts afresh.
-            int out[32 * 8];
+            int out[32 * 10];
             assert_int_equal(launch(shuffle_kernel, 1, 32, 0, nullptr, &out[0]), cudaSuccess);
         }
 }
@@ -320,15 +325,40 @@ void test_bf16(void **) {
     }
 }
 
+#if TOOLKIT_ROUNDING
+void test_toolkit_rounding(void **) {
+    for (unsigned bits = 0; bits < 0x10000; bits++) {
+        const float own = __bfloat162float(__ushort_as_bfloat16(static_cast<uint16_t>(bits)));
+        const float theirs = toolkit_bf16_to_float(static_cast<uint16_t>(bits));
+        assert_int_equal(__float_as_uint(own), __float_as_uint(theirs));
+    }
+    philox_stream numbers = {};
+    for (int i = 0; i < 1000000; i++) {
+        // Any bits, and those around a tie.
+        const uint32_t word = philox_next(&numbers), near = (word & 0xFFFF0000u) + 0x7FFFu + word % 3;
+        for (uint32_t bits : {word, near})
+            assert_int_equal(__bfloat16_as_ushort(__float2bfloat16_rn(__uint_as_float(bits))),
+                             toolkit_float_to_bf16(__uint_as_float(bits)));
+    }
+}
+#endif
+
 } // namespace
 
 int main() {
     const CMUnitTest tests[] = {
-        cmocka_unit_test(test_sum),           cmocka_unit_test(test_shuffles),
-        cmocka_unit_test(test_divergence),    cmocka_unit_test(test_missing_barrier),
-        cmocka_unit_test(test_shared_bounds), cmocka_unit_test(test_product),
-        cmocka_unit_test(test_copies),        cmocka_unit_test(test_named_barriers),
+        cmocka_unit_test(test_sum),
+        cmocka_unit_test(test_shuffles),
+        cmocka_unit_test(test_divergence),
+        cmocka_unit_test(test_missing_barrier),
+        cmocka_unit_test(test_shared_bounds),
+        cmocka_unit_test(test_product),
+        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_named_barriers),
         cmocka_unit_test(test_bf16),
+#if TOOLKIT_ROUNDING
+        cmocka_unit_test(test_toolkit_rounding),
+#endif
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

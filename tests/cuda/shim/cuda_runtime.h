@@ -131,6 +131,17 @@ static inline unsigned ballot(unsigned mask, bool predicate, place where) {
     warp_collect(mask, &own, perform_vote, where);
     return own.result;
 }
+struct addition {
+    int value, result;
+};
+static inline void perform_addition(unsigned, void *const lanes[32]) {
+    int sum = 0;
+    for (int i = 0; i < 32; i++)
+        sum += lanes[i] != nullptr ? static_cast<addition *>(lanes[i])->value : 0;
+    for (int i = 0; i < 32; i++)
+        if (lanes[i] != nullptr)
+            static_cast<addition *>(lanes[i])->result = sum;
+}
 struct match {
     uint64_t value;
     unsigned result;
@@ -145,6 +156,12 @@ static inline void perform_match(unsigned, void *const lanes[32]) {
 }
 } // namespace shim
 
+static inline int __reduce_add_sync(unsigned mask, int value, const char *file = __builtin_FILE(),
+                                    int line = __builtin_LINE()) {
+    shim::addition own = {value, 0};
+    shim::warp_collect(mask, &own, shim::perform_addition, {"__reduce_add_sync", file, line});
+    return own.result;
+}
 template <typename T>
 unsigned __match_any_sync(unsigned mask, T value, const char *file = __builtin_FILE(),
                           int line = __builtin_LINE()) {
