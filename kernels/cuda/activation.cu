@@ -25,36 +25,36 @@ template <int COUNT> struct gated_place {
 };
 
 template <typename T> __global__ void swiglu_kernel(int64_t rows, int64_t width, const T *gate_up, T *out) {
-    const gated_place<CHUNK<T>> place(rows, width);
+    const gated_place<PACK<T>> place(rows, width);
     if (place.at < 0)
         return;
-    float gate[CHUNK<T>], up[CHUNK<T>];
-    load<true>(gate_up + place.gate, gate);
-    load<true>(gate_up + place.gate + width, up);
+    float gate[PACK<T>], up[PACK<T>];
+    stream_pack(gate_up + place.gate, gate);
+    stream_pack(gate_up + place.gate + width, up);
 #pragma unroll
-    for (int i = 0; i < CHUNK<T>; i++)
+    for (int i = 0; i < PACK<T>; i++)
         gate[i] = gate[i] * sigmoid(gate[i]) * up[i];
-    store(out + place.at, gate);
+    store_pack(out + place.at, gate);
 }
 
 template <typename T>
 __global__ void swiglu_backward_kernel(int64_t rows, int64_t width, const T *gate_up, const T *dout,
                                        T *dgate_up) {
-    const gated_place<CHUNK<T>> place(rows, width);
+    const gated_place<PACK<T>> place(rows, width);
     if (place.at < 0)
         return;
-    float gate[CHUNK<T>], up[CHUNK<T>], d[CHUNK<T>];
-    load(gate_up + place.gate, gate);
-    load(gate_up + place.gate + width, up);
-    load<true>(dout + place.at, d);
+    float gate[PACK<T>], up[PACK<T>], d[PACK<T>];
+    load_pack(gate_up + place.gate, gate);
+    load_pack(gate_up + place.gate + width, up);
+    stream_pack(dout + place.at, d);
 #pragma unroll
-    for (int i = 0; i < CHUNK<T>; i++) {
+    for (int i = 0; i < PACK<T>; i++) {
         const float g = gate[i], s = sigmoid(g);
         gate[i] = d[i] * up[i] * s * (1.0f + g * (1.0f - s));
         up[i] = d[i] * g * s;
     }
-    store(dgate_up + place.gate, gate);
-    store(dgate_up + place.gate + width, up);
+    store_pack(dgate_up + place.gate, gate);
+    store_pack(dgate_up + place.gate + width, up);
 }
 
 // P(N(0, 1) < x)
@@ -63,55 +63,55 @@ __device__ __forceinline__ float normal_below(float x) {
 }
 
 template <typename T> __global__ void gelu_kernel(int64_t count, const T *x, T *out) {
-    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * CHUNK<T>;
+    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * PACK<T>;
     if (at >= count)
         return;
-    float value[CHUNK<T>];
-    load<true>(x + at, value);
+    float value[PACK<T>];
+    stream_pack(x + at, value);
 #pragma unroll
-    for (int i = 0; i < CHUNK<T>; i++)
+    for (int i = 0; i < PACK<T>; i++)
         value[i] *= normal_below(value[i]);
-    store(out + at, value);
+    store_pack(out + at, value);
 }
 
 template <typename T> __global__ void gelu_backward_kernel(int64_t count, const T *x, const T *dout, T *dx) {
-    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * CHUNK<T>;
+    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * PACK<T>;
     if (at >= count)
         return;
-    float value[CHUNK<T>], d[CHUNK<T>];
-    load(x + at, value);
-    load(dout + at, d);
+    float value[PACK<T>], d[PACK<T>];
+    load_pack(x + at, value);
+    load_pack(dout + at, d);
 #pragma unroll
-    for (int i = 0; i < CHUNK<T>; i++) {
+    for (int i = 0; i < PACK<T>; i++) {
         const float density = 0.39894228f * expf(-0.5f * value[i] * value[i]);
         value[i] = d[i] * (normal_below(value[i]) + value[i] * density);
     }
-    store(dx + at, value);
+    store_pack(dx + at, value);
 }
 
 } // namespace
 
 template <typename T>
 cudaError_t swiglu(cudaStream_t stream, int64_t rows, int64_t width, const T *gate_up, T *out) {
-    return launch(swiglu_kernel<T>, blocks_for(rows * width / CHUNK<T>, THREADS), THREADS, 0, stream, rows,
+    return launch(swiglu_kernel<T>, blocks_for(rows * width / PACK<T>, THREADS), THREADS, 0, stream, rows,
                   width, gate_up, out);
 }
 
 template <typename T>
 cudaError_t swiglu_backward(cudaStream_t stream, int64_t rows, int64_t width, const T *gate_up, const T *dout,
                             T *dgate_up) {
-    return launch(swiglu_backward_kernel<T>, blocks_for(rows * width / CHUNK<T>, THREADS), THREADS, 0, stream,
+    return launch(swiglu_backward_kernel<T>, blocks_for(rows * width / PACK<T>, THREADS), THREADS, 0, stream,
                   rows, width, gate_up, dout, dgate_up);
 }
 
 template <typename T> cudaError_t gelu(cudaStream_t stream, int64_t count, const T *x, T *out) {
-    return launch(gelu_kernel<T>, blocks_for(count / CHUNK<T>, THREADS), THREADS, 0, stream, count, x, out);
+    return launch(gelu_kernel<T>, blocks_for(count / PACK<T>, THREADS), THREADS, 0, stream, count, x, out);
 }
 
 template <typename T>
 cudaError_t gelu_backward(cudaStream_t stream, int64_t count, const T *x, const T *dout, T *dx) {
-    return launch(gelu_backward_kernel<T>, blocks_for(count / CHUNK<T>, THREADS), THREADS, 0, stream, count,
-                  x, dout, dx);
+    return launch(gelu_backward_kernel<T>, blocks_for(count / PACK<T>, THREADS), THREADS, 0, stream, count, x,
+                  dout, dx);
 }
 
 #define INSTANTIATE(T)                                                                                       \

@@ -26,8 +26,8 @@ __global__ void similarity_kernel(int64_t rows, int64_t width, const float *a, c
     float sum = 0.0f;
     for (int64_t column = threadIdx.x % WARP_LANES * 4; column < width; column += WARP_LANES * 4) {
         float x[4], y[4];
-        load(a + i * width + column, x);
-        load(b + j * width + column, y);
+        load_pack(a + i * width + column, x);
+        load_pack(b + j * width + column, y);
 #pragma unroll
         for (int k = 0; k < 4; k++)
             sum = fmaf(x[k], y[k], sum);

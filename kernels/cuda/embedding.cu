@@ -16,23 +16,23 @@ constexpr int64_t SORTED_ROWS = 1024; // that one warp places
 
 template <typename T>
 __global__ void sum_kernel(int64_t rows, int64_t width, embedding_tables<T> tables, T *out, bool accumulate) {
-    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * CHUNK<T>;
+    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * PACK<T>;
     const int64_t row = at / width, column = at % width;
     if (row >= rows)
         return;
-    float sum[CHUNK<T>] = {}, value[CHUNK<T>];
+    float sum[PACK<T>] = {}, value[PACK<T>];
     if (accumulate)
-        load(out + at, sum);
+        load_pack(out + at, sum);
     for (int t = 0; t < tables.count; t++) {
         const int32_t index = tables.index[t][row];
         if (index < 0)
             continue;
-        load(tables.table[t] + index * width + column, value);
+        load_pack(tables.table[t] + index * width + column, value);
 #pragma unroll
-        for (int i = 0; i < CHUNK<T>; i++)
+        for (int i = 0; i < PACK<T>; i++)
             sum[i] += value[i];
     }
-    store(out + at, sum);
+    store_pack(out + at, sum);
 }
 
 // counts [parts, entries] of the rows of each part.
@@ -113,10 +113,10 @@ template <typename T>
 __global__ void gradient_kernel(int64_t width, int entries, const int32_t *index, const int32_t *order,
                                 const int32_t *starts, const T *dout, float *dtable, float *edges) {
     const int begin = static_cast<int>(blockIdx.x) * PIECE, end = min(begin + PIECE, starts[entries]);
-    const int64_t column = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * CHUNK<T>;
+    const int64_t column = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * PACK<T>;
     if (column >= width || begin >= end)
         return;
-    float sum[CHUNK<T>] = {};
+    float sum[PACK<T>] = {};
     int32_t entry = index[order[begin]];
     const auto finish = [&]() {
         float *to = dtable + entry * width + column;
@@ -125,22 +125,22 @@ __global__ void gradient_kernel(int64_t width, int entries, const int32_t *index
         else if (starts[entry + 1] > end)
             to = edges + (static_cast<int64_t>(blockIdx.x) * 2 + 1) * width + column;
         else {
-            float before[CHUNK<T>];
-            load(to, before);
-            for (int i = 0; i < CHUNK<T>; i++)
+            float before[PACK<T>];
+            load_pack(to, before);
+            for (int i = 0; i < PACK<T>; i++)
                 sum[i] = before[i] + sum[i];
         }
-        store(to, sum);
+        store_pack(to, sum);
     };
     for (int first = begin; first < end; first += AHEAD) {
-        float value[AHEAD][CHUNK<T>];
+        float value[AHEAD][PACK<T>];
         int32_t entries_ahead[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) // several rows are under way at once
             if (first + a < end) {
                 const int32_t row = order[first + a];
                 entries_ahead[a] = index[row];
-                load<true>(dout + row * width + column, value[a]);
+                stream_pack(dout + row * width + column, value[a]);
             }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
@@ -149,10 +149,10 @@ __global__ void gradient_kernel(int64_t width, int entries, const int32_t *index
             if (entries_ahead[a] != entry) {
                 finish();
                 entry = entries_ahead[a];
-                for (int i = 0; i < CHUNK<T>; i++)
+                for (int i = 0; i < PACK<T>; i++)
                     sum[i] = 0.0f;
             }
-            for (int i = 0; i < CHUNK<T>; i++)
+            for (int i = 0; i < PACK<T>; i++)
                 sum[i] += value[a][i];
         }
     }
@@ -191,8 +191,8 @@ workspace divide(int64_t rows, int64_t entries, int64_t width) {
 template <typename T>
 cudaError_t embedding_sum(cudaStream_t stream, int64_t rows, int64_t width, const embedding_tables<T> &tables,
                           T *out, bool accumulate) {
-    return launch(sum_kernel<T>, blocks_for(rows * width / CHUNK<T>, THREADS), THREADS, 0, stream, rows,
-                  width, tables, out, accumulate);
+    return launch(sum_kernel<T>, blocks_for(rows * width / PACK<T>, THREADS), THREADS, 0, stream, rows, width,
+                  tables, out, accumulate);
 }
 
 template <typename T>
@@ -222,7 +222,7 @@ cudaError_t embedding_backward(cudaStream_t stream, int64_t rows, int64_t entrie
                        static_cast<const int32_t *>(counts), static_cast<const int32_t *>(starts), order);
     if (error == cudaSuccess)
         error = launch(gradient_kernel<T>,
-                       dim3(static_cast<unsigned>(w.pieces), blocks_for(width / CHUNK<T>, WARP_LANES * 2)),
+                       dim3(static_cast<unsigned>(w.pieces), blocks_for(width / PACK<T>, WARP_LANES * 2)),
                        WARP_LANES * 2, 0, stream, width, all, index, static_cast<const int32_t *>(order),
                        static_cast<const int32_t *>(starts), dout, dtable, edges);
     if (error == cudaSuccess)

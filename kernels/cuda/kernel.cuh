@@ -73,7 +73,7 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) {
 
 // COUNT (4 or 8) neighbouring values as floats, in as few accesses as their bytes allow: 4 f32 or 8 bf16 are
 // 16 bytes, which is what a kernel chooses where all of its arrays have one type; 4 bf16 beside 4 f32 are 8.
-template <typename X, typename Y = X> constexpr int CHUNK = sizeof(X) == 4 || sizeof(Y) == 4 ? 4 : 8;
+template <typename X, typename Y = X> constexpr int PACK = sizeof(X) == 4 || sizeof(Y) == 4 ? 4 : 8;
 
 __device__ __forceinline__ float bf16_low(unsigned pair) {
     return __uint_as_float(pair << 16);
@@ -81,15 +81,14 @@ __device__ __forceinline__ float bf16_low(unsigned pair) {
 __device__ __forceinline__ float bf16_high(unsigned pair) {
     return __uint_as_float(pair & 0xFFFF0000u);
 }
-__device__ __forceinline__ unsigned bf16_pair(float low, float high) {
+__device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     unsigned bits;
     memcpy(&bits, &pair, sizeof bits);
     return bits;
 }
 
-// STREAM: what is read once need not stay in the caches.
-template <bool STREAM = false> __device__ __forceinline__ void load(const float *from, float (&x)[4]) {
+template <bool STREAM> __device__ __forceinline__ void read_pack(const float *from, float (&x)[4]) {
     const float4 *at = reinterpret_cast<const float4 *>(from);
     const float4 value = STREAM ? __ldcs(at) : *at;
     x[0] = value.x;
@@ -97,7 +96,7 @@ template <bool STREAM = false> __device__ __forceinline__ void load(const float 
     x[2] = value.z;
     x[3] = value.w;
 }
-template <bool STREAM = false> __device__ __forceinline__ void load(const bf16 *from, float (&x)[4]) {
+template <bool STREAM> __device__ __forceinline__ void read_pack(const bf16 *from, float (&x)[4]) {
     const uint2 *at = reinterpret_cast<const uint2 *>(from);
     const uint2 value = STREAM ? __ldcs(at) : *at;
     x[0] = bf16_low(value.x);
@@ -105,7 +104,7 @@ template <bool STREAM = false> __device__ __forceinline__ void load(const bf16 *
     x[2] = bf16_low(value.y);
     x[3] = bf16_high(value.y);
 }
-template <bool STREAM = false> __device__ __forceinline__ void load(const bf16 *from, float (&x)[8]) {
+template <bool STREAM> __device__ __forceinline__ void read_pack(const bf16 *from, float (&x)[8]) {
     const uint4 *at = reinterpret_cast<const uint4 *>(from);
     const uint4 value = STREAM ? __ldcs(at) : *at;
     x[0] = bf16_low(value.x);
@@ -118,28 +117,36 @@ template <bool STREAM = false> __device__ __forceinline__ void load(const bf16 *
     x[7] = bf16_high(value.w);
 }
 // Eight f32, as parameters that stand beside bf16 activations are.
-template <bool STREAM = false> __device__ __forceinline__ void load(const float *from, float (&x)[8]) {
+template <bool STREAM> __device__ __forceinline__ void read_pack(const float *from, float (&x)[8]) {
     float half[4];
-    load<STREAM>(from, half);
+    read_pack<STREAM>(from, half);
     for (int i = 0; i < 4; i++)
         x[i] = half[i];
-    load<STREAM>(from + 4, half);
+    read_pack<STREAM>(from + 4, half);
     for (int i = 0; i < 4; i++)
         x[4 + i] = half[i];
 }
-__device__ __forceinline__ void store(float *to, const float (&x)[4]) {
+template <typename T, int COUNT> __device__ __forceinline__ void load_pack(const T *from, float (&x)[COUNT]) {
+    read_pack<false>(from, x);
+}
+// The same of what is read once: it need not stay in the caches.
+template <typename T, int COUNT>
+__device__ __forceinline__ void stream_pack(const T *from, float (&x)[COUNT]) {
+    read_pack<true>(from, x);
+}
+__device__ __forceinline__ void store_pack(float *to, const float (&x)[4]) {
     *reinterpret_cast<float4 *>(to) = make_float4(x[0], x[1], x[2], x[3]);
 }
-__device__ __forceinline__ void store(float *to, const float (&x)[8]) {
+__device__ __forceinline__ void store_pack(float *to, const float (&x)[8]) {
     *reinterpret_cast<float4 *>(to) = make_float4(x[0], x[1], x[2], x[3]);
     *reinterpret_cast<float4 *>(to + 4) = make_float4(x[4], x[5], x[6], x[7]);
 }
-__device__ __forceinline__ void store(bf16 *to, const float (&x)[4]) {
-    *reinterpret_cast<uint2 *>(to) = make_uint2(bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]));
+__device__ __forceinline__ void store_pack(bf16 *to, const float (&x)[4]) {
+    *reinterpret_cast<uint2 *>(to) = make_uint2(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]));
 }
-__device__ __forceinline__ void store(bf16 *to, const float (&x)[8]) {
-    *reinterpret_cast<uint4 *>(to) = make_uint4(bf16_pair(x[0], x[1]), bf16_pair(x[2], x[3]),
-                                                bf16_pair(x[4], x[5]), bf16_pair(x[6], x[7]));
+__device__ __forceinline__ void store_pack(bf16 *to, const float (&x)[8]) {
+    *reinterpret_cast<uint4 *>(to) = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]),
+                                                pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 
 // Sum over the lanes of a warp: a balanced tree, the same bits in every lane.

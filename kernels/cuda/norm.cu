@@ -36,7 +36,7 @@ template <typename X, typename Y, int WARPS, int CHUNKS, bool CENTRED>
 __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP_LANES)
     norm_kernel(int64_t rows, int64_t width, const X *x, const X *added, const float *gain, const float *bias,
                 float epsilon, Y *out, float *statistics, X *sum) {
-    constexpr int COUNT = CHUNK<X, Y>;
+    constexpr int COUNT = PACK<X, Y>;
     SHARED(float, partial, [WARPS]);
     const row_team<WARPS, COUNT> team;
     const float share = 1.0f / static_cast<float>(width);
@@ -46,16 +46,16 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const int64_t column = team.column(chunk);
             if (column < width) {
-                load<true>(x + row * width + column, value[chunk]);
+                stream_pack(x + row * width + column, value[chunk]);
                 if (added != nullptr) {
                     float other[COUNT];
-                    load<true>(added + row * width + column, other);
+                    stream_pack(added + row * width + column, other);
 #pragma unroll
                     for (int i = 0; i < COUNT; i++)
                         value[chunk][i] = to_float(from_float<X>(value[chunk][i] + other[i]));
                 }
                 if (sum != nullptr)
-                    store(sum + row * width + column, value[chunk]);
+                    store_pack(sum + row * width + column, value[chunk]);
             } else {
 #pragma unroll
                 for (int i = 0; i < COUNT; i++)
@@ -85,16 +85,16 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
             if (column >= width)
                 continue;
             float factor[COUNT], offset[COUNT];
-            load(gain + column, factor);
+            load_pack(gain + column, factor);
             if (CENTRED)
-                load(bias + column, offset);
+                load_pack(bias + column, offset);
 #pragma unroll
             for (int i = 0; i < COUNT; i++) {
                 value[chunk][i] = (value[chunk][i] - mean) * inverse * factor[i];
                 if (CENTRED)
                     value[chunk][i] += offset[i];
             }
-            store(out + row * width + column, value[chunk]);
+            store_pack(out + row * width + column, value[chunk]);
         }
     }
 }
@@ -105,7 +105,7 @@ template <typename X, typename Y, int WARPS, int CHUNKS, bool CENTRED>
 __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP_LANES)
     norm_backward_kernel(int64_t rows, int64_t width, const X *x, const float *gain, const float *statistics,
                          const Y *dy, X *dx, float *parts) {
-    constexpr int COUNT = CHUNK<X, Y>;
+    constexpr int COUNT = PACK<X, Y>;
     SHARED(float, partial, [WARPS]);
     SHARED_DYNAMIC(float, sums); // [TEAMS, width]
     const row_team<WARPS, COUNT> team;
@@ -127,9 +127,9 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
             const int64_t column = team.column(chunk);
             if (column < width) {
                 float factor[COUNT];
-                load<true>(x + row * width + column, normed[chunk]);
-                load<true>(dy + row * width + column, scaled[chunk]);
-                load(gain + column, factor);
+                stream_pack(x + row * width + column, normed[chunk]);
+                stream_pack(dy + row * width + column, scaled[chunk]);
+                load_pack(gain + column, factor);
 #pragma unroll
                 for (int i = 0; i < COUNT; i++) {
                     normed[chunk][i] = (normed[chunk][i] - mean) * inverse;
@@ -150,11 +150,11 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
             if (column >= width)
                 continue;
             float gradient[COUNT];
-            load<true>(dx + row * width + column, gradient);
+            stream_pack(dx + row * width + column, gradient);
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
                 gradient[i] += inverse * (scaled[chunk][i] - total - normed[chunk][i] * along);
-            store(dx + row * width + column, gradient);
+            store_pack(dx + row * width + column, gradient);
         }
     }
     for (int kind = 0; kind < (CENTRED ? 2 : 1); kind++) {
@@ -163,8 +163,8 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
             __syncthreads(); // the last kind's sums have been read
             for (int chunk = 0; chunk < CHUNKS; chunk++)
                 if (team.column(chunk) < width)
-                    store(sums + threadIdx.x / WARP_LANES * width + team.column(chunk),
-                          kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
+                    store_pack(sums + threadIdx.x / WARP_LANES * width + team.column(chunk),
+                               kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
             __syncthreads(); // all warps have put theirs down
             for (int64_t column = threadIdx.x; column < width; column += blockDim.x) {
                 float sum = sums[column];
@@ -175,8 +175,8 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
         } else {
             for (int chunk = 0; chunk < CHUNKS; chunk++)
                 if (team.column(chunk) < width)
-                    store(to + team.column(chunk),
-                          kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
+                    store_pack(to + team.column(chunk),
+                               kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
         }
     }
 }
@@ -199,7 +199,7 @@ template <bool CENTRED, typename X, typename Y>
 cudaError_t normalise(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
                       const float *gain, const float *bias, float epsilon, Y *out, float *statistics,
                       X *sum) {
-    return choose_team<CHUNK<X, Y>>(width, [&](auto warps, auto chunks) {
+    return choose_team<PACK<X, Y>>(width, [&](auto warps, auto chunks) {
         constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
         return launch(norm_kernel<X, Y, WARPS, CHUNKS, CENTRED>, blocks_for(rows, WARPS == 1 ? TEAMS : 1),
                       WARP_LANES * (WARPS == 1 ? TEAMS : WARPS), 0, stream, rows, width, x, added, gain, bias,
@@ -219,7 +219,7 @@ cudaError_t normalise_backward(cudaStream_t stream, int64_t rows, int64_t width,
     if (rows == 0)
         return cudaSuccess;
     const int64_t parts = parts_for(rows);
-    cudaError_t error = choose_team<CHUNK<X, Y>>(width, [&](auto warps, auto chunks) {
+    cudaError_t error = choose_team<PACK<X, Y>>(width, [&](auto warps, auto chunks) {
         constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
         return launch(norm_backward_kernel<X, Y, WARPS, CHUNKS, CENTRED>, static_cast<unsigned>(parts),
                       WARP_LANES * (WARPS == 1 ? TEAMS : WARPS),

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(THREADS)
     policy_loss_kernel(int64_t rows, int codebook, T *logits, const T *reference, const int32_t *actions,
                        const float *advantages, float inverse_temperature, policy_terms terms,
                        float *log_probabilities, float *entropies, float *kls) {
-    constexpr int COUNT = CHUNK<T>;
+    constexpr int COUNT = PACK<T>;
     const int64_t row = row_of_warp();
     if (row >= rows)
         return;
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(THREADS)
             if (policy.column(chunk) + i == action)
                 gradient[i] -= weight * inverse_temperature;
         }
-        store(logits + row * codebook + policy.column(chunk), gradient);
+        store_pack(logits + row * codebook + policy.column(chunk), gradient);
     }
 }
 
@@ -106,7 +106,7 @@ template <typename T, int CHUNKS>
 __global__ void __launch_bounds__(THREADS)
     cross_entropy_kernel(int64_t rows, int codebook, T *logits, const int32_t *targets, float weight,
                          float *losses) {
-    constexpr int COUNT = CHUNK<T>;
+    constexpr int COUNT = PACK<T>;
     const int64_t row = row_of_warp();
     if (row >= rows)
         return;
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < COUNT; i++)
             policy.exponentials[chunk][i] =
                 policy.exponentials[chunk][i] * factor - (policy.column(chunk) + i == target ? weight : 0.0f);
-        store(logits + row * codebook + policy.column(chunk), policy.exponentials[chunk]);
+        store_pack(logits + row * codebook + policy.column(chunk), policy.exponentials[chunk]);
     }
 }
 

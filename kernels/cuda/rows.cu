@@ -24,44 +24,44 @@ template <int COUNT> struct place {
 template <typename T>
 __global__ void copy_kernel(int64_t rows, int64_t width, const T *from, int64_t from_stride, T *to,
                             int64_t to_stride, bool accumulate) {
-    const place<CHUNK<T>> at(rows, width);
+    const place<PACK<T>> at(rows, width);
     if (!at.inside)
         return;
-    float value[CHUNK<T>], before[CHUNK<T>];
+    float value[PACK<T>], before[PACK<T>];
     T *target = to + at.row * to_stride + at.column;
-    load<true>(from + at.row * from_stride + at.column, value);
+    stream_pack(from + at.row * from_stride + at.column, value);
     if (accumulate) {
-        load(target, before);
-        for (int i = 0; i < CHUNK<T>; i++)
+        load_pack(target, before);
+        for (int i = 0; i < PACK<T>; i++)
             value[i] = before[i] + value[i];
     }
-    store(target, value);
+    store_pack(target, value);
 }
 
 template <typename T>
 __global__ void repeat_kernel(int64_t rows, int64_t repeat, int64_t width, const T *from, T *to) {
-    const place<CHUNK<T>> at(rows, width);
+    const place<PACK<T>> at(rows, width);
     if (!at.inside)
         return;
-    float value[CHUNK<T>];
-    load<true>(from + at.row * width + at.column, value);
+    float value[PACK<T>];
+    stream_pack(from + at.row * width + at.column, value);
     for (int64_t i = 0; i < repeat; i++)
-        store(to + (at.row * repeat + i) * width + at.column, value);
+        store_pack(to + (at.row * repeat + i) * width + at.column, value);
 }
 
 template <typename T>
 __global__ void sum_repeated_kernel(int64_t rows, int64_t repeat, int64_t width, const T *from, T *to) {
-    const place<CHUNK<T>> at(rows, width);
+    const place<PACK<T>> at(rows, width);
     if (!at.inside)
         return;
-    float sum[CHUNK<T>], value[CHUNK<T>];
-    load<true>(from + at.row * repeat * width + at.column, sum);
+    float sum[PACK<T>], value[PACK<T>];
+    stream_pack(from + at.row * repeat * width + at.column, sum);
     for (int64_t r = 1; r < repeat; r++) {
-        load<true>(from + (at.row * repeat + r) * width + at.column, value);
-        for (int i = 0; i < CHUNK<T>; i++)
+        stream_pack(from + (at.row * repeat + r) * width + at.column, value);
+        for (int i = 0; i < PACK<T>; i++)
             sum[i] += value[i];
     }
-    store(to + at.row * width + at.column, sum);
+    store_pack(to + at.row * width + at.column, sum);
 }
 
 // Sums rows_of_a_part rows from blockIdx.y's on, each with a weight where there are weights. Thread (c, g) of
@@ -109,12 +109,12 @@ cudaError_t add_columns(cudaStream_t stream, int64_t rows, int64_t width, const 
 // A warp has a row: the sum over its columns of x times y.
 template <typename T>
 __device__ __forceinline__ float row_product(int64_t width, const T *x, const float *y) {
-    float value[CHUNK<T>], other[CHUNK<T>], sum = 0.0f;
-    for (int64_t column = threadIdx.x % WARP_LANES * CHUNK<T>; column < width;
-         column += WARP_LANES * CHUNK<T>) {
-        load(x + column, value);
-        load(y + column, other);
-        for (int i = 0; i < CHUNK<T>; i++)
+    float value[PACK<T>], other[PACK<T>], sum = 0.0f;
+    for (int64_t column = threadIdx.x % WARP_LANES * PACK<T>; column < width;
+         column += WARP_LANES * PACK<T>) {
+        load_pack(x + column, value);
+        load_pack(y + column, other);
+        for (int i = 0; i < PACK<T>; i++)
             sum = fmaf(value[i], other[i], sum);
     }
     return warp_sum(sum);
@@ -137,14 +137,14 @@ __global__ void row_dot_kernel(int64_t rows, int64_t width, const T *x, const fl
 
 template <typename T>
 __global__ void outer_kernel(int64_t rows, int64_t width, const float *left, const float *right, T *out) {
-    const place<CHUNK<T>> at(rows, width);
+    const place<PACK<T>> at(rows, width);
     if (!at.inside)
         return;
-    float value[CHUNK<T>];
-    load(right + at.column, value);
-    for (int i = 0; i < CHUNK<T>; i++)
+    float value[PACK<T>];
+    load_pack(right + at.column, value);
+    for (int i = 0; i < PACK<T>; i++)
         value[i] *= left[at.row];
-    store(out + at.row * width + at.column, value);
+    store_pack(out + at.row * width + at.column, value);
 }
 
 // One block: every thread adds its share, then the shares in order.
@@ -183,17 +183,17 @@ __global__ void mean_pool_kernel(int sequence, int64_t width, const int32_t *len
 template <typename T>
 __global__ void mean_pool_backward_kernel(int64_t rows, int sequence, int64_t width, const int32_t *lengths,
                                           const float *dout, T *dx) {
-    const place<CHUNK<T>> at(rows, width);
+    const place<PACK<T>> at(rows, width);
     if (!at.inside)
         return;
     const int64_t sample = at.row / sequence;
     const int length = lengths != nullptr ? lengths[sample] : sequence;
     const bool counts = at.row % sequence < length;
-    float value[CHUNK<T>];
-    load(dout + sample * width + at.column, value);
-    for (int i = 0; i < CHUNK<T>; i++)
+    float value[PACK<T>];
+    load_pack(dout + sample * width + at.column, value);
+    for (int i = 0; i < PACK<T>; i++)
         value[i] = counts ? value[i] * (1.0f / static_cast<float>(length)) : 0.0f;
-    store(dx + at.row * width + at.column, value);
+    store_pack(dx + at.row * width + at.column, value);
 }
 
 __global__ void normalize_kernel(int64_t rows, int64_t width, const float *x, float *out,
@@ -207,10 +207,10 @@ __global__ void normalize_kernel(int64_t rows, int64_t width, const float *x, fl
         inverse_norms[row] = inverse;
     for (int64_t column = threadIdx.x % WARP_LANES * 4; column < width; column += WARP_LANES * 4) {
         float value[4];
-        load(x + row * width + column, value);
+        load_pack(x + row * width + column, value);
         for (int i = 0; i < 4; i++)
             value[i] *= inverse;
-        store(out + row * width + column, value);
+        store_pack(out + row * width + column, value);
     }
 }
 
@@ -222,16 +222,16 @@ __global__ void normalize_backward_kernel(int64_t rows, int64_t width, const flo
     const float along = row_product(width, out + row * width, dout + row * width);
     for (int64_t column = threadIdx.x % WARP_LANES * 4; column < width; column += WARP_LANES * 4) {
         float value[4], gradient[4];
-        load(out + row * width + column, value);
-        load(dout + row * width + column, gradient);
+        load_pack(out + row * width + column, value);
+        load_pack(dout + row * width + column, gradient);
         for (int i = 0; i < 4; i++)
             gradient[i] = (gradient[i] - along * value[i]) * inverse_norms[row];
-        store(dx + row * width + column, gradient);
+        store_pack(dx + row * width + column, gradient);
     }
 }
 
 template <typename T> unsigned chunk_blocks(int64_t rows, int64_t width) {
-    return blocks_for(rows * width / CHUNK<T>, THREADS);
+    return blocks_for(rows * width / PACK<T>, THREADS);
 }
 
 } // namespace

@@ -53,7 +53,7 @@ template <typename Reaches> __device__ __forceinline__ unsigned highest(Reaches 
 // Sets the probabilities of what is cut to 0.
 template <typename T, int CHUNKS>
 __device__ __forceinline__ void cut(softmax_row<T, CHUNKS> &row, const draw_terms &terms, int codebook) {
-    constexpr int COUNT = CHUNK<T>;
+    constexpr int COUNT = PACK<T>;
     const auto keep = [&](unsigned threshold) {
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS; chunk++)
@@ -139,7 +139,7 @@ template <typename T, int CHUNKS>
 __global__ void __launch_bounds__(THREADS)
     sample_kernel(int64_t rows, int codebook, const T *logits, float inverse_temperature, draw_terms terms,
                   draw_position position, int32_t *tokens, float *log_probabilities) {
-    constexpr int COUNT = CHUNK<T>;
+    constexpr int COUNT = PACK<T>;
     SHARED_DYNAMIC(float, shared);
     const int warp = static_cast<int>(threadIdx.x) / WARP_LANES,
               lane = static_cast<int>(threadIdx.x) % WARP_LANES;
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++)
         if (policy.column(chunk) < codebook)
-            store(weight + policy.column(chunk), policy.exponentials[chunk]);
+            store_pack(weight + policy.column(chunk), policy.exponentials[chunk]);
     __syncwarp(); // all weights of the row lie there
     for (int block = lane; block < codebook / CPU_LANES; block += WARP_LANES)
         block_sum[block] = tree_sum(weight + block * CPU_LANES);

@@ -11,7 +11,7 @@ constexpr int64_t CODEBOOK_MAX = 2048;
 // CHUNKS chunks of every lane: lane l has the values (c * 32 + l) * COUNT + i. z: logits / T, -inf past the
 // end; exponentials: exp(z - maximum), in f32 as they were read.
 template <typename T, int CHUNKS> struct softmax_row {
-    static constexpr int COUNT = CHUNK<T>;
+    static constexpr int COUNT = PACK<T>;
     float z[CHUNKS][COUNT], exponentials[CHUNKS][COUNT];
     float maximum, sum, log_sum; // log_sum: log of sum
 
@@ -25,7 +25,7 @@ template <typename T, int CHUNKS> struct softmax_row {
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const bool inside = column(chunk) < codebook;
             if (inside)
-                load<true>(logits + column(chunk), z[chunk]);
+                stream_pack(logits + column(chunk), z[chunk]);
 #pragma unroll
             for (int i = 0; i < COUNT; i++) {
                 z[chunk][i] = inside ? z[chunk][i] * inverse_temperature : -INFINITY;
@@ -61,7 +61,7 @@ template <typename T, int CHUNKS> struct softmax_row {
 
 // Calls action(chunks) with the fewest chunks that hold a row, as a compile-time constant.
 template <typename T, typename Action> cudaError_t choose_chunks(int64_t codebook, Action action) {
-    constexpr int MOST = static_cast<int>(CODEBOOK_MAX) / (WARP_LANES * CHUNK<T>);
+    constexpr int MOST = static_cast<int>(CODEBOOK_MAX) / (WARP_LANES * PACK<T>);
     if (codebook < 16 || codebook % 16 != 0 || codebook > CODEBOOK_MAX)
         return cudaErrorInvalidValue;
     if (codebook > CODEBOOK_MAX / 2)

@@ -35,7 +35,7 @@ __global__ void squares_kernel(int64_t count, const float *x, double *sums) {
     for (int64_t at = first + threadIdx.x * 4; at < last; at += THREADS * 4) {
         if (at + 4 <= last) {
             float value[4];
-            load<true>(x + at, value);
+            stream_pack(x + at, value);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 sum = fma(static_cast<double>(value[i]), static_cast<double>(value[i]), sum);
@@ -109,18 +109,18 @@ __global__ void adamw_kernel(int64_t count, adamw_terms terms, const update_stat
         return;
     if (at + 4 <= count) {
         float g[4], p[4], m[4], v[4];
-        load<true>(gradient + at, g);
-        load<true>(parameter + at, p);
-        load<true>(first + at, m);
-        load<true>(second + at, v);
+        stream_pack(gradient + at, g);
+        stream_pack(parameter + at, p);
+        stream_pack(first + at, m);
+        stream_pack(second + at, v);
 #pragma unroll
         for (int i = 0; i < 4; i++)
             update_value(terms, s, g[i], p[i], m[i], v[i]);
-        store(parameter + at, p);
-        store(first + at, m);
-        store(second + at, v);
+        store_pack(parameter + at, p);
+        store_pack(first + at, m);
+        store_pack(second + at, v);
         if (rounded != nullptr)
-            store(rounded + at, p);
+            store_pack(rounded + at, p);
         return;
     }
     for (int64_t i = at; i < count; i++) {
@@ -134,8 +134,8 @@ __global__ void round_kernel(int64_t count, const float *x, bf16 *rounded) {
     const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
     if (at + 4 <= count) {
         float value[4];
-        load<true>(x + at, value);
-        store(rounded + at, value);
+        stream_pack(x + at, value);
+        store_pack(rounded + at, value);
         return;
     }
     for (int64_t i = at; i < count; i++)

@@ -106,6 +106,21 @@ inline void expect_close(const char *what, const std::vector<float> &found, cons
     }
 }
 
+// The largest error of `found` is at most twice that of `baseline`, the CPU's result, beside one rounding.
+inline void expect_no_worse(const char *what, const std::vector<float> &found,
+                            const std::vector<float> &baseline, const std::vector<double> &exact) {
+    double error = 0.0, allowed = 0.0;
+    assert_int_equal(found.size(), exact.size());
+    for (size_t i = 0; i < exact.size(); i++) {
+        assert_true(std::isfinite(found[i]));
+        error = std::fmax(error, std::fabs(static_cast<double>(found[i]) - exact[i]));
+        allowed = std::fmax(allowed, 2.0 * std::fabs(static_cast<double>(baseline[i]) - exact[i]));
+        allowed = std::fmax(allowed, 0x1p-24 * std::fabs(exact[i]));
+    }
+    if (error > allowed)
+        fail_msg("%s: the largest error is %.3g, the CPU's allows %.3g", what, error, allowed);
+}
+
 inline void expect_success(cudaError_t error) {
     if (error != cudaSuccess)
         fail_msg("%s", cudaGetErrorString(error));

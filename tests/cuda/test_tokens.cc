@@ -298,8 +298,13 @@ template <typename T> void check_embedding(int64_t rows, int64_t entries, int64_
         [&](float *to, float *scratch) {
             return embedding_backward(nullptr, rows, entries, width, indices[0], dout.data(), to, scratch);
         });
-    expect_close("embedding_backward", std::get<0>(found), wanted,
-                 1e-6 * std::sqrt(static_cast<double>(rows)));
+    // Many rows share an entry: what the CPU's own sum of them rounds is what may be wrong.
+    std::vector<double> exact(start.begin(), start.end());
+    for (int64_t at = 0; at < rows * width; at++)
+        if (indices[0][at / width] >= 0)
+            exact[static_cast<size_t>(indices[0][at / width] * width + at % width)] +=
+                static_cast<double>(before[static_cast<size_t>(at)]);
+    expect_no_worse("embedding_backward", std::get<0>(found), wanted, exact);
 }
 
 void test_embedding(void **) {
