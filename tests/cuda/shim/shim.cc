@@ -438,17 +438,15 @@ void warp_collect(unsigned mask, void *own, warp_operation perform, place where)
         if (((mask >> i) & 1u) == 0)
             continue;
         fiber *f = first + i;
-        if (f != self && f->current != state::AT_WARP_OPERATION) {
+        // A lane that waits elsewhere may come here after that; if it never does, nobody can go on.
+        if (f != self &&
+            (f->current != state::AT_WARP_OPERATION || f->mask != mask || !same(f->where, where))) {
             self->current = state::AT_WARP_OPERATION;
             self->where = where;
             self->mask = mask;
             yield(self);
             return;
         }
-        if (f != self && (f->mask != mask || !same(f->where, where)))
-            reject("lane %d waits at %s (%s:%d, mask %08x), lane %d at %s (%s:%d, mask %08x)", own_lane,
-                   where.what, where.file, where.line, mask, i, f->where.what, f->where.file, f->where.line,
-                   f->mask);
         operands[i] = f->operand;
     }
     perform(mask, operands);
