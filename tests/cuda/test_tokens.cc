@@ -290,7 +290,7 @@ template <typename T> void check_embedding(int64_t rows, int64_t entries, int64_
     }
     const std::vector<float> start = random_values<float>(&numbers, entries * width);
     std::vector<float> wanted = start;
-    op_embedding_backward(device, rows, width, indices[0], before.data(), wanted.data());
+    op_embedding_backward(device, rows, entries, width, indices[0], before.data(), wanted.data());
     const std::vector<T> dout = stored<T>(before);
     const size_t bytes = embedding_backward_scratch_bytes(rows, entries, width);
     const auto found = in_every_order(
