@@ -7,9 +7,9 @@ source launch/setup.sh
 usage() {
     cat <<'TEXT'
 Usage: tests/run.sh [--fast] [--only WORD]
-Installs what is missing, builds in build-tests/ (and build-sanitizers/) and runs every test.
+Installs what is missing, builds in build-tests/ (and build-sanitizers/, build-fuzz/) and runs every test.
 
-  --fast        leave the sanitizer build out
+  --fast        leave the builds with sanitizers, and fuzzing, out
   --only WORD   run only the unit, distributed and system tests whose names contain WORD, and no other check
   --help        this text
 TEXT
@@ -116,26 +116,39 @@ run_ctest() { # FOLDER LABEL SUFFIX JOBS [PATTERN]
     done < <(grep '<testcase ' "$results")
 }
 
+tally() { # FILE: counts its lines "ok ...", "FAIL ..." and "skip ...", in `count` too
+    local line
+    count=0
+    while read -r line; do
+        case $line in
+            "ok "*) passed=$((passed + 1)) ;;
+            "FAIL "*) failed=$((failed + 1)) && failures+=("${line#FAIL }") ;;
+            "skip "*) skipped=$((skipped + 1)) ;;
+            *) continue ;;
+        esac
+        count=$((count + 1))
+    done <"$1"
+}
+
+run_fuzz() {
+    local count rc=0
+    tests/fuzz/run.sh 10 >"$scratch/fuzz.out" || rc=$?
+    cat "$scratch/fuzz.out"
+    tally "$scratch/fuzz.out"
+    ((count > 0)) || fail "fuzz (exit status $rc)"
+}
+
 run_system() {
-    local script name output line before count rc
+    local script name output before count rc
     for script in tests/system/*.sh; do
         name=$(basename "$script" .sh)
         [[ $name == *"$only"* ]] || continue
         output=$scratch/$name.out
         before=$failed
-        count=0
         rc=0
         MUSICRL=$PWD/build-tests/musicrl timeout --kill-after=10 900 bash "$script" </dev/null >"$output" || rc=$?
         cat "$output"
-        while read -r line; do
-            case $line in
-                "ok "*) passed=$((passed + 1)) ;;
-                "FAIL "*) failed=$((failed + 1)) && failures+=("${line#FAIL }") ;;
-                "skip "*) skipped=$((skipped + 1)) ;;
-                *) continue ;;
-            esac
-            count=$((count + 1))
-        done <"$output"
+        tally "$output"
         # A script that dies between two tests, or tests nothing, has failed as well.
         if ((count == 0)) || { ((rc != 0)) && ((failed == before)); }; then
             fail "$name (exit status $rc after $count tests)"
@@ -162,6 +175,10 @@ if ((!fast)) && [[ -z $only ]]; then
         export ASAN_OPTIONS=detect_leaks=0
         section "distributed, sanitized" run_ctest build-sanitizers distributed ' (sanitized)' 1 '-2$'
     fi
+fi
+
+if ((!fast)) && [[ -z $only ]]; then
+    section fuzz run_fuzz
 fi
 
 if ((passed + failed + skipped == 1)); then

@@ -169,7 +169,7 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
     of_run=0
     while ((of_run < per_run && struck < kills)); do
         ranks=$((1 << (RANDOM % 3)))
-        pause=$((RANDOM % span))
+        pause=$((RANDOM % (span / 2 + 1))) # what is left of a run gets shorter with every kill
         launcher=(mpirun -n "$ranks")
         ((ranks > 1)) || launcher=()
         "${launcher[@]}" "$musicrl" "${victim[@]}" folder="$folder" threads=1 >"$folder.log" 2>&1 &
@@ -182,8 +182,11 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
             rc=0
             timeout 30 tail --pid="$job" -f /dev/null || kill -KILL "$job" 2>/dev/null
             wait "$job" 2>/dev/null || rc=$?
+            if ((rc == 0)); then # it had just ended, and was not there to be killed
+                of_run=$((of_run - 1)) struck=$((struck - 1))
+                break
+            fi
             lost_steps=$((lost_steps + $(newest "$folder" metrics) - $(newest "$folder" checkpoints)))
-            ((rc != 0)) || echo "note: a killed rank, but exit status 0"
         else
             wait "$job" || fail "killed run $runs" "it failed by itself" "$folder.log"
             break # it was done already
