@@ -1,0 +1,611 @@
+// Every function of the table of a backend, on the card. Buffers are f32 as the operators have them: products
+// take them as TF32, or as bf16 where the weight is to be, attention rounds what it multiplies to bf16.
+// Kernels follow one another on the card's stream; nothing waits but what returns a value to the host.
+#include "kernels/cuda/backend_cuda.cuh"
+
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/autocorrelation.cuh"
+#include "kernels/cuda/contrastive.cuh"
+#include "kernels/cuda/embedding.cuh"
+#include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/policy_loss.cuh"
+#include "kernels/cuda/rotary.cuh"
+#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/sample.cuh"
+#include "kernels/cuda/update.cuh"
+
+extern "C" {
+#include "kernels/backend.h"
+#include "kernels/cuda/product_cublas.h"
+#include "kernels/memory.h"
+}
+
+#include <cmath>
+#include <cstdio>
+
+using namespace cuda_kernels;
+
+// What an update of one tensor hands to its kernel, and values that come back to the host.
+struct cuda_values {
+    update_state update;
+    double number;
+    float scale;
+    int32_t flag;
+    uint32_t frame;
+};
+
+struct device {
+    const backend *table; // first, as kernels/backend.h wants it
+    card *gpu;
+    cublas *products;
+    cuda_values *values; // on the card
+    // On the card, grown when more is needed, never while a kernel uses it: for one operator at a time.
+    void *scratch;
+    size_t scratch_bytes;
+    void *rounded; // a product's inputs as bf16
+    size_t rounded_bytes;
+    char library[48], architecture[16];
+};
+
+struct weight {
+    device *owner; // first, as kernels/backend.h wants it
+    int64_t outputs, inputs;
+    weight_precision precision;
+    void *values; // [outputs, inputs] on the card, f32 or bf16
+};
+
+namespace {
+
+cudaStream_t stream_of(device *d) {
+    return static_cast<cudaStream_t>(card_stream(d->gpu));
+}
+
+void note(device *d, cudaError_t error, const char *what) {
+    card_note(d->gpu, error, what);
+}
+
+status grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *what) {
+    if (*bytes >= wanted)
+        return STATUS_OK;
+    // What still uses the smaller one must have ended.
+    TRY(card_finish(d->gpu));
+    card_free(d->gpu, *buffer);
+    *bytes = 0;
+    TRY(card_allocate(d->gpu, buffer, wanted, what));
+    *bytes = wanted;
+    return STATUS_OK;
+}
+
+// NULL where there is no memory: the failure is noted, and the operator does nothing.
+void *scratch_of(device *d, size_t bytes) {
+    if (grow(d, &d->scratch, &d->scratch_bytes, bytes > 0 ? bytes : 16, "scratch of kernels") == STATUS_OK)
+        return d->scratch;
+    note(d, cudaErrorMemoryAllocation, "making scratch memory");
+    return nullptr;
+}
+
+// The memory of the device.
+int cuda_device_threads(const device *) {
+    return 1;
+}
+
+const char *cuda_device_instruction_set(const device *d) {
+    return d->architecture;
+}
+
+const char *cuda_device_library(const device *d) {
+    return d->library;
+}
+
+bool cuda_device_is_batch_invariant(const device *) {
+    return false; // no measurement has shown it
+}
+
+status cuda_device_allocate(device *d, void **out, size_t bytes, const char *what) {
+    return card_allocate(d->gpu, out, bytes, what);
+}
+
+void cuda_device_free(device *d, void *pointer) {
+    card_free(d->gpu, pointer);
+}
+
+status cuda_device_upload(device *d, void *to, const void *from, size_t bytes) {
+    return card_upload(d->gpu, to, from, bytes);
+}
+
+status cuda_device_download(device *d, void *to, const void *from, size_t bytes) {
+    return card_download(d->gpu, to, from, bytes);
+}
+
+void cuda_op_zero(device *d, size_t bytes, void *out) {
+    card_zero(d->gpu, out, bytes);
+}
+
+// Blocks of a transformer.
+void cuda_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                      float epsilon, float *out, float *inverse_rms, float *copy) {
+    note(d,
+         rms_norm<float, float>(stream_of(d), rows, width, x, nullptr, gain, epsilon, out, inverse_rms, copy),
+         "normalisation");
+}
+
+void cuda_op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                               const float *inverse_rms, const float *dy, float *dx, float *dgain) {
+    float *scratch =
+        static_cast<float *>(scratch_of(d, sizeof(float) * norm_backward_scratch_floats(rows, width)));
+    if (scratch != nullptr)
+        note(d,
+             rms_norm_backward<float, float>(stream_of(d), rows, width, x, gain, inverse_rms, dy, dx, dgain,
+                                             scratch),
+             "normalisation backward");
+}
+
+void cuda_op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, float *out) {
+    note(d, swiglu<float>(stream_of(d), rows, width, gate_up, out), "activation");
+}
+
+void cuda_op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gate_up, const float *dout,
+                             float *dgate_up) {
+    note(d, swiglu_backward<float>(stream_of(d), rows, width, gate_up, dout, dgate_up),
+         "activation backward");
+}
+
+void cuda_op_rotary_table(device *d, int positions, int head_dim, float *cosine, float *sine) {
+    const int half = head_dim / 2;
+    const size_t count = static_cast<size_t>(positions) * static_cast<size_t>(half);
+    float *table = nullptr;
+    if (memory_allocate(reinterpret_cast<void **>(&table), 2 * sizeof(float) * count, "rotary table") !=
+        STATUS_OK) {
+        note(d, cudaErrorMemoryAllocation, "making a rotary table");
+        return;
+    }
+    for (int p = 0; p < positions; p++)
+        for (int i = 0; i < half; i++) {
+            const double angle = p * std::pow(10000.0, -2.0 * i / head_dim);
+            table[p * half + i] = static_cast<float>(std::cos(angle));
+            table[count + static_cast<size_t>(p * half + i)] = static_cast<float>(std::sin(angle));
+        }
+    // A failed copy is kept by the card.
+    (void)card_upload(d->gpu, cosine, table, sizeof(float) * count);
+    (void)card_upload(d->gpu, sine, table + count, sizeof(float) * count);
+    memory_free(table);
+}
+
+attention_sizes sizes_of(const attention_shape *s) {
+    return {s->batch, s->sequence, s->heads, s->head_dim, s->causal, s->lengths};
+}
+
+decode_sizes decode_sizes_of(const attention_shape *capacity, int position) {
+    return {capacity->batch, capacity->heads, capacity->head_dim, capacity->sequence, position, nullptr};
+}
+
+bool is_short(const attention_shape *s) {
+    return s->causal && s->sequence <= SHORT_SEQUENCE;
+}
+
+void cuda_op_attention(device *d, const attention_shape *s, float *qkv, float *out, float *log_sum, float *) {
+    if (is_short(s)) {
+        note(d,
+             attention_short_forward<float>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, out, log_sum),
+             "attention of short sequences");
+        return;
+    }
+    note(d,
+         rotary_rows<float>(stream_of(d), static_cast<int64_t>(s->batch) * s->sequence, s->sequence, s->heads,
+                            s->head_dim, s->cosine, s->sine, 1.0f, qkv),
+         "rotation");
+    note(d, attention_forward<float>(stream_of(d), sizes_of(s), qkv, out, log_sum), "attention");
+}
+
+void cuda_op_attention_backward(device *d, const attention_shape *s, const float *qkv, const float *out,
+                                const float *log_sum, const float *dout, float *dqkv, float *scratch) {
+    if (is_short(s)) {
+        note(d,
+             attention_short_backward<float>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, log_sum,
+                                             dout, dqkv),
+             "attention of short sequences backward");
+        return;
+    }
+    note(d, attention_backward<float>(stream_of(d), sizes_of(s), qkv, out, log_sum, dout, dqkv, scratch),
+         "attention backward");
+    note(d,
+         rotary_rows<float>(stream_of(d), static_cast<int64_t>(s->batch) * s->sequence, s->sequence, s->heads,
+                            s->head_dim, s->cosine, s->sine, -1.0f, dqkv),
+         "rotation backward");
+}
+
+size_t cuda_attention_scratch_floats(const device *, const attention_shape *s) {
+    const size_t deltas = static_cast<size_t>(s->batch) * static_cast<size_t>(s->heads) *
+                          static_cast<size_t>(s->sequence),
+                 parts = decode_partial_floats(decode_sizes_of(s, 0));
+    return deltas > parts ? deltas : parts;
+}
+
+void cuda_op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
+                              float *key_cache, float *value_cache, float *out, float *scratch) {
+    const decode_sizes s = decode_sizes_of(capacity, position);
+    note(d,
+         attention_decode<float>(stream_of(d), s, decode_splits(s, card_multiprocessors(d->gpu)),
+                                 capacity->cosine, capacity->sine, qkv, key_cache, value_cache, out, scratch),
+         "attention over the cache");
+}
+
+void cuda_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
+                                  float *key_cache, float *value_cache) {
+    note(d,
+         fill_cache<float>(stream_of(d), capacity->batch, positions, capacity->heads, capacity->head_dim,
+                           capacity->sequence, qkv, key_cache, value_cache),
+         "filling the cache");
+}
+
+size_t cuda_attention_cache_floats(const device *, const attention_shape *capacity) {
+    return static_cast<size_t>(capacity->batch) * static_cast<size_t>(capacity->heads) *
+           static_cast<size_t>(capacity->sequence) * static_cast<size_t>(capacity->head_dim);
+}
+
+// Rows and tokens.
+void cuda_op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, const float *const *table,
+                           const int32_t *const *index, float *out, bool accumulate) {
+    embedding_tables<float> all = {};
+    all.count = tables;
+    for (int i = 0; i < tables; i++) {
+        all.table[i] = table[i];
+        all.index[i] = index[i];
+    }
+    note(d, embedding_sum<float>(stream_of(d), rows, width, all, out, accumulate), "embedding");
+}
+
+void cuda_op_embedding_backward(device *d, int64_t rows, int64_t entries, int64_t width, const int32_t *index,
+                                const float *dout, float *dtable) {
+    void *scratch = scratch_of(d, embedding_backward_scratch_bytes(rows, entries, width));
+    if (scratch != nullptr)
+        note(d, embedding_backward<float>(stream_of(d), rows, entries, width, index, dout, dtable, scratch),
+             "embedding backward");
+}
+
+void cuda_op_copy_rows(device *d, int64_t rows, int64_t width, const float *from, int64_t from_stride,
+                       float *to, int64_t to_stride, bool accumulate) {
+    note(d, copy_rows<float>(stream_of(d), rows, width, from, from_stride, to, to_stride, accumulate),
+         "copying rows");
+}
+
+void cuda_op_repeat_rows(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from,
+                         float *to) {
+    note(d, repeat_rows<float>(stream_of(d), rows, repeat, width, from, to), "repeating rows");
+}
+
+void cuda_op_sum_repeated(device *d, int64_t rows, int64_t repeat, int64_t width, const float *from,
+                          float *to) {
+    note(d, sum_repeated<float>(stream_of(d), rows, repeat, width, from, to), "summing rows");
+}
+
+void cuda_op_column_sums(device *d, int64_t rows, int64_t width, const float *x, float *out) {
+    float *scratch =
+        static_cast<float *>(scratch_of(d, sizeof(float) * column_sums_scratch_floats(rows, width)));
+    if (scratch != nullptr)
+        note(d, column_sums<float>(stream_of(d), rows, width, x, out, scratch), "column sums");
+}
+
+void cuda_op_row_dot(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
+                     const float *bias, float *out) {
+    note(d, row_dot<float>(stream_of(d), rows, width, x, vector, bias, out), "row products");
+}
+
+void cuda_op_row_dot_backward(device *d, int64_t rows, int64_t width, const float *x, const float *vector,
+                              const float *dout, float *dx, float *dvector, float *dbias) {
+    float *scratch =
+        static_cast<float *>(scratch_of(d, sizeof(float) * row_dot_backward_scratch_floats(rows, width)));
+    if (scratch != nullptr)
+        note(d,
+             row_dot_backward<float>(stream_of(d), rows, width, x, vector, dout, dx, dvector, dbias, scratch),
+             "row products backward");
+}
+
+void cuda_op_mean_pool(device *d, int batch, int sequence, int64_t width, const int32_t *lengths,
+                       const float *x, float *out) {
+    note(d, mean_pool<float>(stream_of(d), batch, sequence, width, lengths, x, out), "pooling");
+}
+
+void cuda_op_mean_pool_backward(device *d, int batch, int sequence, int64_t width, const int32_t *lengths,
+                                const float *dout, float *dx) {
+    note(d, mean_pool_backward<float>(stream_of(d), batch, sequence, width, lengths, dout, dx),
+         "pooling backward");
+}
+
+void cuda_op_autocorrelation(device *d, int batch, int sequence, int64_t channels, int lags, float epsilon,
+                             float *x, float *out, float *inverse_energies) {
+    note(d, autocorrelation(stream_of(d), batch, sequence, channels, lags, epsilon, x, out, inverse_energies),
+         "autocorrelation");
+}
+
+void cuda_op_autocorrelation_backward(device *d, int batch, int sequence, int64_t channels, int lags,
+                                      const float *x, const float *out, const float *inverse_energies,
+                                      const float *dout, float *dx, float *scratch) {
+    note(d,
+         autocorrelation_backward(stream_of(d), batch, sequence, channels, lags, x, out, inverse_energies,
+                                  dout, dx, scratch),
+         "autocorrelation backward");
+}
+
+void cuda_op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, float *out,
+                            float *inverse_norms) {
+    note(d, normalize_rows(stream_of(d), rows, width, x, out, inverse_norms), "unit rows");
+}
+
+void cuda_op_normalize_rows_backward(device *d, int64_t rows, int64_t width, const float *out,
+                                     const float *inverse_norms, const float *dout, float *dx) {
+    note(d, normalize_rows_backward(stream_of(d), rows, width, out, inverse_norms, dout, dx),
+         "unit rows backward");
+}
+
+double cuda_op_contrastive_loss(device *d, int64_t rows, int64_t width, const float *a, const float *b,
+                                float scale, float *da, float *db, float *dscale, float *) {
+    double loss = NAN;
+    *dscale = NAN;
+    void *scratch = scratch_of(d, contrastive_scratch_bytes(rows));
+    if (scratch == nullptr)
+        return loss;
+    note(d,
+         contrastive_loss(stream_of(d), rows, width, a, b, scale, da, db, &d->values->scale,
+                          &d->values->number, scratch),
+         "contrastive loss");
+    // A failure is kept by the card.
+    if (card_download(d->gpu, &loss, &d->values->number, sizeof loss) == STATUS_OK)
+        (void)card_download(d->gpu, dscale, &d->values->scale, sizeof *dscale);
+    return loss;
+}
+
+void cuda_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+                    const sample_position *position, int32_t *tokens, float *log_probabilities, float *) {
+    if (card_upload(d->gpu, &d->values->frame, &position->frame, sizeof position->frame) != STATUS_OK)
+        return;
+    const draw_terms terms = {temperature, 0, 1.0f};
+    const draw_position at = {position->seed, position->step, position->level, &d->values->frame,
+                              position->samples};
+    note(d, sample<float>(stream_of(d), rows, codebook, logits, terms, at, tokens, log_probabilities),
+         "sampling");
+}
+
+void cuda_op_log_probability(device *d, int64_t rows, int64_t codebook, const float *logits,
+                             float temperature, const int32_t *tokens, float *out) {
+    note(d, log_probability<float>(stream_of(d), rows, codebook, logits, temperature, tokens, out),
+         "log-probabilities");
+}
+
+void cuda_op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, const float *reference,
+                         const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
+                         float *log_probabilities, float *entropies, float *kls, float *) {
+    const policy_terms with = {terms->temperature, terms->policy_weight, terms->kl_weight,
+                               terms->entropy_weight};
+    note(d,
+         policy_loss<float>(stream_of(d), rows, codebook, logits, reference, actions, advantages, with,
+                            log_probabilities, entropies, kls),
+         "policy loss");
+}
+
+size_t cuda_policy_loss_scratch_floats(const device *, int64_t) {
+    return 0;
+}
+
+void cuda_op_cross_entropy(device *d, int64_t rows, int64_t codebook, float *logits, const int32_t *targets,
+                           float weight, float *losses) {
+    note(d, cross_entropy<float>(stream_of(d), rows, codebook, logits, targets, weight, losses),
+         "cross-entropy");
+}
+
+// Updates.
+double cuda_op_sum_squares(device *d, size_t count, const float *x) {
+    const int64_t values = static_cast<int64_t>(count);
+    double sum = NAN;
+    double *scratch = static_cast<double *>(scratch_of(d, sum_squares_scratch_bytes(values)));
+    if (scratch == nullptr)
+        return sum;
+    note(d, sum_squares(stream_of(d), values, x, &d->values->number, scratch), "sum of squares");
+    (void)card_download(d->gpu, &sum, &d->values->number, sizeof sum);
+    return sum;
+}
+
+bool cuda_op_all_finite(device *d, size_t count, const float *x) {
+    int32_t finite = 0;
+    note(d, all_finite(stream_of(d), static_cast<int64_t>(count), x, &d->values->flag),
+         "looking for what is not finite");
+    (void)card_download(d->gpu, &finite, &d->values->flag, sizeof finite);
+    return finite != 0;
+}
+
+void cuda_op_adamw(device *d, size_t count, const adamw_step *step, const float *gradient, float *parameter,
+                   float *first, float *second) {
+    update_state state = {};
+    const double updates = static_cast<double>(step->step);
+    state.step = step->step;
+    state.scale = step->gradient_scale;
+    state.correction1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(step->beta1), updates)));
+    state.correction2 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(step->beta2), updates)));
+    if (card_upload(d->gpu, &d->values->update, &state, sizeof state) != STATUS_OK)
+        return;
+    const adamw_terms terms = {step->learning_rate, step->beta1, step->beta2, step->epsilon,
+                               step->weight_decay};
+    note(d,
+         adamw(stream_of(d), static_cast<int64_t>(count), terms, &d->values->update, gradient, parameter,
+               first, second, nullptr),
+         "update");
+}
+
+// Products.
+cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bool accumulate) {
+    cublas_shape s = {};
+    s.kind = kind;
+    s.rows = rows;
+    s.outputs = w->outputs;
+    s.inputs = w->inputs;
+    s.factors = w->precision == WEIGHT_BF16 && kind == CUBLAS_FORWARD ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
+    s.result = CUBLAS_TYPE_F32;
+    s.accumulate = accumulate;
+    return s;
+}
+
+size_t cuda_weight_bytes(const weight *w) {
+    return static_cast<size_t>(w->outputs * w->inputs) *
+           (w->precision == WEIGHT_BF16 ? sizeof(bf16) : sizeof(float));
+}
+
+void cuda_weight_destroy(weight *w) {
+    card_free(w->owner->gpu, w->values);
+    memory_free(w);
+}
+
+status cuda_weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, weight_use,
+                          weight_precision precision) {
+    *out = nullptr;
+    void *memory;
+    TRY(memory_allocate(&memory, sizeof(weight), "weight"));
+    weight *w = static_cast<weight *>(memory);
+    *w = {d, outputs, inputs, precision, nullptr};
+    const status result = card_allocate(d->gpu, &w->values, cuda_weight_bytes(w), "weights");
+    if (result != STATUS_OK)
+        cuda_weight_destroy(w);
+    else
+        *out = w;
+    return result;
+}
+
+status cuda_weight_pack(weight *w, const float *plain) {
+    device *d = w->owner;
+    if (w->precision == WEIGHT_BF16)
+        note(d, round_to_bf16(stream_of(d), w->outputs * w->inputs, plain, static_cast<bf16 *>(w->values)),
+             "rounding weights");
+    else
+        note(d,
+             copy_rows<float>(stream_of(d), w->outputs, w->inputs, plain, w->inputs,
+                              static_cast<float *>(w->values), w->inputs, false),
+             "copying weights");
+    return card_check(d->gpu);
+}
+
+status grow_rounded(weight *w, int64_t rows) {
+    device *d = w->owner;
+    return grow(d, &d->rounded, &d->rounded_bytes, sizeof(bf16) * static_cast<size_t>(rows * w->inputs),
+                "inputs rounded to bf16");
+}
+
+status cuda_weight_prepare(weight *w, int64_t rows, bool backward) {
+    if (w->precision == WEIGHT_BF16)
+        TRY(grow_rounded(w, rows));
+    for (int accumulate = 0; accumulate < 2; accumulate++)
+        for (int kind = CUBLAS_FORWARD; kind <= (backward ? CUBLAS_BACKWARD_WEIGHT : CUBLAS_FORWARD);
+             kind++) {
+            const cublas_shape s = shape_of(w, static_cast<cublas_kind>(kind), rows, accumulate == 1);
+            TRY(cublas_prepare(w->owner->products, &s));
+        }
+    return STATUS_OK;
+}
+
+status cuda_product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
+    device *d = w->owner;
+    const cublas_shape s = shape_of(w, CUBLAS_FORWARD, rows, accumulate);
+    const void *source = x;
+    if (w->precision == WEIGHT_BF16) {
+        TRY(grow_rounded(w, rows));
+        note(d, round_to_bf16(stream_of(d), rows * w->inputs, x, static_cast<bf16 *>(d->rounded)),
+             "rounding inputs");
+        source = d->rounded;
+    }
+    return cublas_product(d->products, &s, source, w->values, y);
+}
+
+status cuda_product_backward_data(weight *w, int64_t rows, const float *dy, float *dx, bool accumulate) {
+    if (w->precision == WEIGHT_BF16)
+        return FAIL("the weight [%lld, %lld] is kept as bf16, for forward products only",
+                    static_cast<long long>(w->outputs), static_cast<long long>(w->inputs));
+    const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_DATA, rows, accumulate);
+    return cublas_product(w->owner->products, &s, dy, w->values, dx);
+}
+
+status cuda_product_backward_weight(weight *w, int64_t rows, const float *x, const float *dy, float *dw,
+                                    bool accumulate) {
+    const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, accumulate);
+    return cublas_product(w->owner->products, &s, dy, x, dw);
+}
+
+// A position through all blocks.
+size_t cuda_decode_scratch_bytes(const device *, const decode_stack *) {
+    return 0;
+}
+
+status cuda_op_decode(device *d, const decode_stack *s, int position) {
+    const int64_t rows = s->capacity.batch,
+                  width = static_cast<int64_t>(s->capacity.heads) * s->capacity.head_dim;
+    for (int i = 0; i < s->layers; i++) {
+        const decode_layer *l = &s->layer[i];
+        cuda_op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, nullptr, nullptr);
+        TRY(cuda_product_forward(l->qkv, rows, s->normed, s->qkv, false));
+        cuda_op_attention_decode(d, &s->capacity, position, s->qkv, l->keys, l->values, s->attended,
+                                 s->attention_scratch);
+        TRY(cuda_product_forward(l->out, rows, s->attended, s->x, true));
+        cuda_op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, nullptr, nullptr);
+        TRY(cuda_product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
+        cuda_op_swiglu(d, rows, s->feed_forward, s->gate_up, s->activated);
+        TRY(cuda_product_forward(l->down, rows, s->activated, s->x, true));
+    }
+    cuda_op_rms_norm(d, rows, width, s->x, s->norm, s->epsilon, s->normed, nullptr, nullptr);
+    return card_check(d->gpu);
+}
+
+void cuda_device_destroy(device *d) {
+    if (d->gpu != nullptr) {
+        card_free(d->gpu, d->values);
+        card_free(d->gpu, d->scratch);
+        card_free(d->gpu, d->rounded);
+    }
+    cublas_close(d->products);
+    card_close(d->gpu);
+    memory_free(d);
+}
+
+const backend *table_of_card() {
+    static const backend table = [] {
+        backend t = {};
+#define OPERATOR(name, parameters, arguments) t.name = cuda_##name;
+#define QUESTION(type, name, parameters, arguments) t.name = cuda_##name;
+#define PRODUCT(type, name, parameters, arguments) t.name = cuda_##name;
+#include "kernels/operator_list.h"
+        t.device_destroy = cuda_device_destroy;
+        t.device_free = cuda_device_free;
+        t.weight_create = cuda_weight_create;
+        t.weight_destroy = cuda_weight_destroy;
+        return t;
+    }();
+    return &table;
+}
+
+status open_device(device *d, const cuda_calls *calls, int number, const char *cublas_path) {
+    int major = 0, minor = 0;
+    TRY(card_open(&d->gpu, calls, number));
+    card_capability(d->gpu, &major, &minor);
+    TRY(cublas_open(&d->products, d->gpu, cublas_path));
+    snprintf(d->architecture, sizeof d->architecture, "sm_%d%d", major, minor);
+    snprintf(d->library, sizeof d->library, "cuBLASLt %s", cublas_version_text(d->products));
+    return card_allocate(d->gpu, reinterpret_cast<void **>(&d->values), sizeof *d->values,
+                         "values of updates");
+}
+
+} // namespace
+
+namespace cuda_kernels {
+
+status create_device(device **out, const cuda_calls *calls, int number, const char *cublas_path) {
+    *out = nullptr;
+    void *memory;
+    TRY(memory_allocate(&memory, sizeof(device), "device"));
+    device *d = static_cast<device *>(memory);
+    d->table = table_of_card();
+    const status result = open_device(d, calls, number, cublas_path);
+    if (result != STATUS_OK)
+        cuda_device_destroy(d);
+    else
+        *out = d;
+    return result;
+}
+
+} // namespace cuda_kernels
