@@ -30,7 +30,7 @@ build library:jansson        libjansson-dev          Jansson
 build library:yaml-0.1       libyaml-dev             libyaml
 build library:libprotobuf-c  libprotobuf-c-dev       protobuf-c
 build tool:protoc-c          protobuf-c-compiler     the protobuf-c compiler
-build library:protobuf-lite  libprotobuf-dev         protobuf, which SentencePiece's description asks for
+build needed:protobuf-lite   libprotobuf-dev         protobuf, which SentencePiece's description asks for
 build library:sentencepiece  libsentencepiece-dev    SentencePiece
 build library:libxxhash      libxxhash-dev           xxHash
 test  library:cmocka         libcmocka-dev           cmocka
@@ -59,7 +59,7 @@ has() { # PROBE
     case $1 in
         tool:*) command -v "$thing" >/dev/null ;;
         header:*) printf '#include <%s>\n' "$thing" | cc -E -x c - >/dev/null 2>&1 ;;
-        library:*) pkg-config --exists "$thing" >/dev/null 2>&1 ;;
+        library:* | needed:*) pkg-config --exists "$thing" >/dev/null 2>&1 ;;
         python:*) /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(u.find_spec('$thing') is None)" \
             >/dev/null 2>&1 ;;
         fuzzer:*) printf 'int LLVMFuzzerTestOneInput(const unsigned char *d, unsigned long n) { return d == 0 && n; }\n' |
