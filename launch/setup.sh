@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Checks that what the build needs is there; installs what is missing with apt-get where that is possible without
 # asking, otherwise prints the line to type and stops with status 1.
-#   launch/setup.sh [build|test]     or: source launch/setup.sh; setup build
-# `test` adds what the tests need. The one list of packages is `requirements`.
+#   launch/setup.sh [build|test|cluster]     or: source launch/setup.sh; setup build
+# `test` adds what the tests need, `cluster` is what launch/cluster.sh needs. The one list of packages is `requirements`.
 set -euo pipefail
 
 # GROUP PROBE PACKAGE NAME: what is looked for, the Debian/Ubuntu package that brings it, what people call it.
 # Probes look for the thing and not for the package, so that a library from elsewhere counts as well.
-# `oracle` things make tests possible that are skipped without them; a distribution may lack them.
+# `oracle` and `cluster` things make tests possible that are skipped without them; a distribution may lack them.
 requirements() {
     cat <<'LIST'
 build tool:cmake             cmake                   CMake (3.22 or newer)
@@ -43,6 +43,8 @@ test  python:h5py            python3-h5py            h5py for /usr/bin/python3
 oracle python:torch          python3-torch           PyTorch for /usr/bin/python3
 oracle tool:clang            clang                   Clang
 oracle fuzzer:               libclang-rt-dev         libFuzzer, of Clang's run-time library
+cluster tool:slurmctld       slurm-wlm               Slurm
+cluster tool:munged          munge                   MUNGE
 LIST
 }
 
@@ -57,7 +59,7 @@ any_file() { # PATH...
 has() { # PROBE
     local thing=${1#*:}
     case $1 in
-        tool:*) command -v "$thing" >/dev/null ;;
+        tool:*) PATH=$PATH:/usr/sbin command -v "$thing" >/dev/null ;; # where an ordinary user's PATH lacks daemons
         header:*) printf '#include <%s>\n' "$thing" | cc -E -x c - >/dev/null 2>&1 ;;
         library:* | needed:*) pkg-config --exists "$thing" >/dev/null 2>&1 ;;
         python:*) /usr/bin/python3 -c "import importlib.util as u, sys; sys.exit(u.find_spec('$thing') is None)" \
@@ -98,27 +100,28 @@ install_packages() {
     return 1
 }
 
-setup() { # [build|test]
+setup() { # [build|test|cluster]
     if ! grep -qw avx2 /proc/cpuinfo; then
         echo "setup: this needs Linux on a processor with AVX2; 'grep avx2 /proc/cpuinfo' finds nothing" >&2
         return 1
     fi
-    local -a groups=(build)
-    [[ ${1:-build} != test ]] || groups+=(test oracle)
-    local list
+    local -a groups=("${1:-build}")
+    [[ ${1:-build} != test ]] || groups=(build test oracle cluster)
+    local list optional_groups='oracle|cluster'
+    [[ ${1:-build} != cluster ]] || optional_groups=none
     list=$(missing "${groups[@]}")
     [[ -n $list ]] || return 0
 
     local -a wanted=() optional=()
     local group package name
     while read -r group package name; do
-        if [[ $group == oracle ]]; then optional+=("$package"); else wanted+=("$package"); fi
+        if [[ $group =~ ^($optional_groups)$ ]]; then optional+=("$package"); else wanted+=("$package"); fi
     done <<<"$list"
 
     if ! command -v apt-get >/dev/null; then
         echo "setup: this needs, with headers, from your distribution or your cluster's modules:" >&2
         while read -r group package name; do
-            [[ $group == oracle ]] || echo "    $name" >&2
+            [[ $group =~ ^($optional_groups)$ ]] || echo "    $name" >&2
         done <<<"$list"
         echo "setup: install them and run this again (on Debian and Ubuntu it installs them itself)" >&2
         ((${#wanted[@]} == 0)) || return 1
@@ -149,7 +152,7 @@ setup() { # [build|test]
             echo "setup: $package is not to be had here; the tests that need it will be skipped"
     done
 
-    list=$(missing "${groups[@]}" | grep -v '^oracle ' || true)
+    list=$(missing "${groups[@]}" | grep -vE "^($optional_groups) " || true)
     if [[ -n $list ]]; then
         echo "setup: installed, but still not found (is another pkg-config, compiler or python first in PATH?):" >&2
         while read -r group package name; do
@@ -161,7 +164,7 @@ setup() { # [build|test]
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     case ${1:-build} in
-        build | test) setup "${1:-build}" && echo "setup: everything for '${1:-build}' is there" ;;
-        *) echo "usage: launch/setup.sh [build|test]" >&2 && exit 2 ;;
+        build | test | cluster) setup "${1:-build}" && echo "setup: everything for '${1:-build}' is there" ;;
+        *) echo "usage: launch/setup.sh [build|test|cluster]" >&2 && exit 2 ;;
     esac
 fi
