@@ -3,9 +3,10 @@
 #include "launch/pretrain.h"
 
 int cmd_pretrain(int argc, char **argv) {
-    return run_command(
+    return run_command_on_ranks(
         argc, argv,
         "Trains the base policy on the token clips of data.tokens, with prefixes from data.embedding, "
-        "into the run folder data.base. Taken up again from its newest checkpoint. Also under mpirun.",
-        pretrain_run);
+        "into the run folder data.base. Taken up again from its newest checkpoint. Also under mpirun and "
+        "srun.",
+        "data.base", pretrain_run);
 }

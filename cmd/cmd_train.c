@@ -3,10 +3,10 @@
 #include "launch/train.h"
 
 int cmd_train(int argc, char **argv) {
-    return run_command(
+    return run_command_on_ranks(
         argc, argv,
         "Finetunes the base policy of data.base by reinforcement learning, in the run folder of the run "
         "file. Taken up again from its newest checkpoint. Under mpirun or srun, the setting 'roles' "
         "says which rank does what.",
-        train_run);
+        "folder", train_run);
 }

@@ -1,18 +1,37 @@
 #include "cmd/run_command.h"
 
 #include "cmd/commands.h"
+#include "cmd/option.h"
 #include "comm/world.h"
+#include "kernels/memory.h"
+#include "launch/nearest.h"
+#include "launch/run_config_table.h"
 #include "launch/run_folder.h"
+#include "launch/supervise.h"
 
 #include <argp.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
-enum { OPTION_HELP_SETTINGS = 256 };
+enum {
+    OPTION_HELP_SETTINGS = 256,
+    OPTION_PRINT,
+    OPTION_RANKS,
+    OPTION_RESTARTS,
+    RANKS_MAX = 4096,
+    RESTARTS_MAX = 1000000
+};
 
 typedef struct arguments {
     char **words;
     int count;
+    const char *print; // a setting, NULL: run
+    int ranks;         // 0: this process is one of those that a launcher started, or the only one
+    int max_restarts;
+    bool restarts_given;
 } arguments;
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
@@ -21,12 +40,25 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     case OPTION_HELP_SETTINGS:
         run_config_print_settings(stdout);
         exit(STATUS_OK);
+    case OPTION_PRINT:
+        a->print = argument;
+        return 0;
+    case OPTION_RANKS:
+        a->ranks = (int)option_integer(state, "ranks", argument, 1, RANKS_MAX);
+        return 0;
+    case OPTION_RESTARTS:
+        a->restarts_given = true;
+        a->max_restarts = (int)option_integer(state, "max-restarts", argument, 0, RESTARTS_MAX);
+        return 0;
     case ARGP_KEY_ARG:
         a->words[a->count++] = argument;
         return 0;
     case ARGP_KEY_END:
         if (a->count == 0)
             argp_error(state, "a run file is wanted");
+        if (a->restarts_given && a->ranks == 0)
+            argp_error(state,
+                       "--max-restarts needs --ranks: only ranks that it started can be started again");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -60,20 +92,91 @@ static status agree_on_failure(status failed) {
     return failed;
 }
 
-int run_command(int argc, char **argv, const char *about, status (*run)(const run_config *config)) {
-    static const struct argp_option options[] = {
-        {"help-settings", OPTION_HELP_SETTINGS, NULL, 0, "List every setting of a run file", 0},
-        {0},
-    };
+static status print_setting(const run_config *config, const char *key) {
+    const char *keys[RUN_SETTINGS_MAX];
+    char value[2 * RUN_CONFIG_PATH_MAX];
+    const setting *found = run_setting_find(key);
+    for (int i = 0; i < run_setting_count; i++)
+        keys[i] = run_settings[i].key;
+    if (found == NULL)
+        return FAIL_USAGE("--print %s: there is no such setting; did you mean '%s'?", key,
+                          nearest_name(key, keys, run_setting_count));
+    if (found->type == SETTING_TEXT) { // as it is, for a shell to use
+        puts(run_setting_text(config, found));
+        return STATUS_OK;
+    }
+    TRY(run_setting_format(config, found, value, sizeof value));
+    puts(value);
+    return STATUS_OK;
+}
+
+// The same command without --ranks, on several ranks. `name` is "musicrl train".
+static status run_on_ranks(const run_config *config, const char *folder, const char *name,
+                           const arguments *a) {
+    char program[PATH_MAX], **words;
+    TRY(run_config_require(config, folder));
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length <= 0)
+        return FAIL(
+            "cannot find this program's file in /proc/self/exe; start it with mpirun instead of --ranks");
+    program[length] = '\0';
+    TRY(memory_allocate((void **)&words, sizeof *words * ((size_t)a->count + 2), "words of the command"));
+    words[0] = program;
+    words[1] = strrchr(name, ' ') + 1;
+    memcpy(words + 2, a->words, sizeof *words * (size_t)a->count);
+    const setting *place = run_setting_find(folder);
+    const supervision plan = {.ranks = a->ranks,
+                              .max_restarts = a->max_restarts,
+                              .folder = run_setting_text(config, place),
+                              .words = words,
+                              .count = a->count + 2};
+    status result = supervise(&plan);
+    memory_free(words);
+    return result;
+}
+
+static int run_with_options(int argc, char **argv, const char *about, const struct argp_option *options,
+                            const char *folder, status (*run)(const run_config *config)) {
     const struct argp argp = {.options = options,
                               .parser = parse,
                               .args_doc = "RUN.yaml [OVERLAY.yaml...] [key.sub=value...]",
                               .doc = about};
-    arguments a = {.words =
-                       argv + 1}; // the words are collected in place: there are never more than were read
+    // The words are collected in place: there are never more than were read.
+    arguments a = {.words = argv + 1, .max_restarts = 3};
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
     static run_config config;
     status result = run_config_load(&config, a.words[0], a.words + 1, a.count - 1);
-    result = result == STATUS_OK ? run(&config) : agree_on_failure(result);
-    return command_finish(result);
+    if (result != STATUS_OK)
+        return command_finish(a.print != NULL || a.ranks > 0 ? result : agree_on_failure(result));
+    if (a.print != NULL)
+        return command_finish(print_setting(&config, a.print));
+    return command_finish(a.ranks > 0 ? run_on_ranks(&config, folder, argv[0], &a) : run(&config));
+}
+
+#define HELP_SETTINGS                                                                                        \
+    { "help-settings", OPTION_HELP_SETTINGS, NULL, 0, "List every setting of a run file", 0 }
+#define PRINT                                                                                                \
+    { "print", OPTION_PRINT, "KEY", 0, "Print the value of a setting as resolved, for scripts, and end", 0 }
+
+int run_command(int argc, char **argv, const char *about, status (*run)(const run_config *config)) {
+    static const struct argp_option options[] = {HELP_SETTINGS, PRINT, {0}};
+    return run_with_options(argc, argv, about, options, NULL, run);
+}
+
+int run_command_on_ranks(int argc, char **argv, const char *about, const char *folder,
+                         status (*run)(const run_config *config)) {
+    static const struct argp_option options[] = {
+        HELP_SETTINGS,
+        PRINT,
+        {"ranks", OPTION_RANKS, "N", 0,
+         "Start mpirun with N ranks on this machine, and again, from the newest checkpoint, if one of them "
+         "dies",
+         0},
+        {"max-restarts", OPTION_RESTARTS, "R", 0,
+         "With --ranks: start again at most R times, 3 by default; never if three restarts in a row got no "
+         "further",
+         0},
+        {0},
+    };
+    return run_with_options(argc, argv, about, options, folder, run);
 }

@@ -8,3 +8,8 @@
 // Parses argv (see cmd/commands.h), loads the run file and calls `run`. `about` is the text of --help.
 // Returns the exit status.
 int run_command(int argc, char **argv, const char *about, status (*run)(const run_config *config));
+
+// The same for a command that may run on several ranks, with --ranks and --max-restarts; `folder` is the
+// setting that names the folder with its checkpoints.
+int run_command_on_ranks(int argc, char **argv, const char *about, const char *folder,
+                         status (*run)(const run_config *config));

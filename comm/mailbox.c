@@ -136,10 +136,12 @@ static int count_sending(const mailbox *mailbox) {
 }
 
 status mailbox_compose(mailbox *mailbox, void **buffer, size_t *capacity) {
-    wait_state wait = wait_begin(mailbox->world, world_deadline(mailbox->world));
+    wait_state wait =
+        wait_begin(mailbox->world, world_deadline(mailbox->world), "a message to be received", -1);
     for (;;) {
         int slot = find_free(mailbox, 0, mailbox->plan.sends);
         if (slot >= 0) {
+            wait_end(&wait);
             mailbox->states[slot] = SLOT_CALLER;
             *buffer = slot_buffer(mailbox, slot);
             *capacity = mailbox->plan.message_bytes;
@@ -186,7 +188,7 @@ status mailbox_receive(mailbox *mailbox, int rank, message_kind kind, const char
                     rank, phase);
     // Probing first leaves nothing posted when the deadline passes, and shows the length before a buffer is
     // used.
-    wait_state wait = wait_begin(world, world_deadline(world));
+    wait_state wait = wait_begin(world, world_deadline(world), message_kind_name(kind), rank);
     MPI_Message message;
     MPI_Status found;
     for (;;) {
@@ -202,6 +204,7 @@ status mailbox_receive(mailbox *mailbox, int rank, message_kind kind, const char
                 world_rank(world), world_host(world), world_deadline(world), message_kind_name(kind), rank,
                 world_host_of(world, rank), phase);
     }
+    wait_end(&wait);
     int units = 0;
     TRY(mpi_check(world, MPI_Get_count(&found, mailbox->unit, &units), "MPI_Get_count", rank));
     size_t length = (size_t)(units > 0 ? units : 0) * MESSAGE_ALIGNMENT;
@@ -227,11 +230,14 @@ void mailbox_release(mailbox *mailbox, const void *buffer) {
 }
 
 status mailbox_flush(mailbox *mailbox) {
-    wait_state wait = wait_begin(mailbox->world, world_deadline(mailbox->world));
+    wait_state wait =
+        wait_begin(mailbox->world, world_deadline(mailbox->world), "messages to be received", -1);
     for (;;) {
         TRY(mailbox_progress(mailbox));
-        if (count_sending(mailbox) == 0)
+        if (count_sending(mailbox) == 0) {
+            wait_end(&wait);
             return STATUS_OK;
+        }
         if (!wait_pause(&wait))
             return fail_unsent(mailbox, "flush");
     }

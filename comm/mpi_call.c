@@ -23,10 +23,19 @@ static double now_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-wait_state wait_begin(const world *world, double deadline_seconds) {
-    return (wait_state){.deadline = deadline_seconds,
+wait_state wait_begin(const world *world, double deadline_seconds, const char *what, int peer) {
+    return (wait_state){.world = world,
+                        .what = what,
+                        .peer = peer,
+                        .deadline = deadline_seconds,
                         .spin_seconds = world_oversubscribed(world) ? 0 : 2e-3,
                         .sleep_nanoseconds = SLEEP_FIRST};
+}
+
+void wait_end(wait_state *wait) {
+    if (wait->noted)
+        world_note_wait(wait->world, NULL, -1);
+    wait->noted = false;
 }
 
 bool wait_pause(wait_state *wait) {
@@ -35,6 +44,10 @@ bool wait_pause(wait_state *wait) {
         wait->polls++;
         sched_yield();
         return true;
+    }
+    if (!wait->noted) {
+        world_note_wait(wait->world, wait->what, wait->peer);
+        wait->noted = true;
     }
     double now = now_seconds();
     if (wait->start == 0)
@@ -53,14 +66,16 @@ bool wait_pause(wait_state *wait) {
 }
 
 status mpi_wait_all(const world *world, MPI_Request *requests, int count, const char *what, int peer) {
-    wait_state wait = wait_begin(world, world_deadline(world));
+    wait_state wait = wait_begin(world, world_deadline(world), what, peer);
     for (;;) {
         int done = 0;
         int code = MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE);
         if (code != MPI_SUCCESS)
             return mpi_check(world, code, what, peer);
-        if (done)
+        if (done) {
+            wait_end(&wait);
             return STATUS_OK;
+        }
         if (!wait_pause(&wait))
             break;
     }

@@ -14,12 +14,18 @@ status mpi_check(const world *world, int code, const char *call, int peer);
 // at full speed where every thread has its core, or not at all where the host is oversubscribed; then sleeps
 // between polls, 20 us doubling to 200 us.
 typedef struct wait_state {
+    const world *world;
+    const char *what; // as in world_wait
+    int peer;
+    bool noted;             // for whoever watches
     double start, deadline; // seconds of the monotonic clock; deadline 0: none
     double spin_seconds;
     long sleep_nanoseconds;
     int polls;
 } wait_state;
-wait_state wait_begin(const world *world, double deadline_seconds);
+wait_state wait_begin(const world *world, double deadline_seconds, const char *what, int peer);
+// Once what was waited for is there; not needed after a failure, which ends the run.
+void wait_end(wait_state *wait);
 
 // Passes some time; false once the deadline is over.
 bool wait_pause(wait_state *wait);
@@ -28,6 +34,9 @@ bool wait_pause(wait_state *wait);
 // passed deadline: "rank R on HOST: waited S s for WHAT ...". The requests then stay active: their buffers
 // must not be reused, the run must end.
 status mpi_wait_all(const world *world, MPI_Request *requests, int count, const char *what, int peer);
+
+// Sets what world_look_at_wait tells; `what` NULL: nothing is waited for.
+void world_note_wait(const world *world, const char *what, int peer);
 
 const world *group_world(const group *group);
 

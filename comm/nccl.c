@@ -143,13 +143,14 @@ static void explain(const nccl_communicator *communicator, int code, char *text,
 // Polls until NCCL has finished the call that returned `code`; the outcome, or NCCL_IN_PROGRESS if the
 // deadline passed first.
 static int poll_outcome(nccl_communicator *communicator, int code) {
-    wait_state wait = wait_begin(group_world(communicator->group), communicator->deadline);
+    wait_state wait = wait_begin(group_world(communicator->group), communicator->deadline, "NCCL", -1);
     while (code == NCCL_IN_PROGRESS && wait_pause(&wait)) {
         int state = NCCL_IN_PROGRESS;
         code = communicator->library->table.comm_get_async_error(communicator->comm, &state);
         if (code == NCCL_SUCCESS)
             code = state;
     }
+    wait_end(&wait);
     return code;
 }
 
@@ -348,7 +349,8 @@ status nccl_wait(nccl_communicator *communicator, nccl_query query, void *contex
     describe_pending(communicator, what, sizeof what);
     int ranks = group_size(communicator->group);
     double start = now_seconds();
-    wait_state wait = wait_begin(group_world(communicator->group), communicator->deadline);
+    wait_state wait =
+        wait_begin(group_world(communicator->group), communicator->deadline, "NCCL's collectives", -1);
     for (;;) {
         bool done = false;
         if (query(context, &done) != STATUS_OK) {
@@ -373,6 +375,7 @@ status nccl_wait(nccl_communicator *communicator, nccl_query query, void *contex
                            "at the output of the others, or raise the deadline",
                            now_seconds() - start, what, ranks);
     }
+    wait_end(&wait);
     communicator->pending = 0;
     return STATUS_OK;
 }

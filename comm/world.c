@@ -5,12 +5,20 @@
 #include "kernels/memory.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { HOST_SIZE = 64, LINE_SIZE = 2048 };
+
+// Written by the thread that waits, read by one that watches.
+typedef struct wait_board {
+    _Atomic(const char *) what;
+    atomic_int peer;
+    atomic_ullong count;
+} wait_board;
 
 struct world {
     int rank, size, local_rank, local_size;
@@ -19,8 +27,10 @@ struct world {
     double deadline;
     char host[HOST_SIZE];
     char *hosts; // [size][HOST_SIZE]
+    int *cards;  // [size]
     char warning[512];
     char agreed[LINE_SIZE]; // the message of the last agreed failure, "" before
+    wait_board *board;
 };
 
 // Broadcast and all-reduce through non-blocking calls, so that waiting follows mpi_wait_all's rules.
@@ -45,9 +55,11 @@ static status find_placement(world *world, MPI_Comm local, int requested_threads
                   "MPI_Allreduce", -1));
     int quota = cores_quota(), own_cores = cores_count(&own), cores = cores_count(&together);
     int available = cores_count(&launcher); // what there was before binding
-    const char *slurm = getenv("SLURM_CPUS_ON_NODE");
-    if (available == 0 && slurm != NULL)
+    const char *slurm = getenv("SLURM_CPUS_ON_NODE"), *advice = "start mpirun with --bind-to none";
+    if (available == 0 && slurm != NULL) {
         available = atoi(slurm);
+        advice = "give srun a larger --cpus-per-task";
+    }
     if (cores < 1)
         cores = own_cores = 1;
     bool limited = quota > 0 && quota < cores;
@@ -71,9 +83,8 @@ static status find_placement(world *world, MPI_Comm local, int requested_threads
     const char *plural = world->local_size == 1 ? "" : "s";
     if (available > cores && !limited)
         snprintf(world->warning, sizeof world->warning,
-                 "binding leaves cores idle on %s: its %d rank%s may use %d of %d cores; start mpirun with "
-                 "--bind-to none",
-                 world->host, world->local_size, plural, cores, available);
+                 "binding leaves cores idle on %s: its %d rank%s may use %d of %d cores; %s", world->host,
+                 world->local_size, plural, cores, available, advice);
     else if (any_crowded)
         snprintf(
             world->warning, sizeof world->warning,
@@ -83,10 +94,33 @@ static status find_placement(world *world, MPI_Comm local, int requested_threads
     return STATUS_OK;
 }
 
+// GPUs that whoever started this process grants it.
+static int cards_granted(void) {
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES"), *slurm = getenv("SLURM_GPUS_ON_NODE");
+    if (visible == NULL)
+        return slurm != NULL ? atoi(slurm) : 0;
+    if (visible[0] == '\0' || visible[0] == '-' || strcmp(visible, "NoDevFiles") == 0)
+        return 0;
+    int count = 1;
+    for (const char *c = visible; *c != '\0'; c++)
+        count += *c == ',';
+    return count;
+}
+
+// srun without the plugin of this MPI starts so many runs of one rank, which would fight over one folder.
+static status check_launcher(const world *world) {
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS"), *inside = getenv("OMPI_COMM_WORLD_SIZE");
+    if (world->size == 1 && tasks != NULL && inside == NULL && atoi(tasks) > 1)
+        return FAIL("srun started %s tasks, but MPI sees this one alone; start them with srun --mpi=pmix",
+                    tasks);
+    return STATUS_OK;
+}
+
 static status find_ranks(world *world, int thread_level, int requested_threads) {
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
     TRY(memory_allocate((void **)&world->hosts, (size_t)world->size * HOST_SIZE, "host names"));
+    TRY(check_launcher(world));
     if (thread_level < MPI_THREAD_SERIALIZED)
         return FAIL("MPI gives thread level %d, level %d (serialized) is needed; use a threaded build of MPI",
                     thread_level, MPI_THREAD_SERIALIZED);
@@ -94,6 +128,10 @@ static status find_ranks(world *world, int thread_level, int requested_threads) 
         world,
         MPI_Allgather(world->host, HOST_SIZE, MPI_CHAR, world->hosts, HOST_SIZE, MPI_CHAR, MPI_COMM_WORLD),
         "MPI_Allgather", -1));
+    TRY(memory_allocate((void **)&world->cards, (size_t)world->size * sizeof(int), "numbers of cards"));
+    const int own_cards = cards_granted();
+    TRY(mpi_check(world, MPI_Allgather(&own_cards, 1, MPI_INT, world->cards, 1, MPI_INT, MPI_COMM_WORLD),
+                  "MPI_Allgather", -1));
     MPI_Comm local;
     TRY(mpi_check(
         world, MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world->rank, MPI_INFO_NULL, &local),
@@ -106,6 +144,15 @@ static status find_ranks(world *world, int thread_level, int requested_threads) 
     return result;
 }
 
+// A batch system's own name of the node, which is what its tools take, or the host's.
+static void name_host(char *name, size_t size) {
+    const char *node = getenv("SLURMD_NODENAME");
+    if (node != NULL && node[0] != '\0')
+        snprintf(name, size, "%s", node);
+    else
+        gethostname(name, size - 1);
+}
+
 status world_create(world **out, const world_options *options) {
     *out = NULL;
     int initialised = 0, level = 0;
@@ -114,9 +161,14 @@ status world_create(world **out, const world_options *options) {
         return FAIL("MPI is already running in this process; a process makes one world");
     struct world *world;
     TRY(memory_allocate((void **)&world, sizeof *world, "world"));
-    gethostname(world->host, sizeof world->host - 1);
+    if (memory_allocate((void **)&world->board, sizeof *world->board, "world") != STATUS_OK) {
+        memory_free(world);
+        return STATUS_FAILED;
+    }
+    name_host(world->host, sizeof world->host);
     world->deadline = options->deadline_seconds;
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS) {
+        memory_free(world->board);
         memory_free(world);
         return FAIL("MPI_Init_thread failed: MPI cannot start; see its lines above");
     }
@@ -134,7 +186,9 @@ void world_destroy(world *world) {
     if (world_barrier(world) != STATUS_OK)
         world_abort(world, status_message());
     MPI_Finalize();
+    memory_free(world->cards);
     memory_free(world->hosts);
+    memory_free(world->board);
     memory_free(world);
 }
 
@@ -152,6 +206,10 @@ const char *world_host(const world *world) {
 
 const char *world_host_of(const world *world, int rank) {
     return rank >= 0 && rank < world->size ? world->hosts + (size_t)rank * HOST_SIZE : "no host";
+}
+
+int world_cards_of(const world *world, int rank) {
+    return world->cards[rank];
 }
 
 int world_local_rank(const world *world) {
@@ -176,6 +234,22 @@ bool world_oversubscribed(const world *world) {
 
 double world_deadline(const world *world) {
     return world->deadline;
+}
+
+void world_set_deadline(world *world, double seconds) {
+    world->deadline = seconds;
+}
+
+void world_look_at_wait(const world *world, world_wait *out) {
+    *out = (world_wait){atomic_load(&world->board->what), atomic_load(&world->board->peer),
+                        atomic_load(&world->board->count)};
+}
+
+void world_note_wait(const world *world, const char *what, int peer) {
+    atomic_store(&world->board->peer, peer);
+    atomic_store(&world->board->what, what);
+    if (what != NULL)
+        atomic_fetch_add(&world->board->count, 1);
 }
 
 const char *world_placement_warning(const world *world) {

@@ -27,12 +27,22 @@ int world_rank(const world *world);
 int world_size(const world *world);
 const char *world_host(const world *world);
 const char *world_host_of(const world *world, int rank);
-int world_local_rank(const world *world);      // rank among those on this host
-int world_local_size(const world *world);      // ranks on this host
-int world_usable_cores(const world *world);    // cores that the ranks of this host may use together
-int world_threads(const world *world);         // threads for this rank
-bool world_oversubscribed(const world *world); // this host's ranks * threads exceed its cores
-double world_deadline(const world *world);     // seconds, as in the options
+int world_cards_of(const world *world, int rank); // GPUs that the environment of that rank grants it
+int world_local_rank(const world *world);         // rank among those on this host
+int world_local_size(const world *world);         // ranks on this host
+int world_usable_cores(const world *world);       // cores that the ranks of this host may use together
+int world_threads(const world *world);            // threads for this rank
+bool world_oversubscribed(const world *world);    // this host's ranks * threads exceed its cores
+double world_deadline(const world *world);        // seconds, as in the options or set later
+void world_set_deadline(world *world, double seconds);
+
+// What this rank waits for in comm, for a thread that watches over it; such a thread may look at any time.
+typedef struct world_wait {
+    const char *what;         // "an all-reduce", lives as long as the program; NULL: it does not wait
+    int peer;                 // world rank that is waited for, -1 for several
+    unsigned long long count; // of waits so far that were more than a moment
+} world_wait;
+void world_look_at_wait(const world *world, world_wait *out);
 
 // One line on how ranks and threads sit on this host's cores: "" if all is well, otherwise a warning that
 // binding leaves cores idle or that there are more threads than cores, with what to type.

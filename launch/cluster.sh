@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm cluster on this machine, for tests and for trying batch files out: a controller and several emulated nodes of
-# 8 processors and 2 (pretended) GPUs each, as an ordinary user, reachable over the loopback alone.
+# 16 processors and 2 (pretended) GPUs each, as an ordinary user, reachable over the loopback alone.
 set -uo pipefail
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 set +e
 
@@ -55,7 +56,7 @@ processes() { # NAME-PATTERN
     local entry pid name
     for entry in /proc/[0-9]*; do
         pid=${entry#/proc/}
-        [[ -O $entry ]] && read -r name 2>/dev/null <"$entry/comm" && [[ $name =~ ^($1)$ ]] || continue
+        if [[ ! -O $entry ]] || ! read -r name 2>/dev/null <"$entry/comm" || [[ ! $name =~ ^($1)$ ]]; then continue; fi
         if tr '\0' '\n' 2>/dev/null <"$entry/cmdline" | grep -qF "$folder/" ||
             tr '\0' '\n' 2>/dev/null <"$entry/environ" | grep -qxF "SLURM_CONF=$SLURM_CONF"; then
             echo "$pid"
@@ -170,7 +171,7 @@ SlurmdParameters=config_overrides
 CONF
     for ((i = 1; i <= nodes; i++)); do
         mkdir -p "$folder"/{tmp,spool}/node"$i"
-        echo "NodeName=node$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$(($1 + i)) CPUs=8 RealMemory=2000" \
+        echo "NodeName=node$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$(($1 + i)) CPUs=16 RealMemory=2000" \
             "Gres=gpu:2 State=UNKNOWN" >>"$SLURM_CONF"
     done
     cat >>"$SLURM_CONF" <<CONF

@@ -11,6 +11,7 @@
 #include "launch/run_folder.h"
 #include "launch/settings_record.h"
 #include "launch/stage.h"
+#include "launch/watch.h"
 
 #include <jansson.h>
 #include <limits.h>
@@ -42,6 +43,7 @@ typedef struct pretrain {
     size_t sums_rows;
     double unigram[LEVELS_MAX];
     run_folder run;
+    watch *watch;
     int64_t step;
     plan plan; // of this rank's memory
 } pretrain;
@@ -369,6 +371,7 @@ static status train(pretrain *p) {
                                            (float)config->pretrain.final_learning_rate_ratio);
         double loss[LEVELS_MAX], held_out[LEVELS_MAX], gradient_norm;
         bool skipped, stop;
+        watch_enter(p->watch, WATCH_LEARN, p->step);
         TRY(train_step(p, loss, &gradient_norm, &skipped, rate));
         const double seconds = stage_seconds() - start;
         p->step++;
@@ -379,8 +382,10 @@ static status train(pretrain *p) {
             TRY(evaluate(p, held_out));
         TRY(write_step(p, loss, gradient_norm, skipped, rate, seconds, evaluates ? held_out : NULL));
         TRY(world_any(p->world, run_stop_requested(), &stop));
-        if (last || stop || (config->pretrain.save_every > 0 && p->step % config->pretrain.save_every == 0))
+        if (last || stop || (config->pretrain.save_every > 0 && p->step % config->pretrain.save_every == 0)) {
+            watch_enter(p->watch, WATCH_SAVE, p->step);
             TRY(save(p));
+        }
         double mean = 0.0;
         for (int level = 0; level < p->levels; level++)
             mean += loss[level] / p->levels;
@@ -388,11 +393,13 @@ static status train(pretrain *p) {
         progress_show(&progress, p->step, detail);
         if (stop && !last) {
             progress_finish(&progress, p->step, detail);
+            watch_enter(p->watch, WATCH_END, p->step);
             return status_set(STATUS_STOPPED, "stopped on request at step %lld; run again to continue",
                               (long long)p->step);
         }
     }
     progress_finish(&progress, p->step, detail);
+    watch_enter(p->watch, WATCH_LEARN, p->step);
     return STATUS_OK;
 }
 
@@ -543,6 +550,8 @@ static status run(pretrain *p) {
                policy_parameters(p->policy)->size, clip_order_count(p->training),
                clip_order_count(p->held_out), world_size(p->world), world_threads(p->world),
                resume != NULL ? ", taken up from a checkpoint" : "");
+    const watch_plan watched = watch_plan_make(p->config, p->config->data.base, "learner");
+    TRY_GOTO(result, watch_start(&p->watch, p->world, 0, &watched), done);
     result = train(p);
     if (result == STATUS_FAILED && world_size(p->world) > 1)
         world_abort(p->world, status_message()); // the other ranks may be waiting in a collective
@@ -557,10 +566,11 @@ done:
 status pretrain_run(const run_config *config) {
     pretrain p = {.config = config};
     run_catch_signals();
-    const world_options options = {.threads = config->threads};
+    const world_options options = {.threads = config->threads, .deadline_seconds = config->deadlines.start};
     TRY(world_create(&p.world, &options));
     status result = run(&p);
     run_speak_once(p.world, result);
+    watch_stop(p.watch);
     run_folder_close(&p.run);
     tree_accumulator_destroy(p.tree);
     optimizer_destroy(p.optimizer);

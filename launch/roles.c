@@ -157,8 +157,7 @@ void roles_list(const roles *roles, role role, int *ranks) {
         ranks[i] = roles_rank(roles, role, i);
 }
 
-// The roles of one rank as "reward+learner".
-static void describe_rank(const roles *roles, int rank, char *text, size_t size) {
+void roles_describe_rank(const roles *roles, int rank, char *text, size_t size) {
     text[0] = '\0';
     for (int i = 0; i < ROLE_COUNT; i++) {
         size_t used = strlen(text);
@@ -173,10 +172,10 @@ void roles_describe(const roles *roles, char *text, size_t size) {
         text[0] = '\0';
     for (int first = 0; first < roles->ranks && used < size;) {
         char what[64], next[64];
-        describe_rank(roles, first, what, sizeof what);
+        roles_describe_rank(roles, first, what, sizeof what);
         int last = first;
         for (; last + 1 < roles->ranks; last++) {
-            describe_rank(roles, last + 1, next, sizeof next);
+            roles_describe_rank(roles, last + 1, next, sizeof next);
             if (strcmp(what, next) != 0)
                 break;
         }

@@ -63,5 +63,8 @@ int roles_routes(const roles *roles, role role, int member, enum role other, sam
 // World ranks of a role's members, ranks [members[role].count].
 void roles_list(const roles *roles, role role, int *ranks);
 
+// The roles of one rank as "reward+learner", in text [size].
+void roles_describe_rank(const roles *roles, int rank, char *text, size_t size);
+
 // "ranks 0-3 rollout, ranks 4-5 reward, ranks 6-7 learner", in text [size].
 void roles_describe(const roles *roles, char *text, size_t size);

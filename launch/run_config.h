@@ -153,6 +153,10 @@ typedef struct run_config {
         double beta;
     } dpo;
     struct {
+        double start, rollout, reward, learn, sync, save; // seconds; 0: none
+        double silence, stop;
+    } deadlines;
+    struct {
         run_reward_start start;
         run_reward_features features;
         bool text;

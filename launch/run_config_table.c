@@ -49,7 +49,7 @@ static const char *const kl_controls[] = {"fixed", "adaptive", NULL};
         NUMBER(member.evaluate_every, "10", 1, STEPS, "steps between held-out evaluations, which select"),   \
         NUMBER(member.patience, "4", 1, STEPS, "evaluations without a new best that end its training")
 
-enum { STEPS = 100000000, WIDTH = 65536, FRAMES = 65536, BATCH = 65536 };
+enum { STEPS = 100000000, WIDTH = 65536, FRAMES = 65536, BATCH = 65536, SECONDS = 10000000 };
 
 const setting run_settings[] = {
     TEXT(name, "", "name of the run; empty: the file's name without .yaml"),
@@ -188,6 +188,19 @@ const setting run_settings[] = {
 
     NUMBER(dpo.batch, "32", 1, BATCH, "pairs a step; train.gradient_slots divides it"),
     NUMBER(dpo.beta, "0.1", 1e-6, 1e6, "weight of the log-ratios to the base: the larger, the nearer to it"),
+
+    NUMBER(deadlines.start, "600", 0, SECONDS,
+           "seconds that ranks wait for each other before the first step of a run; 0: for ever"),
+    NUMBER(deadlines.rollout, "1800", 0, SECONDS,
+           "seconds that a rank may spend sampling one batch before the run counts as hung; 0: for ever"),
+    NUMBER(deadlines.reward, "1800", 0, SECONDS, "the same for scoring one"),
+    NUMBER(deadlines.learn, "1800", 0, SECONDS, "for collecting one and learning from it"),
+    NUMBER(deadlines.sync, "600", 0, SECONDS, "for agreeing with the other ranks and passing weights on"),
+    NUMBER(deadlines.save, "1800", 0, SECONDS, "for a checkpoint"),
+    NUMBER(deadlines.silence, "60", 0, SECONDS,
+           "seconds without a sign of life after which a rank counts as gone; 0: for ever"),
+    NUMBER(deadlines.stop, "120", 0, SECONDS,
+           "seconds from a request to stop until the step in flight is abandoned; 0: it is always finished"),
 
     WORDS(reward.start, "policy", reward_starts,
           "weights that a reward model starts from: data.base, or none"),

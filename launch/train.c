@@ -2,6 +2,7 @@
 
 #include "kernels/memory.h"
 #include "launch/progress.h"
+#include "launch/topology.h"
 #include "launch/train_parts.h"
 
 #include <math.h>
@@ -10,8 +11,6 @@
 #include <string.h>
 
 enum { CONDITIONER_BATCH = 64, CAPTION_BYTES_EXPECTED = 1024 };
-
-static const double deadline_seconds = 3600.0; // for a peer that never comes
 
 status train_check_batch(const train *t, const sampling_round *round, const rollout_batch *batch,
                          sample_range samples) {
@@ -182,6 +181,7 @@ static status check_step(const train *t, const step_result *r) {
 
 static status learn(train *t, step_record *step) {
     double start = stage_seconds();
+    watch_enter(t->watch, WATCH_LEARN, t->step);
     if (t->run.writes && t->config->train.lag > 0) {
         const size_t lag = (size_t)t->config->train.lag;
         memmove(t->older, t->older + t->parameters, sizeof(float) * t->parameters * (lag - 1));
@@ -197,6 +197,7 @@ static status learn(train *t, step_record *step) {
     t->skipped_updates += step->result.skipped;
     step->times.learn = stage_seconds() - start;
     start = stage_seconds();
+    watch_enter(t->watch, WATCH_SYNC, t->step);
     TRY(weights_send(t->channel, (uint64_t)t->step + 1, policy_values(learner_policy(t->learner.learner))));
     step->times.sync = stage_seconds() - start;
     return STATUS_OK;
@@ -226,6 +227,7 @@ static status learn_from_rollouts(train *t, step_record *step) {
 static status learn_from_pairs(train *t, step_record *step) {
     if (t->learner.active)
         return learn(t, step);
+    watch_enter(t->watch, WATCH_SYNC, t->step);
     return t->rollout.active ? train_rollout_take_weights(t, t->step + 1) : STATUS_OK;
 }
 
@@ -238,6 +240,13 @@ typedef struct run_end {
     bool stopped, early; // a signal asked for it; a rule of train.stop did, on every rank
     char reason[256];    // of the latter, on learner ranks
 } run_end;
+
+static status save(train *t) {
+    watch_enter(t->watch, WATCH_SAVE, t->step);
+    TRY(train_save(t));
+    watch_enter(t->watch, WATCH_SYNC, t->step);
+    return STATUS_OK;
+}
 
 // One step of every role, its evaluation, its line of metrics and its checkpoint.
 static status take_step(train *t, run_end *end, char *detail, size_t detail_size) {
@@ -252,12 +261,13 @@ static status take_step(train *t, run_end *end, char *detail, size_t detail_size
     const bool evaluates = due(t->step, config->train.evaluate_every, last);
     if (evaluates)
         TRY(train_evaluate(t));
+    watch_enter(t->watch, WATCH_SYNC, t->step);
     TRY(train_write_metrics(t, &step, train_evaluation_of_step(t)));
     TRY(world_any(t->world, run_stop_requested(), &end->stopped));
     if (evaluates)
         TRY(world_any(t->world, train_ends_early(t, end->reason, sizeof end->reason), &end->early));
     const bool saves = evaluates || due(t->step, config->train.save_every, last) || end->stopped;
-    TRY(saves ? train_save(t) : train_save_check(t));
+    TRY(saves ? save(t) : train_save_check(t));
     if (is_dpo)
         snprintf(detail, detail_size, "loss %.3f, accuracy %.2f", step.dpo.loss, step.dpo.accuracy);
     else
@@ -307,8 +317,10 @@ static status train_loop(train *t) {
         progress_show(&progress, t->step, detail);
     }
     progress_finish(&progress, t->step, detail);
+    watch_enter(t->watch, WATCH_SAVE, t->step);
     TRY(train_save_finish(t));
     TRY(drain_pipeline(t));
+    watch_enter(t->watch, WATCH_END, t->step);
     // Rollout ranks take the last weights too, so that every message is received.
     if (t->rollout.active && !t->learner.active)
         while (t->rollout.packed_version < t->step) {
@@ -329,9 +341,13 @@ static status train_loop(train *t) {
 }
 
 static void print_start(const train *t, bool resumed) {
-    char layout[512], warning[512];
+    char layout[512], nodes[512], warning[512];
     roles_describe(&t->layout, layout, sizeof layout);
-    printf("train: %s\n", layout);
+    topology_describe(t->world, nodes, sizeof nodes);
+    printf("train: %s; %s\n", nodes, layout);
+    topology_check(t->world, &t->layout, warning, sizeof warning);
+    if (warning[0] != '\0')
+        printf("train: warning: %s\n", warning);
     printf("train: %d ranks x %d threads, %s, %s; %s\n", world_size(t->world), world_threads(t->world),
            device_instruction_set(t->device), device_library(t->device),
            device_is_batch_invariant(t->device)
@@ -359,12 +375,19 @@ static status work(train *t, const checkpoint *resume) {
     if (resume == NULL) {
         TRY(world_agree(t->world, train_selection_begin(t, NULL)));
         TRY(train_first_evaluation(t));
-        TRY(train_save(t));
+        TRY(save(t));
     } else {
         TRY(world_agree(t->world, train_publish_selection(t)));
     }
     TRY(fill_pipeline(t, resume));
     return train_loop(t);
+}
+
+static status start_watch(train *t) {
+    char roles[64];
+    roles_describe_rank(&t->layout, world_rank(t->world), roles, sizeof roles);
+    const watch_plan plan = watch_plan_make(t->config, t->config->folder, roles);
+    return watch_start(&t->watch, t->world, roles_rank(&t->layout, ROLE_LEARNER, 0), &plan);
 }
 
 static status run(train *t) {
@@ -389,6 +412,7 @@ static status run(train *t) {
     if (t->run.writes)
         print_start(t, resume != NULL);
     TRY_GOTO(result, compare_builds(t), done);
+    TRY_GOTO(result, start_watch(t), done);
     result = work(t, resume);
     if (result == STATUS_FAILED && world_size(t->world) > 1)
         world_abort(t->world, status_message()); // the other ranks may be waiting for this one
@@ -400,10 +424,11 @@ done:
 status train_run(const run_config *config) {
     train t = {.config = config};
     run_catch_signals();
-    const world_options options = {.threads = config->threads, .deadline_seconds = deadline_seconds};
+    const world_options options = {.threads = config->threads, .deadline_seconds = config->deadlines.start};
     TRY(world_create(&t.world, &options));
     status result = run(&t);
     run_speak_once(t.world, result);
+    watch_stop(t.watch);
     saver_destroy(t.saver); // before what its thread may still use
     json_decref(t.saving.selection);
     run_folder_close(&t.run);

@@ -224,6 +224,7 @@ static status check_scores(const train *t, const sampling_round *round) {
 
 status train_learner_collect(train *t, const sampling_round *round) {
     learner_role *l = &t->learner;
+    watch_enter(t->watch, WATCH_LEARN, t->step);
     memset(l->rows, 0, sizeof(double) * (size_t)t->config->train.batch * l->row_width);
     TRY(receive_rollouts(t, round));
     TRY(receive_scores(t, round));

@@ -18,6 +18,7 @@
 #include "launch/saver.h"
 #include "launch/scorer.h"
 #include "launch/stage.h"
+#include "launch/watch.h"
 
 #include <jansson.h>
 
@@ -173,6 +174,7 @@ typedef struct train {
     learner_role learner;
     dpo_role dpo;
     run_folder run;
+    watch *watch; // from the first step on
     int64_t step;
     double reward_mean[REWARDS_MAX], reward_std[REWARDS_MAX]; // whitening; 0 and 1 if off
     json_t *settings; // what results depend on beside the base, for checkpoints (launch/settings_record.h)

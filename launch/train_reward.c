@@ -260,6 +260,7 @@ status train_reward_round(train *t, const sampling_round *round) {
     const int member = roles_member(&t->layout, ROLE_REWARD, world_rank(t->world));
     double seconds = 0.0;
     shard_writer *shards = NULL;
+    watch_enter(t->watch, WATCH_REWARD, t->step);
     if (keeps_rollouts(t, round))
         TRY(open_rollouts(t, round, &shards));
     int routes = roles_routes(&t->layout, ROLE_REWARD, member, ROLE_ROLLOUT, t->routes, t->layout.ranks);

@@ -127,7 +127,9 @@ status train_rollout_round(train *t, const sampling_round *round) {
     const size_t samples = r->samples.count;
     const double start = stage_seconds();
     size_t caption_bytes;
+    watch_enter(t->watch, WATCH_SYNC, t->step);
     TRY(train_rollout_take_weights(t, round->version));
+    watch_enter(t->watch, WATCH_ROLLOUT, t->step);
     TRY(read_captions(t, round, &caption_bytes));
     TRY(conditioner_text(t->conditioner, r->caption_list, samples, r->text));
     for (size_t i = 0; i < samples; i++) {

@@ -85,7 +85,7 @@ check_format() {
 check_shell() {
     if ! tracked >/dev/null 2>&1; then
         skip shellcheck "not a git checkout"
-    elif tracked '*.sh' .ci/run | xargs shellcheck -x; then
+    elif tracked '*.sh' '*.sbatch' .ci/run | xargs shellcheck -x; then
         pass shellcheck
     else
         fail shellcheck

@@ -1,0 +1,286 @@
+#include "launch/supervise.h"
+
+#include "data/checkpoint.h"
+#include "launch/heartbeat.h"
+#include "launch/run_folder.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ARGUMENTS_MAX = 512, LINE_BYTES = 4096, SIGKILL_SECONDS = 2, PAUSE_SECONDS = 2 };
+
+static volatile sig_atomic_t requests; // to stop, so far
+static volatile sig_atomic_t launcher; // process of mpirun, 0 while there is none
+
+// The ranks get SIGUSR1, which mpirun hands on; SIGTERM would give them no more time than mpirun's own
+// patience. Who asks twice does not want to wait.
+static void hand_on(int signal_number) {
+    requests++;
+    const int strongest = requests > 2 ? SIGKILL : requests > 1 ? SIGTERM : SIGUSR1;
+    if (launcher > 0)
+        kill((pid_t)launcher, signal_number == SIGUSR1 ? SIGUSR1 : strongest);
+}
+
+static void catch_signals(void) {
+    struct sigaction action = {.sa_handler = hand_on, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+static void describe_step(int64_t step, char *text, size_t size) {
+    if (step < 0)
+        snprintf(text, size, "the beginning");
+    else
+        snprintf(text, size, "the checkpoint of step %lld", (long long)step);
+}
+
+bool restart_rule_allows(restart_rule *rule, int64_t step, char *reason, size_t size) {
+    char where[64];
+    describe_step(step, where, sizeof where);
+    rule->crashes++;
+    rule->stuck = step > rule->step ? 1 : rule->stuck + 1;
+    rule->step = step;
+    if (rule->stuck > SUPERVISE_STUCK_MOST) {
+        snprintf(reason, size, "%d restarts in a row got no further than %s; mend the cause and run it again",
+                 SUPERVISE_STUCK_MOST, where);
+        return false;
+    }
+    if (rule->crashes > rule->max_restarts) {
+        snprintf(reason, size, "%d restart%s allowed (--max-restarts); run it again to continue from %s",
+                 rule->max_restarts, rule->max_restarts == 1 ? " is" : "s are", where);
+        return false;
+    }
+    return true;
+}
+
+void crash_cause_begin(crash_cause *cause) {
+    *cause = (crash_cause){.rank = -1};
+}
+
+void crash_cause_read(crash_cause *cause, const char *line) {
+    const char *found;
+    int rank = -1, code = 0;
+    char host[64] = "";
+    if (strncmp(line, "musicrl: ", 9) == 0 && strncmp(line, "musicrl: warning", 16) != 0) {
+        snprintf(cause->line, sizeof cause->line, "%.*s", (int)strcspn(line + 9, "\n"), line + 9);
+        if (cause->rank < 0 && sscanf(cause->line, "rank %d on %63[^ ,:]", &rank, host) == 2) {
+            cause->rank = rank;
+            snprintf(cause->host, sizeof cause->host, "%s", host);
+        }
+    } else if ((found = strstr(line, "noticed that process rank ")) != NULL) {
+        if (sscanf(found, "noticed that process rank %d with PID %*d on node %63s exited on signal %d", &rank,
+                   host, &code) == 3) {
+            cause->rank = rank;
+            cause->signal = code;
+            snprintf(cause->host, sizeof cause->host, "%s", host);
+        }
+    } else if ((found = strstr(line, "Process name: [[")) != NULL) {
+        if (sscanf(found, "Process name: [[%*d,%*d],%d]", &rank) == 1 && cause->rank < 0)
+            cause->rank = rank;
+    } else if ((found = strstr(line, "Exit code:")) != NULL) {
+        if (sscanf(found, "Exit code: %d", &code) == 1)
+            cause->code = code;
+    }
+}
+
+static int64_t newest_step(const char *folder) {
+    char path[PATH_MAX];
+    checkpoint_list list;
+    int64_t newest = -1;
+    snprintf(path, sizeof path, "%s/checkpoints", folder);
+    if (checkpoint_list_folder(&list, path) != STATUS_OK)
+        return -1;
+    for (size_t i = 0; i < list.count; i++)
+        if ((int64_t)list.entries[i].step > newest)
+            newest = (int64_t)list.entries[i].step;
+    checkpoint_list_free(&list);
+    return newest;
+}
+
+// Copies what mpirun and the ranks say on stderr, looking for the cause.
+static void relay(int source, crash_cause *cause) {
+    char line[LINE_BYTES];
+    size_t used = 0;
+    for (;;) {
+        char bytes[LINE_BYTES];
+        const ssize_t count = read(source, bytes, sizeof bytes);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return;
+        for (ssize_t done = 0; done < count;) {
+            const ssize_t written = write(STDERR_FILENO, bytes + done, (size_t)(count - done));
+            if (written < 0 && errno != EINTR)
+                break; // nobody listens any more; the run goes on
+            done += written > 0 ? written : 0;
+        }
+        for (ssize_t i = 0; i < count; i++) {
+            if (used < sizeof line - 1)
+                line[used++] = bytes[i];
+            if (bytes[i] == '\n') {
+                line[used] = '\0';
+                crash_cause_read(cause, line);
+                used = 0;
+            }
+        }
+    }
+}
+
+// mpirun's own options. Ranks share what cores there are, whatever their number; threads follow from that.
+static int compose(const supervision *plan, char *arguments[ARGUMENTS_MAX], char ranks[16],
+                   char patience[16]) {
+    int count = 0;
+    snprintf(ranks, 16, "%d", plan->ranks);
+    snprintf(patience, 16, "%d", SIGKILL_SECONDS);
+    arguments[count++] = "mpirun";
+    arguments[count++] = "--bind-to";
+    arguments[count++] = "none";
+    arguments[count++] = "--oversubscribe";
+    if (geteuid() == 0)
+        arguments[count++] = "--allow-run-as-root";
+    arguments[count++] = "--mca";
+    arguments[count++] = "odls_base_sigkill_timeout"; // of the others, after a rank has died
+    arguments[count++] = patience;
+    arguments[count++] = "-n";
+    arguments[count++] = ranks;
+    for (int i = 0; i < plan->count && count < ARGUMENTS_MAX - 1; i++)
+        arguments[count++] = plan->words[i];
+    arguments[count] = NULL;
+    return count;
+}
+
+// One run of the command; *outcome is its exit status, 128 + signal if mpirun itself was ended by one.
+static status start_once(const supervision *plan, crash_cause *cause, int *outcome) {
+    char *arguments[ARGUMENTS_MAX], ranks[16], patience[16];
+    int ends[2];
+    if (plan->count > ARGUMENTS_MAX - 16)
+        return FAIL_USAGE("%d words on the command line, at most %d are possible", plan->count,
+                          ARGUMENTS_MAX - 16);
+    compose(plan, arguments, ranks, patience);
+    crash_cause_begin(cause);
+    if (pipe(ends) != 0)
+        return FAIL("cannot make a pipe: %s", strerror(errno));
+    fflush(NULL);
+    const pid_t parent = getpid(), child = fork();
+    if (child < 0) {
+        close(ends[0]);
+        close(ends[1]);
+        return FAIL("cannot start mpirun: %s", strerror(errno));
+    }
+    if (child == 0) {
+        // Out of the terminal's reach: its Ctrl-C comes here alone, and is handed on as a request.
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() != parent)
+            _exit(1);
+        if (freopen("/dev/null", "r", stdin) == NULL)
+            _exit(1);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execvp("mpirun", arguments);
+        dprintf(STDERR_FILENO, "musicrl: cannot start mpirun: %s; put Open MPI's mpirun in PATH\n",
+                strerror(errno));
+        _exit(127);
+    }
+    close(ends[1]);
+    launcher = child;
+    if (requests > 0)
+        kill(child, SIGUSR1);
+    relay(ends[0], cause);
+    close(ends[0]);
+    int state = 0;
+    while (waitpid(child, &state, 0) < 0 && errno == EINTR)
+        ;
+    launcher = 0;
+    *outcome = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
+    return STATUS_OK;
+}
+
+// "rank 2 on host (rollout+reward+learner) was ended by signal 9 (Killed) in learn of step 7"
+static void describe_crash(const char *folder, const crash_cause *cause, int outcome, char *text,
+                           size_t size) {
+    heartbeat last;
+    char end[128], where[256] = "";
+    if (cause->signal != 0)
+        snprintf(end, sizeof end, "was ended by signal %d (%s)", cause->signal, strsignal(cause->signal));
+    else
+        snprintf(end, sizeof end, "exited with status %d", cause->code != 0 ? cause->code : outcome);
+    if (cause->signal == 0 && cause->line[0] != '\0') {
+        snprintf(text, size, "%s", cause->line);
+    } else if (cause->rank < 0) {
+        snprintf(text, size, "mpirun ended with status %d and does not say which rank began it", outcome);
+    } else {
+        if (heartbeat_read(folder, cause->rank, &last))
+            snprintf(where, sizeof where, " (%s) in phase %s of step %lld", last.roles, last.phase,
+                     (long long)last.step + 1);
+        snprintf(text, size, "rank %d on %s%s %s", cause->rank,
+                 cause->host[0] != '\0' ? cause->host : "this host", where, end);
+    }
+}
+
+// Forgets what an earlier run's ranks said, provided that it is over.
+static status clear_heartbeats(const char *folder, const char *heartbeats) {
+    struct stat info;
+    int lock;
+    if (stat(folder, &info) != 0)
+        return STATUS_OK;
+    TRY(run_lock_folder(folder, &lock));
+    heartbeat_remove(heartbeats, -1);
+    close(lock);
+    return STATUS_OK;
+}
+
+static void pause_before_restart(void) {
+    const struct timespec pause = {PAUSE_SECONDS, 0};
+    nanosleep(&pause, NULL); // a request ends it early
+}
+
+status supervise(const supervision *plan) {
+    char heartbeats[PATH_MAX];
+    snprintf(heartbeats, sizeof heartbeats, "%s/heartbeats", plan->folder);
+    catch_signals();
+    restart_rule rule = {.max_restarts = plan->max_restarts, .step = newest_step(plan->folder)};
+    for (;;) {
+        crash_cause cause;
+        int outcome = 0;
+        char what[1024], reason[256];
+        struct stat info;
+        TRY(clear_heartbeats(plan->folder, heartbeats));
+        TRY(start_once(plan, &cause, &outcome));
+        if (outcome == STATUS_OK)
+            return STATUS_OK;
+        const int64_t step = newest_step(plan->folder);
+        describe_crash(heartbeats, &cause, outcome, what, sizeof what);
+        if (outcome != STATUS_STOPPED && requests > 0)
+            fprintf(stderr, "musicrl: ended before it could write a checkpoint of its last steps: %s\n",
+                    what);
+        if (outcome == STATUS_STOPPED || requests > 0)
+            return status_set(STATUS_STOPPED, "stopped on request; run again to continue");
+        if (outcome == STATUS_USAGE)
+            return status_set(STATUS_USAGE, "%s", "");
+        if (stat(heartbeats, &info) != 0)
+            return FAIL("the run failed before its first step: %s", what);
+        if (!restart_rule_allows(&rule, step, reason, sizeof reason))
+            return FAIL("%s; %s", what, reason);
+        char from[64];
+        describe_step(step, from, sizeof from);
+        // Its own message is on the screen already.
+        fprintf(stderr, "musicrl: %s; restart %d of at most %d, from %s\n",
+                cause.signal == 0 && cause.line[0] != '\0' ? "ended by what is said above" : what,
+                rule.crashes, rule.max_restarts, from);
+        pause_before_restart();
+    }
+}

@@ -1,0 +1,142 @@
+# Sourced by the batch files of this folder. run_job starts the program under srun and sees it through to its end: a
+# request to stop (USR1 before the time limit or at a preemption, TERM) goes to the ranks, which write a checkpoint and
+# exit with 75, and the job is queued again; a crash is restarted in place. Either way the run continues from its newest
+# checkpoint. Restarts after crashes are bounded, and a run that three restarts got no further is stopped.
+# shellcheck shell=bash
+#
+# From the environment (sbatch --export=ALL,NAME=VALUE):
+#   MUSICRL            the program, 'musicrl' in PATH by default
+#   MUSICRL_COMMAND    'train' by default, or 'pretrain'
+#   MUSICRL_RESTARTS   restarts after crashes, 10 by default
+#   MUSICRL_PAUSE      seconds before a restart in place, 5 by default
+set -uo pipefail
+
+musicrl=${MUSICRL:-musicrl}
+subcommand=${MUSICRL_COMMAND:-train}
+crashes_most=${MUSICRL_RESTARTS:-10}
+stuck_most=3
+crash_pause=${MUSICRL_PAUSE:-5}
+requested=0 caught=0 step=''
+
+say() { echo "job $SLURM_JOB_ID: $*" >&2; }
+
+# Newest checkpoint of the run, -1 if there is none.
+newest_step() {
+    local newest=-1 path number
+    for path in "$folder"/checkpoints/step-*; do
+        number=${path##*/step-}
+        [[ $number =~ ^[0-9]+$ ]] && ((10#$number > newest)) && newest=$((10#$number))
+    done
+    echo "$newest"
+}
+
+# What earlier starts of this job left: crashes so far, starts without progress, the newest checkpoint at the last
+# start, and how that one ended; 'running' is left by a node that went down.
+read_record() {
+    local job=''
+    crashes=0 stuck=0 before=-2 outcome=none
+    [[ ! -r $record ]] || read -r job crashes stuck before outcome <"$record"
+    if [[ $job != "$SLURM_JOB_ID" ]]; then crashes=0 stuck=0 before=-2 outcome=none; fi
+}
+
+write_record() { # OUTCOME
+    mkdir -p "$folder" &&
+        echo "$SLURM_JOB_ID $crashes $stuck $before $1" >"$record.new" && mv "$record.new" "$record"
+}
+
+# Counts a start; fails where there must not be another one.
+begin() {
+    local newest
+    read_record
+    newest=$(newest_step)
+    if [[ $outcome == running || $outcome == crashed ]]; then crashes=$((crashes + 1)); fi
+    if ((newest > before)); then stuck=0; else stuck=$((stuck + 1)); fi
+    before=$newest
+    write_record running || return 1
+    if ((stuck > stuck_most)); then
+        say "gives up: $stuck_most restarts in a row got no further than $(describe "$newest");" \
+            "the cause stands above; mend it and submit again"
+        return 1
+    elif ((crashes > crashes_most)); then
+        say "gives up: it crashed $crashes times, MUSICRL_RESTARTS=$crashes_most restarts are allowed"
+        return 1
+    fi
+    say "start ${SLURM_RESTART_COUNT:-0}.$crashes from $(describe "$newest") on ${SLURM_JOB_NODELIST:-this node}"
+}
+
+describe() { # STEP
+    if (($1 < 0)); then echo "the beginning"; else echo "the checkpoint of step $1"; fi
+}
+
+job_state() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | head -n 1; }
+
+# A signal may come at any time; it interrupts 'wait'.
+request_stop() {
+    requested=1 caught=1
+    [[ -z $step ]] || kill -USR1 "$step" 2>/dev/null
+}
+
+# Waits for $step; returns its exit status.
+await_step() {
+    local rc=0 result
+    while :; do
+        caught=0 result=0
+        wait "$step" || result=$?
+        ((result == 127)) || rc=$result # 127: an earlier turn had its status already
+        ((caught)) || return "$rc"
+    done
+}
+
+# Slurm may have queued the job again by itself, after a preemption or the loss of a node, and may end this script, or
+# scontrol, as soon as it is queued.
+queue_again() {
+    local rc=0
+    if [[ $(job_state) == CANCELLED ]]; then
+        say "cancelled; submit again to continue"
+        exit 75
+    fi
+    say "stopped; to be queued again, to continue from $(describe "$(newest_step)")"
+    scontrol requeue "$SLURM_JOB_ID" || rc=$?
+    if ((rc < 128)) && [[ $(job_state) == RUNNING && $rc != 0 ]]; then
+        say "cannot be queued again (--requeue?); submit it again to continue"
+        exit 75
+    fi
+    sleep 60
+    exit 75
+}
+
+run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
+    local -a options=()
+    local key=folder rc
+    while [[ $1 != -- ]]; do options+=("$1") && shift; done
+    shift
+    (($# > 0)) || { say "a run file is wanted: sbatch FILE RUN.yaml [OVERLAY.yaml...] [key.sub=value...]" && exit 2; }
+    [[ $subcommand != pretrain ]] || key=data.base
+    folder=$("$musicrl" "$subcommand" --print "$key" "$@") || exit 2
+    record=$folder/.restarts
+    # srun takes no number of processors per task from the batch file since Slurm 22.05.
+    [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+    trap request_stop USR1 TERM
+    while :; do
+        begin || exit 1
+        ((!requested)) || { write_record stopped && queue_again; }
+        rc=0
+        srun --mpi=pmix --kill-on-bad-exit=1 --distribution=block "${options[@]}" \
+            "$musicrl" "$subcommand" "$@" &
+        step=$!
+        await_step || rc=$?
+        step=''
+        case $rc in
+            0) write_record finished && exit 0 ;;
+            2) write_record refused && exit 2 ;;
+            75) requested=1 ;; # the ranks were told directly
+        esac
+        if ((requested)); then
+            write_record stopped
+            queue_again
+        fi
+        say "crashed with status $rc at $(describe "$(newest_step)")"
+        write_record crashed
+        sleep "$crash_pause"
+    done
+}

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# Runs under Slurm, on a cluster of two nodes emulated on this machine, are stopped, preempted, cut off and chained in
+# every way that a cluster has, and end with the same weights as a run that nobody disturbed.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tree=$(cd "$here/../.." && pwd)
+musicrl=$(realpath "${MUSICRL:?path of the program}")
+scratch=$(mktemp -d)
+cluster=$scratch/cluster
+trap '"$tree/launch/cluster.sh" down "$cluster" >/dev/null 2>&1; rm -rf "$scratch"' EXIT
+# shellcheck source=tests/tiny_run.sh
+source "$here/../tiny_run.sh"
+
+if ! PATH=$PATH:/usr/sbin command -v slurmctld munged srun >/dev/null && ! "$tree/launch/setup.sh" cluster >/dev/null; then
+    echo "skip Slurm: slurm-wlm and munge are not there and cannot be installed: NOTHING ABOUT CLUSTERS WAS TESTED"
+    exit 0
+fi
+if ! tiny_prepare; then
+    fail "a tiny base model" "its stages failed" prepare.log
+    exit 1
+fi
+export MUSICRL=$musicrl MUSICRL_PAUSE=0
+settings=(threads=1 train.steps=40 train.evaluate_every=0 train.save_every=10 train.keep=9)
+
+# The cluster itself.
+if environment=$("$tree/launch/cluster.sh" up "$cluster" 2>up.log) && eval "$environment" &&
+    "$tree/launch/cluster.sh" up "$cluster" 2>&1 >/dev/null | grep -q 'up already'; then
+    pass "a cluster comes up, once"
+else
+    fail "a cluster comes up, once" "see its lines" up.log
+    exit 1
+fi
+kill -KILL "$(cat "$cluster/run/slurmd-node2.pid")"
+if "$tree/launch/cluster.sh" up "$cluster" 2>&1 >/dev/null | grep -q 'half up' && [[ $(srun -N 2 true && echo ran) == ran ]]; then
+    pass "half a cluster is replaced"
+else
+    fail "half a cluster is replaced" "see its lines" up.log
+fi
+
+submit() { # NAME FILE SBATCH-OPTION... -- ARGUMENT...: the job's number in $job, its output in NAME.log, run in NAME
+    local name=$1 file=$2
+    local -a options=()
+    shift 2
+    while [[ $1 != -- ]]; do options+=("$1") && shift; done
+    shift
+    job=$(sbatch --parsable --ntasks-per-node=2 --cpus-per-task=1 --output="$name.log" "${options[@]}" \
+        "$tree/slurm/$file" run.yaml folder="$name" "${settings[@]}" "$@")
+}
+state_of() { # JOB
+    scontrol show job "$1" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | sort -u | paste -sd ' '
+}
+ended() { # JOB
+    local state word
+    state=$(state_of "$1")
+    for word in $state; do [[ $word =~ ^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL)$ ]] || return 1; done
+}
+completed() { # NAME JOB LOG [STATE]: waits for it
+    local wait state wanted=${4:-COMPLETED}
+    for ((wait = 0; wait < 600; wait++)); do
+        ended "$2" && break
+        sleep 0.1
+    done
+    state=$(state_of "$2")
+    [[ $state == "$wanted" ]] || fail "$1" "job $2 is $state" "$3"
+    [[ $state == "$wanted" ]]
+}
+reached() { # FOLDER STEP: waits until metrics of that step are written
+    local wait
+    for ((wait = 0; wait < 300; wait++)); do
+        grep -qs "\"step\": $2," "$1/metrics.jsonl" && return
+        sleep 0.1
+    done
+}
+same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run, and what the log must say
+    local name=$1 folder=$2 log=$3 text
+    shift 3
+    if [[ $(checksum "$folder" 40) != "$expected" ]]; then
+        fail "$name" "other weights than the undisturbed run" "$log"
+        return
+    fi
+    for text; do grep -qE -- "$text" "$log" || { fail "$name" "its log does not say '$text'" "$log" && return; }; done
+    pass "$name"
+}
+
+"$musicrl" train run.yaml folder=alone "${settings[@]}" >alone.log 2>&1
+expected=$(checksum alone 40)
+"$musicrl" train run.yaml folder=alone-2 seed=2 "${settings[@]}" >alone-2.log 2>&1
+
+# srun by hand; a launcher that starts so many lone ranks is found out.
+if srun --mpi=pmix -N 2 --ntasks-per-node=2 "$musicrl" train run.yaml folder=srun "${settings[@]}" >srun.log 2>&1; then
+    same "srun on two nodes" srun srun.log '2 nodes: node1 ranks 0-1, node2 ranks 2-3; ranks 0-3 rollout'
+else
+    fail "srun on two nodes" "exit status $?" srun.log
+fi
+command=train
+SLURM_STEP_NUM_TASKS=2 refused 1 'start them with srun --mpi=pmix' "srun without --mpi=pmix" run.yaml folder=none
+
+# Side by side: told to stop, at its time limit, with a rank killed, and always crashing.
+submit usr1 one-node.sbatch -- && usr1=$job
+# Slurm counts in minutes and sends the signal up to a minute early.
+submit limit one-node.sbatch --time=1 --signal=B:USR1@50 -- && limit=$job
+submit killed one-node.sbatch -- && killed=$job
+submit loop one-node.sbatch -- data.tokens=nowhere && loop=$job
+reached usr1 5
+scancel --signal=USR1 --batch "$usr1"
+reached killed 12
+victim=$(for process in /proc/[0-9]*; do
+    tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -q "^$musicrl train run.yaml folder=killed " && basename "$process"
+done | tail -n 1)
+kill -KILL "$victim"
+for ((wait = 0; wait < 300; wait++)); do
+    grep -qs 'to be queued again' limit.log && break
+    sleep 0.1
+done
+scontrol update job "$limit" TimeLimit=10 2>/dev/null # once is enough
+completed "told to stop" "$usr1" usr1.log && same "told to stop" usr1 usr1.log 'to be queued again, to continue from the checkpoint'
+completed "at its time limit" "$limit" limit.log && same "at its time limit" limit limit.log 'to be queued again' 'start 1.0 from the checkpoint'
+completed "a rank killed" "$killed" killed.log &&
+    same "a rank killed" killed killed.log 'crashed with status' 'start 0.1 from the checkpoint of step'
+if completed "a crash loop" "$loop" loop.log FAILED; then
+    if grep -q 'gives up: 3 restarts in a row got no further than the beginning' loop.log; then
+        pass "a crash loop ends"
+    else
+        fail "a crash loop ends" "it does not say why" loop.log
+    fi
+fi
+
+# On both nodes: preempted by a job that wants all of them, then one node is lost.
+submit wide many-nodes.sbatch -- && wide=$job
+reached wide 5
+if srun --partition=high -N 2 --exclusive true 2>high.log; then
+    reached wide 20
+    scontrol update nodename=node2 state=down reason=test
+    sleep 1
+    scontrol update nodename=node2 state=resume 2>/dev/null # it may be back by itself
+    completed "preempted, then a node lost" "$wide" wide.log &&
+        same "preempted, then a node lost" wide wide.log 'to be queued again' 'start 1.0 from the checkpoint' 'start 2.[01] from the checkpoint'
+else
+    fail "preempted, then a node lost" "the job of high priority did not run" high.log wide.log
+fi
+
+# Side by side: an array, split roles, a heterogeneous job, GPUs in name, and a chain.
+submit array array-seeds.sbatch --array=1-2 -- && array=$job
+ROLES=rollout=2,reward=1,learner=1 submit split split-roles.sbatch -- && split=$job
+hetero=$(sbatch --parsable --output=hetero.log "$tree/slurm/heterogeneous.sbatch" run.yaml folder=hetero "${settings[@]}")
+submit gpu gpu-nodes.sbatch --gpus-per-node=2 -- && gpu=$job
+for overlay in r u ru; do
+    printf 'name: %s\ntrain: {alpha: 0.%d}\n' $overlay ${#overlay} >musicrl-$overlay.yaml
+done
+for run in r ru; do
+    start=base && [[ $run == r ]] || start=by-hand/r
+    "$musicrl" train run.yaml musicrl-$run.yaml folder=by-hand/$run data.base=$start "${settings[@]}" >by-hand.log 2>&1
+done
+cp -r "$tree/slurm" batch
+sed -i 's/ntasks-per-node=4/ntasks-per-node=1/' batch/one-node.sbatch
+chain=$(SBATCH_TIMELIMIT=5 "$tree/slurm/chain.sh" --batch batch/one-node.sbatch --overlays "$scratch" run.yaml folder=chain data.base=chain/base \
+    "${settings[@]}" 2>&1)
+for seed in 1 2; do
+    folder=alone && ((seed == 1)) || folder=alone-2
+    if completed "an array, seed $seed" "${array}_$seed" array.log &&
+        [[ $(checksum "array-seed-$seed" 40) == "$(checksum $folder 40)" ]]; then
+        pass "an array, seed $seed"
+    else
+        fail "an array, seed $seed" "other weights than alone" array.log
+    fi
+done
+completed "split roles" "$split" split.log && same "split roles" split split.log 'rank 3 learner'
+completed "a heterogeneous job" "$hetero" hetero.log && same "a heterogeneous job" hetero hetero.log 'ranks 4-5 learner'
+completed "a partition with GPUs" "$gpu" gpu.log && same "a partition with GPUs" gpu gpu.log 'node. ranks 0-1 .2 GPUs.'
+last=$(sed -nE 's/.* ru ([0-9]+):.*/\1/p' <<<"$chain")
+if [[ -z $last ]]; then
+    fail "a chain" "$chain"
+elif completed "a chain" "$last" "ru-$last.log"; then
+    if [[ $(checksum chain/ru 40) == "$(checksum by-hand/ru 40)" && -d chain/u/checkpoints/step-000040 ]]; then
+        pass "a chain: base, R, U, RU"
+    else
+        fail "a chain: base, R, U, RU" "other weights than by hand" by-hand.log ru-*.log
+    fi
+fi
+
+"$tree/launch/cluster.sh" down "$cluster" 2>down.log
+if grep -l -- "$cluster/" /proc/[0-9]*/cmdline >left.log 2>/dev/null; then
+    fail "the cluster goes down" "processes are left" left.log
+else
+    pass "the cluster goes down"
+fi
+exit "$status"

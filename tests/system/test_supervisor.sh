@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Runs that look after themselves: started again when a rank dies, ended with one line when one hangs, told to stop in
+# time, and given up where they get nowhere.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+musicrl=$(realpath "${MUSICRL:?path of the program}")
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# shellcheck source=tests/tiny_run.sh
+source "$here/../tiny_run.sh"
+
+if ! tiny_prepare; then
+    fail "a tiny base model" "its stages failed" prepare.log
+    exit 1
+fi
+settings=(threads=1 train.steps=60 train.evaluate_every=0 train.save_every=10 train.keep=9)
+
+begin() { # NAME ARGUMENT...: a run in the folder NAME, in the background, as $job
+    local name=$1
+    shift
+    "$musicrl" train run.yaml folder="$name" "${settings[@]}" "$@" >"$name.log" 2>&1 &
+    job=$!
+}
+end() { # NAME WANTED_STATUS
+    local rc=0 watchdog
+    (sleep 120 && kill -KILL "$job") 2>/dev/null &
+    watchdog=$!
+    wait "$job" || rc=$?
+    kill "$watchdog" 2>/dev/null
+    wait "$watchdog" 2>/dev/null
+    [[ $rc == "$2" ]] || fail "$1" "exit status $rc, wanted $2" "$1.log"
+    [[ $rc == "$2" ]]
+}
+reached() { # FOLDER STEP: until metrics of that step are written, or the job is gone
+    while kill -0 "$job" 2>/dev/null; do
+        grep -qs "\"step\": $2," "$1/metrics.jsonl" && return
+        sleep 0.02
+    done
+}
+rank_of() { # RANK: its process, of the supervised job
+    local launcher
+    launcher=$(pgrep -P "$job" mpirun) && pgrep -P "$launcher" | sed -n "$(($1 + 1))p"
+}
+same() { # NAME FOLDER TEXT...: the weights of the undisturbed run, and what its log must say
+    local name=$1 folder=$2 text
+    shift 2
+    if [[ $(checksum "$folder" 60) != "$expected" ]]; then
+        fail "$name" "other weights than the undisturbed run" "$folder.log"
+        return
+    fi
+    says "$name" "$folder" "$@"
+}
+says() { # NAME FOLDER TEXT...
+    local name=$1 folder=$2 text
+    shift 2
+    for text; do
+        grep -qE -- "$text" "$folder.log" || { fail "$name" "its log does not say '$text'" "$folder.log" && return; }
+    done
+    pass "$name"
+}
+
+begin alone && end alone 0
+expected=$(checksum alone 60)
+begin ranks --ranks 4 && end ranks 0 && same "--ranks 4" ranks '1 node: .* ranks 0-3; ranks 0-3 rollout'
+
+begin killed --ranks 4
+reached killed 25
+kill -KILL "$(rank_of 2)"
+end killed 0 && same "a rank killed" killed \
+    'rank 2 on .* \(rollout\+reward\+learner\) in phase [a-z]+ of step [0-9]+ was ended by signal 9 \(Killed\)' \
+    'restart 1 of at most 3, from the checkpoint of step [12]0' 'taken up at step [12]0'
+
+begin stopped --ranks 4 deadlines.silence=1 --max-restarts 1
+reached stopped 25
+victim=$(rank_of 1)
+kill -STOP "$victim"
+end stopped 0 && same "a rank stopped" stopped \
+    'rank 1 on .*, in phase [a-z]+ of step [0-9]+.*, has given no sign of life for [0-9]+ s' \
+    'noticed by rank 0 on .* waiting for an? ' 'restart 1 of at most 1'
+if [[ $(grep -c 'no sign of life' stopped.log) != 1 ]]; then
+    fail "a hang is one line" "not one" stopped.log
+elif kill -0 "$victim" 2>/dev/null; then
+    fail "a hang is one line" "the stopped rank is still there" stopped.log
+else
+    pass "a hang is one line"
+fi
+
+# A rank that lives, but gets no further: its folder is a pipe that nobody empties.
+begin stuck --ranks 2 --max-restarts 0 deadlines.sync=1 deadlines.save=1 train.steps=2000
+reached stuck 15
+rm -f stuck/selected.json.tmp
+mkfifo stuck/selected.json.tmp
+end stuck 1 && says "a rank that hangs while it saves" stuck 'rank 0 on .*, in phase save of step [0-9]+, has been there for [0-9]+ s, deadlines.save is 1 s'
+
+begin asked --ranks 2
+reached asked 5
+kill -TERM "$job"
+if end asked 75; then
+    begin asked --ranks 4
+    end asked 0 && same "told to stop, continued on other ranks" asked 'taken up at step'
+fi
+
+# A step that takes longer than the time there is to stop.
+begin slow --ranks 2 deadlines.stop=0.2 train.batch=512 train.gradient_slots=8 train.steps=3 train.save_every=1
+reached slow 0
+sleep 0.3
+kill -TERM "$job"
+if end slow 75; then
+    says "a step abandoned" slow 'has not finished its step within 0.2 s of the request to stop .* abandoned'
+fi
+
+begin loop --ranks 2 train.save_every=0 --max-restarts 9
+for crash in 1 2 3 4; do
+    while kill -0 "$job" 2>/dev/null; do
+        (($(grep -c 'base on held-out\|taken up at' loop.log) >= crash)) && victim=$(rank_of 1) && [[ -n $victim ]] && break
+        sleep 0.02
+    done
+    kill -KILL "$victim"
+done
+end loop 1 && says "a crash loop ends" loop '3 restarts in a row got no further than the checkpoint of step 0; mend'
+
+begin hopeless --ranks 2 data.tokens=nowhere
+end hopeless 1 && says "no restart of what never began" hopeless 'failed before its first step: .*nowhere'
+exit "$status"
