@@ -116,7 +116,7 @@ for ((wait = 0; wait < 300; wait++)); do
 done
 scontrol update job "$limit" TimeLimit=10 2>/dev/null # once is enough
 completed "told to stop" "$usr1" usr1.log && same "told to stop" usr1 usr1.log 'to be queued again, to continue from the checkpoint'
-completed "at its time limit" "$limit" limit.log && same "at its time limit" limit limit.log 'to be queued again' 'start 1.0 from the checkpoint'
+completed "at its time limit" "$limit" limit.log && same "at its time limit" limit limit.log 'to be queued again' 'start 1.0 from'
 completed "a rank killed" "$killed" killed.log &&
     same "a rank killed" killed killed.log 'crashed with status' 'start 0.1 from the checkpoint of step'
 if completed "a crash loop" "$loop" loop.log FAILED; then
