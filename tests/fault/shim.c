@@ -51,8 +51,9 @@ __attribute__((constructor)) static void begin(void) {
         log_file = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 }
 
+// Heartbeats come by the clock, and nothing of them has to last.
 static bool is_watched(const char *path) {
-    return mine && path != NULL && strstr(path, watched) != NULL;
+    return mine && path != NULL && strstr(path, watched) != NULL && strstr(path, "/heartbeats") == NULL;
 }
 
 static void fail_test(const char *what, const char *path) {
