@@ -20,7 +20,7 @@ if ! tiny_prepare; then
     exit 1
 fi
 export MUSICRL=$musicrl MUSICRL_PAUSE=0
-settings=(threads=1 train.steps=40 train.evaluate_every=0 train.save_every=10 train.keep=9)
+settings=(threads=1 train.steps=120 train.evaluate_every=0 train.save_every=20 train.keep=9)
 
 # The cluster itself.
 if environment=$("$tree/launch/cluster.sh" up "$cluster" 2>up.log) && eval "$environment" &&
@@ -74,7 +74,7 @@ reached() { # FOLDER STEP: waits until metrics of that step are written
 same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run, and what the log must say
     local name=$1 folder=$2 log=$3 text
     shift 3
-    if [[ $(checksum "$folder" 40) != "$expected" ]]; then
+    if [[ $(checksum "$folder" 120) != "$expected" ]]; then
         fail "$name" "other weights than the undisturbed run" "$log"
         return
     fi
@@ -83,7 +83,7 @@ same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run, and wh
 }
 
 "$musicrl" train run.yaml folder=alone "${settings[@]}" >alone.log 2>&1
-expected=$(checksum alone 40)
+expected=$(checksum alone 120)
 "$musicrl" train run.yaml folder=alone-2 seed=2 "${settings[@]}" >alone-2.log 2>&1
 
 # srun by hand; a launcher that starts so many lone ranks is found out.
@@ -104,9 +104,9 @@ fi
 submit killed one-node.sbatch -- && killed=$job
 submit usr1 one-node.sbatch -- && usr1=$job
 # Slurm counts in minutes and sends the signal up to a minute early.
-submit limit one-node.sbatch --time=1 --signal=B:USR1@50 -- && limit=$job
+submit limit one-node.sbatch --time=1 --signal=B:USR1@57 -- && limit=$job
 submit loop one-node.sbatch -- data.tokens=nowhere && loop=$job
-reached killed 12
+reached killed 25
 kill -KILL "$(pgrep -f "^$musicrl train run.yaml folder=killed " | tail -n 1)"
 reached usr1 5
 scancel --signal=USR1 --batch "$usr1"
@@ -160,7 +160,7 @@ chain=$(SBATCH_TIMELIMIT=5 "$tree/slurm/chain.sh" --batch batch/one-node.sbatch 
 for seed in 1 2; do
     folder=alone && ((seed == 1)) || folder=alone-2
     if completed "an array, seed $seed" "${array}_$seed" array.log &&
-        [[ $(checksum "array-seed-$seed" 40) == "$(checksum $folder 40)" ]]; then
+        [[ $(checksum "array-seed-$seed" 120) == "$(checksum $folder 120)" ]]; then
         pass "an array, seed $seed"
     else
         fail "an array, seed $seed" "other weights than alone" array.log
@@ -173,7 +173,7 @@ last=$(sed -nE 's/.* ru ([0-9]+):.*/\1/p' <<<"$chain")
 if [[ -z $last ]]; then
     fail "a chain" "$chain"
 elif completed "a chain" "$last" "ru-$last.log"; then
-    if [[ $(checksum chain/ru 40) == "$(checksum by-hand/ru 40)" && -d chain/u/checkpoints/step-000040 ]]; then
+    if [[ $(checksum chain/ru 120) == "$(checksum by-hand/ru 120)" && -d chain/u/checkpoints/step-000120 ]]; then
         pass "a chain: base, R, U, RU"
     else
         fail "a chain: base, R, U, RU" "other weights than by hand" by-hand.log ru-*.log
