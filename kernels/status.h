@@ -11,8 +11,8 @@ typedef enum status {
 } status;
 
 // Records the message of a failure for the calling thread and returns `code`. A good line names what, where,
-// the value found, the value wanted and the mend. Control characters become '?', so that it is one line. Never
-// called on a clean-up path: the first failure wins.
+// the value found, the value wanted and the mend. Control characters become '?', so that it is one line.
+// Never called on a clean-up path: the first failure wins.
 status status_set(status code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 // Puts a prefix ("while reading shard 3: ") before the recorded message; returns `code`.
