@@ -169,10 +169,12 @@ fi
 if ((!fast)) && [[ -z $only ]]; then
     if section sanitizers build build-sanitizers -DMUSICRL_ASAN=ON -DMUSICRL_UBSAN=ON -DMUSICRL_CUDA=OFF \
         -DCMAKE_BUILD_TYPE=RelWithDebInfo; then
-        export UBSAN_OPTIONS=print_stacktrace=1
+        export UBSAN_OPTIONS=print_stacktrace=1 LSAN_OPTIONS=suppressions=$PWD/tests/leaks.txt:print_suppressions=0
+        # gcc 13 gives the copies of stack frames that this check makes too little alignment for AVX-512.
+        export ASAN_OPTIONS=detect_stack_use_after_return=0
         section "unit, sanitized" run_ctest build-sanitizers unit ' (sanitized)' "$jobs"
         # Open MPI leaks, and from components that it unloads, so that no suppression can name them.
-        export ASAN_OPTIONS=detect_leaks=0
+        export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0
         section "distributed, sanitized" run_ctest build-sanitizers distributed ' (sanitized)' 1 '-2$'
     fi
 fi

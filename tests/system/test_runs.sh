@@ -100,7 +100,7 @@ names = ["text_adherence", "quality", "preference"]
 for row in rows[1:]:
     assert all("reward/" + name in row for name in names), row
     assert all("reward_disagreement/" + name in row for name in names[1:]), "ensembles disagree"
-    assert abs(row["reward"] - 2 * row["reward/text_adherence"] - row["reward/quality"]) < 1e-9, "weights 2, 1, 0"
+    assert abs(row["reward"] - row["reward/text_adherence"] - row["reward/quality"]) < 1e-9, "weights 1, 1, 0"
     for alarm in ["silence", "loop", "codebook_collapse", "clipped"]:
         assert 0 <= row["alarm/" + alarm] <= 1, alarm
     assert row["alarm/disagreement"] > 0
