@@ -56,7 +56,7 @@ ended() { # JOB
 }
 completed() { # NAME JOB LOG [STATE]: waits for it
     local wait state wanted=${4:-COMPLETED}
-    for ((wait = 0; wait < 600; wait++)); do
+    for ((wait = 0; wait < ${patience:-600}; wait++)); do
         ended "$2" && break
         sleep 0.1
     done
@@ -71,10 +71,10 @@ reached() { # FOLDER STEP: waits until metrics of that step are written
         sleep 0.1
     done
 }
-same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run, and what the log must say
+same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run of $steps, and what the log must say
     local name=$1 folder=$2 log=$3 text
     shift 3
-    if [[ $(checksum "$folder" 120) != "$expected" ]]; then
+    if [[ $(checksum "$folder" "$steps") != "$expected" ]]; then
         fail "$name" "other weights than the undisturbed run" "$log"
         return
     fi
@@ -83,7 +83,12 @@ same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run, and wh
 }
 
 "$musicrl" train run.yaml folder=alone "${settings[@]}" >alone.log 2>&1
-expected=$(checksum alone 120)
+steps=120
+expected=$(checksum alone "$steps")
+# Long enough for the signal before a time limit, which comes up to half a minute after the start, on a fast machine too.
+long_steps=5000
+"$musicrl" train run.yaml folder=alone-long "${settings[@]}" train.steps="$long_steps" >alone-long.log 2>&1 &
+alone_long=$!
 "$musicrl" train run.yaml folder=alone-2 seed=2 "${settings[@]}" >alone-2.log 2>&1
 
 # srun by hand; a launcher that starts so many lone ranks is found out.
@@ -104,7 +109,7 @@ fi
 submit killed one-node.sbatch -- && killed=$job
 submit usr1 one-node.sbatch -- && usr1=$job
 # Slurm counts in minutes and sends the signal up to a minute early.
-submit limit one-node.sbatch --time=1 --signal=B:USR1@57 -- && limit=$job
+submit limit one-node.sbatch --time=1 --signal=B:USR1@57 -- train.steps="$long_steps" && limit=$job
 submit loop one-node.sbatch -- data.tokens=nowhere && loop=$job
 reached killed 25
 kill -KILL "$(pgrep -f "^$musicrl train run.yaml folder=killed " | tail -n 1)"
@@ -116,7 +121,9 @@ for ((wait = 0; wait < 300; wait++)); do
 done
 scontrol update job "$limit" TimeLimit=10 2>/dev/null # once is enough
 completed "told to stop" "$usr1" usr1.log && same "told to stop" usr1 usr1.log 'to be queued again, to continue from the checkpoint'
-completed "at its time limit" "$limit" limit.log && same "at its time limit" limit limit.log 'to be queued again' 'start 1.0 from'
+wait "$alone_long"
+patience=3000 completed "at its time limit" "$limit" limit.log &&
+    steps=$long_steps expected=$(checksum alone-long "$long_steps") same "at its time limit" limit limit.log 'to be queued again' 'start 1.0 from'
 completed "a rank killed" "$killed" killed.log &&
     same "a rank killed" killed killed.log 'crashed with status' 'start 0.1 from the checkpoint of step'
 if completed "a crash loop" "$loop" loop.log FAILED; then

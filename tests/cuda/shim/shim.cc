@@ -77,7 +77,7 @@ struct block_state {
     std::vector<shared_block> shared;
     size_t dynamic_bytes;
     const launch_request *request;
-    bool failed, stacks_left_dirty;
+    bool failed;
     std::string message;
     schedule order;
     philox_stream numbers;
@@ -166,7 +166,7 @@ void provide_stacks() {
 
 void start_fiber(fiber *f) {
 #ifdef __SANITIZE_ADDRESS__
-    if (block.stacks_left_dirty)
+    if (f->current != state::ENDED) // abandoned by a launch that failed, with the marks of its frames
         __asan_unpoison_memory_region(f->stack, STACK_BYTES);
 #endif
     // As shim_switch leaves a stack: six registers, the place to return to, which is the entry, and for that
@@ -287,7 +287,6 @@ void run_block(const launch_request &request, uint3 index) {
         f->thread = {n % x, n / x % y, n / x / y};
         start_fiber(f);
     }
-    block.stacks_left_dirty = false;
     for (int ended = 0; ended < block.threads && !block.failed;) {
         bool progress = false;
         arrange(order, static_cast<size_t>(block.threads));
@@ -304,7 +303,6 @@ void run_block(const launch_request &request, uint3 index) {
         if (!progress)
             record_deadlock();
     }
-    block.stacks_left_dirty |= block.failed;
     release_shared(index);
 }
 
