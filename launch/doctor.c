@@ -88,12 +88,6 @@ static void examine_processor(doctor_report *report) {
     }
     add_line(report, DOCTOR_OK, "processor", "%s, %s; matrix products use %s", model,
              avx512 ? "AVX2 and AVX-512" : "AVX2 but no AVX-512", kernels_product_isa());
-    if (!avx512)
-        advise(add_line(
-                   report, DOCTOR_NOTE, "exactness",
-                   "without AVX-512, log-probabilities from sampling and from scoring may differ in the last "
-                   "bits"),
-               "nothing to do: every training step reports the difference as logprob_gap_max");
 }
 
 // The processors' time that the control group grants, in cores; 0 if there is no limit.

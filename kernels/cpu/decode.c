@@ -6,7 +6,7 @@
 #include "kernels/decode.h"
 
 #include "kernels/cpu/device_cpu.h"
-#include "kernels/cpu/few_rows.h"
+#include "kernels/cpu/strips.h"
 #include "kernels/memory.h"
 
 #include <math.h>
@@ -90,7 +90,7 @@ void cpu_op_attention_decode(device *d, const attention_shape *capacity, int pos
                              float *key_cache, float *value_cache, float *out, float *scratch) {
     const int64_t elements =
         (int64_t)capacity->batch * capacity->heads * capacity->head_dim * (position + VECTOR_LANES);
-#pragma omp parallel if (elements >= PARALLEL_ELEMENTS)
+#pragma omp parallel num_threads(d->threads) if (elements >= PARALLEL_ELEMENTS)
     {
         const int thread = thread_number();
         const head_share share = share_heads(capacity, false, thread, thread_count());
@@ -169,15 +169,15 @@ static const void *normalise(const team_member *m, const float *gain) {
 
 static void multiply(const team_member *m, weight *w, int64_t parts, const void *x, float *y, bool accumulate,
                      const void *follow) {
-    few_rows_multiply_share(weight_few_rows(w), m->d, m->thread, m->threads, parts, m->rows, x, y, accumulate,
-                            follow);
+    strips_multiply_share(weight_strips(w), m->d, m->thread, m->threads, parts, m->rows, x, y, accumulate,
+                          follow);
 }
 
 // Where this thread will begin to read a weight.
 static const void *start_of(const team_member *m, weight *w, int64_t parts) {
-    few_rows_stream stream = weight_few_rows(w)->stream;
+    strip_stream stream = weight_strips(w)->stream;
     stream.parts = parts;
-    return few_rows_at(&stream, few_rows_first(&stream, m->thread, m->threads));
+    return strips_at(&stream, strips_first(&stream, m->thread, m->threads));
 }
 
 // This thread's columns of gate and up, or, after all threads, its share of the rows.
@@ -233,7 +233,7 @@ static void decode_block(const team_member *m, const decode_layer *l, const void
 }
 
 static void decode_together(const device *d, const decode_stack *s, int position,
-                            const few_rows_stream *following) {
+                            const strip_stream *following) {
     const attention_shape *shape = &s->capacity;
     team_member m = {.d = d,
                      .s = s,
@@ -242,16 +242,15 @@ static void decode_together(const device *d, const decode_stack *s, int position
                      .threads = thread_count(),
                      .rows = shape->batch,
                      .width = (int64_t)shape->heads * shape->head_dim,
-                     .bf16 = weight_few_rows(s->layer[0].qkv)->precision == WEIGHT_BF16};
+                     .bf16 = weight_strips(s->layer[0].qkv)->precision == WEIGHT_BF16};
     arena a = {.base = s->scratch, .capacity = SIZE_MAX};
     carve(&m.b, s, m.thread, m.threads, &a);
     m.by_heads = can_keep_heads(shape, m.threads);
     m.by_columns = s->feed_forward % PAIR == 0;
     for (int i = 0; i < s->layers; i++)
         decode_block(&m, &s->layer[i],
-                     i + 1 < s->layers
-                         ? start_of(&m, s->layer[i + 1].qkv, m.by_heads ? 3 : 1)
-                         : few_rows_at(following, few_rows_first(following, m.thread, m.threads)));
+                     i + 1 < s->layers ? start_of(&m, s->layer[i + 1].qkv, m.by_heads ? 3 : 1)
+                                       : strips_at(following, strips_first(following, m.thread, m.threads)));
     for (int64_t row = m.rows * m.thread / m.threads; row < m.rows * (m.thread + 1) / m.threads; row++)
         d->vector->rms_norm((size_t)m.width, s->x + row * m.width, s->norm, s->epsilon,
                             s->normed + row * m.width);
@@ -276,20 +275,20 @@ static status decode_one_by_one(device *d, const decode_stack *s, int position) 
 
 status cpu_op_decode(device *d, const decode_stack *s, int position) {
     for (const decode_layer *l = s->layer; l < s->layer + s->layers; l++)
-        if (weight_few_rows(l->qkv) == NULL || weight_few_rows(l->out) == NULL ||
-            weight_few_rows(l->gate_up) == NULL || weight_few_rows(l->down) == NULL)
+        if (weight_strips(l->qkv) == NULL || weight_strips(l->out) == NULL ||
+            weight_strips(l->gate_up) == NULL || weight_strips(l->down) == NULL)
             return decode_one_by_one(d, s, position);
-    // As few_rows_multiply does for single products.
-    few_rows_weight *first = weight_few_rows(s->layer[0].qkv),
-                    *last = weight_few_rows(s->layer[s->layers - 1].down);
-    few_rows_stream beginning = first->stream;
+    // As strips_multiply does for single products.
+    strip_weight *first = weight_strips(s->layer[0].qkv), *last = weight_strips(s->layer[s->layers - 1].down);
+    strip_stream beginning = first->stream;
     beginning.parts = can_keep_heads(&s->capacity, d->threads) ? 3 : 1;
-    if (d->last_few_rows != NULL)
-        d->last_few_rows->following = beginning;
-    d->last_few_rows = last;
-    const few_rows_stream following = last->following.values != NULL ? last->following : beginning;
-    const few_rows_stream *widest = &weight_few_rows(s->layer[0].gate_up)->stream;
-#pragma omp parallel if (s->capacity.batch * widest->pairs * widest->words * PAIR >= PARALLEL_PRODUCTS)
+    if (d->last_strips != NULL)
+        d->last_strips->following = beginning;
+    d->last_strips = last;
+    const strip_stream following = last->following.values != NULL ? last->following : beginning;
+    const strip_stream *widest = &weight_strips(s->layer[0].gate_up)->stream;
+#pragma omp parallel num_threads(d->threads) if (s->capacity.batch * widest->pairs * widest->words * PAIR >= \
+                                                 PARALLEL_PRODUCTS)
     decode_together(d, s, position, &following);
     return STATUS_OK;
 }

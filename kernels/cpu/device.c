@@ -57,7 +57,7 @@ status device_create(device **out, int threads) {
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
                     ? &vector_operators_avx512
                     : &vector_operators_avx2;
-    d->has_bf16 = __builtin_cpu_supports("avx512bf16");
+    d->has_bf16 = d->vector == &vector_operators_avx512 && __builtin_cpu_supports("avx512bf16");
     const dnnl_version_t *version = dnnl_version();
     snprintf(d->library, sizeof d->library, "oneDNN %d.%d.%d", version->major, version->minor,
              version->patch);
@@ -67,6 +67,10 @@ status device_create(device **out, int threads) {
         result = FAIL("%s refuses to start on this processor", d->library);
     if (result == STATUS_OK)
         result = check_batch_invariance(d);
+    if (result == STATUS_OK && !d->batch_invariant) {
+        d->strips_only = true;
+        result = check_batch_invariance(d);
+    }
     if (result != STATUS_OK) {
         cpu_device_destroy(d);
         return result;
@@ -82,6 +86,7 @@ void cpu_device_destroy(device *d) {
         dnnl_engine_destroy(d->engine);
     memory_free(d->scratch);
     memory_free(d->rounded);
+    memory_free(d->packed_rows);
     memory_free(d);
 }
 

@@ -34,7 +34,7 @@ static inline size_t padded_rows(int rows) {
     return ((size_t)rows + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;
 }
 
-// What a trial of few-row products found for one shape; see few_rows_find_chunk.
+// What a trial of strips found for one shape; see strips_find_chunk.
 typedef struct product_trial {
     int64_t outputs, inputs;
     weight_precision precision;
@@ -44,7 +44,8 @@ typedef struct product_trial {
 struct device {
     const backend *backend; // first, as kernels/backend.h wants it
     int threads;
-    bool batch_invariant;
+    bool strips_only;     // products are left to strips.c, as oneDNN's rows depend on their batch
+    bool batch_invariant; // rows of forward products do not
     const vector_operators *vector;
     char library[64];
     dnnl_engine_t engine;
@@ -53,8 +54,10 @@ struct device {
     size_t scratch_bytes;
     void *rounded; // bf16 copies of a product's inputs
     size_t rounded_bytes;
-    bool has_bf16;                         // the processor multiplies bf16 values
-    struct few_rows_weight *last_few_rows; // of the last few-row product; NULL: none yet, or it is gone
+    void *packed_rows; // rows of a product in the order in which strips.c reads them
+    size_t packed_rows_bytes;
+    bool has_bf16;                    // the processor multiplies bf16 values
+    struct strip_weight *last_strips; // of the last product of few rows; NULL: none yet, or it is gone
     product_trial trials[PRODUCT_TRIALS_MAX];
     int trial_count;
 };

@@ -1,11 +1,12 @@
-// Products by oneDNN. Weights are packed once into the layout that its kernels prefer, and that one layout
-// serves every number of rows: only then is a row's result independent of its batch. One primitive is kept
-// for each number of rows, because an unknown number of rows falls back to a slower layout.
+// Products by oneDNN, and by strips.c where that is faster or where oneDNN's rows depend on their batch.
+// Weights are packed once into the layout that oneDNN's kernels prefer, and that one layout serves every
+// number of rows: only then is a row's result independent of its batch, and with AVX2 not even then. One
+// primitive is kept for each number of rows, because an unknown number of rows falls back to a slower layout.
 #include "kernels/product.h"
 
 #include "kernels/cpu/device_cpu.h"
-#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/onednn.h"
+#include "kernels/cpu/strips.h"
 #include "kernels/memory.h"
 
 #include <string.h>
@@ -36,9 +37,9 @@ struct weight {
     device *device; // first, as kernels/backend.h wants it
     int64_t outputs, inputs;
     weight_precision precision;
-    few_rows_weight few_rows; // instead of `forward`, where few rows are wanted and the bits are the same
+    strip_weight strips, transposed; // instead of `forward` and `backward`, where they serve the products
     packed_copy forward, backward;
-    bool has_few_rows, has_backward;
+    bool has_strips, has_backward;
     prepared_product *products;
     int count, capacity;
 };
@@ -147,14 +148,16 @@ status cpu_weight_create(weight **out, device *d, int64_t outputs, int64_t input
                   .has_backward = use == WEIGHT_LEARN};
     int64_t chunk = 0;
     status result = STATUS_OK;
-    if (use == WEIGHT_SAMPLE)
-        TRY_GOTO(result, few_rows_find_chunk(d, outputs, inputs, precision, &chunk), failed);
-    w->has_few_rows = chunk > 0;
-    if (w->has_few_rows)
-        TRY_GOTO(result, few_rows_create(&w->few_rows, d, outputs, inputs, precision, chunk), failed);
+    if (use == WEIGHT_SAMPLE || d->strips_only)
+        TRY_GOTO(result, strips_find_chunk(d, outputs, inputs, precision, &chunk), failed);
+    w->has_strips = chunk > 0;
+    if (w->has_strips)
+        TRY_GOTO(result, strips_create(&w->strips, d, outputs, inputs, precision, chunk), failed);
     else
         TRY_GOTO(result, create_copy(w, &w->forward, inputs, outputs, dnnl_ba), failed);
-    if (w->has_backward)
+    if (w->has_backward && d->strips_only)
+        TRY_GOTO(result, strips_create(&w->transposed, d, inputs, outputs, WEIGHT_F32, chunk), failed);
+    else if (w->has_backward)
         TRY_GOTO(result, create_copy(w, &w->backward, outputs, inputs, dnnl_ab), failed);
     *out = w;
     return STATUS_OK;
@@ -167,14 +170,15 @@ void cpu_weight_destroy(weight *w) {
     for (int i = 0; i < w->count; i++)
         destroy_product(&w->products[i]);
     memory_free(w->products);
-    few_rows_release(&w->few_rows, w->device);
+    strips_release(&w->strips, w->device);
+    strips_release(&w->transposed, w->device);
     destroy_copy(w->device, &w->forward);
     destroy_copy(w->device, &w->backward);
     memory_free(w);
 }
 
 size_t cpu_weight_bytes(const weight *w) {
-    return w->few_rows.bytes + w->forward.bytes + w->backward.bytes;
+    return w->strips.bytes + w->transposed.bytes + w->forward.bytes + w->backward.bytes;
 }
 
 static status pack(device *d, packed_copy *copy, const float *plain) {
@@ -188,12 +192,15 @@ done:
 }
 
 status cpu_weight_pack(weight *w, const float *plain) {
-    if (w->has_few_rows) {
-        few_rows_pack(&w->few_rows, w->device, plain);
-        return STATUS_OK;
-    }
-    TRY(pack(w->device, &w->forward, plain));
-    return w->has_backward ? pack(w->device, &w->backward, plain) : STATUS_OK;
+    if (w->has_strips)
+        strips_pack(&w->strips, w->device, plain);
+    else
+        TRY(pack(w->device, &w->forward, plain));
+    if (w->has_backward && w->device->strips_only)
+        strips_pack_transposed(&w->transposed, plain);
+    else if (w->has_backward)
+        TRY(pack(w->device, &w->backward, plain));
+    return STATUS_OK;
 }
 
 static status grow_rounded(weight *w, int64_t rows) {
@@ -265,11 +272,19 @@ static status find_product(weight *w, product_kind kind, int64_t rows, bool accu
 }
 
 status cpu_weight_prepare(weight *w, int64_t rows, bool backward) {
+    device *d = w->device;
     prepared_product *product;
-    if (w->has_few_rows)
-        return w->precision == WEIGHT_BF16 ? grow_rounded(w, rows) : STATUS_OK;
+    if (w->has_strips && w->precision == WEIGHT_BF16)
+        TRY(grow_rounded(w, rows));
+    if (w->has_strips)
+        TRY(strips_prepare(&w->strips, d, rows));
+    if (backward && d->strips_only) {
+        TRY(strips_prepare(&w->transposed, d, rows));
+        return strips_gradient_prepare(d, w->outputs, w->inputs);
+    }
     for (int accumulate = 0; accumulate < 2; accumulate++) {
-        TRY(find_product(w, FORWARD, rows, accumulate, &product));
+        if (!w->has_strips)
+            TRY(find_product(w, FORWARD, rows, accumulate, &product));
         if (!backward)
             continue;
         TRY(find_product(w, BACKWARD_DATA, rows, accumulate, &product));
@@ -296,7 +311,7 @@ done:
 
 status cpu_product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
     prepared_product *product = NULL;
-    if (w->has_few_rows)
+    if (w->has_strips)
         TRY(cpu_weight_prepare(w, rows, false));
     else
         TRY(find_product(w, FORWARD, rows, accumulate, &product));
@@ -305,8 +320,8 @@ status cpu_product_forward(weight *w, int64_t rows, const float *x, float *y, bo
         w->device->vector->round_to_bf16((size_t)(rows * w->inputs), x, w->device->rounded);
         source = w->device->rounded;
     }
-    if (w->has_few_rows) {
-        few_rows_multiply(&w->few_rows, w->device, rows, source, y, accumulate);
+    if (w->has_strips) {
+        strips_multiply(&w->strips, w->device, rows, source, y, accumulate);
         return STATUS_OK;
     }
     return run(w->device, product, source, w->forward.values, y);
@@ -316,6 +331,11 @@ status cpu_product_backward_data(weight *w, int64_t rows, const float *dy, float
     if (!w->has_backward)
         return FAIL("the weight [%ld, %ld] was created without its backward copy", (long)w->outputs,
                     (long)w->inputs);
+    if (w->device->strips_only) {
+        TRY(strips_prepare(&w->transposed, w->device, rows));
+        strips_multiply(&w->transposed, w->device, rows, dy, dx, accumulate);
+        return STATUS_OK;
+    }
     prepared_product *product;
     TRY(find_product(w, BACKWARD_DATA, rows, accumulate, &product));
     return run(w->device, product, dy, w->backward.values, dx);
@@ -323,11 +343,16 @@ status cpu_product_backward_data(weight *w, int64_t rows, const float *dy, float
 
 status cpu_product_backward_weight(weight *w, int64_t rows, const float *x, const float *dy, float *dw,
                                    bool accumulate) {
+    if (w->device->strips_only) {
+        TRY(strips_gradient_prepare(w->device, w->outputs, w->inputs));
+        strips_gradient(w->device, w->outputs, w->inputs, rows, x, dy, dw, accumulate);
+        return STATUS_OK;
+    }
     prepared_product *product;
     TRY(find_product(w, BACKWARD_WEIGHT, rows, accumulate, &product));
     return run(w->device, product, dy, x, dw);
 }
 
-few_rows_weight *weight_few_rows(weight *w) {
-    return w->has_few_rows ? &w->few_rows : NULL;
+strip_weight *weight_strips(weight *w) {
+    return w->has_strips ? &w->strips : NULL;
 }

@@ -38,14 +38,18 @@ typedef struct attention_head {
     int limit_step;
 } attention_head;
 
-// One pair of strips of a product of few rows; see vector_few_rows.c.
-typedef struct few_rows_shape {
+// Rows of a product that share blocks of weights in the first-level cache, and words of a block.
+enum { STRIP_GROUP = 24, STRIP_BLOCK = 64 };
+
+// One pair of strips of a packed weight; see vector_strips.c.
+typedef struct strip_shape {
     int64_t words;    // of a row of x and of the pair
+    bool packed_x;    // x is [groups][blocks][STRIP_GROUP][STRIP_BLOCK] instead of [rows, words]
     int64_t chunk;    // words that are summed up in one chain; a multiple of 64, or at least `words`
     int outputs;      // of the pair that exist, 1 .. 32
     int64_t y_stride; // floats between rows of y
     bool accumulate;  // add to y
-} few_rows_shape;
+} strip_shape;
 
 typedef struct vector_operators {
     const char *name;
@@ -120,12 +124,14 @@ typedef struct vector_operators {
     float (*cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight);
 
     // y [rows, outputs] = x [rows, words] times a pair of packed strips [words][2][16]; `follow` is where
-    // this thread will read next. NULL where the instruction set has no such function; few_rows_bf16 wants a
-    // processor with AVX512_BF16 besides.
-    void (*few_rows_f32)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
-                         const void *follow, float *y);
-    void (*few_rows_bf16)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
-                          const void *follow, float *y);
+    // this thread will read next. With AVX-512 strips_bf16 wants a processor with AVX512_BF16 besides.
+    void (*strips_f32)(const strip_shape *shape, int64_t rows, const void *x, const void *strip,
+                       const void *follow, float *y);
+    void (*strips_bf16)(const strip_shape *shape, int64_t rows, const void *x, const void *strip,
+                        const void *follow, float *y);
+    // Up to STRIP_GROUP columns of x, `stride` floats between its rows, as one group of the packed x of a
+    // product that sums over the rows: [blocks][STRIP_GROUP][STRIP_BLOCK].
+    void (*pack_transposed)(int64_t rows, int columns, const float *x, size_t stride, float *out);
 } vector_operators;
 
 extern const vector_operators vector_operators_avx2, vector_operators_avx512;

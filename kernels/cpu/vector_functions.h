@@ -41,9 +41,8 @@ policy_row_result VECTOR_NAME(policy_row)(size_t count, float *logits, const flo
                                           uint32_t action, float advantage, const policy_row_terms *terms,
                                           float *scratch);
 float VECTOR_NAME(cross_entropy_row)(size_t count, float *logits, uint32_t target, float weight);
-#ifdef __AVX512F__
-void VECTOR_NAME(few_rows_f32)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
-                               const void *follow, float *y);
-void VECTOR_NAME(few_rows_bf16)(const few_rows_shape *shape, int64_t rows, const void *x, const void *strip,
-                                const void *follow, float *y);
-#endif
+void VECTOR_NAME(strips_f32)(const strip_shape *shape, int64_t rows, const void *x, const void *strip,
+                             const void *follow, float *y);
+void VECTOR_NAME(strips_bf16)(const strip_shape *shape, int64_t rows, const void *x, const void *strip,
+                              const void *follow, float *y);
+void VECTOR_NAME(pack_transposed)(int64_t rows, int columns, const float *x, size_t stride, float *out);

@@ -29,8 +29,7 @@ const vector_operators VECTOR_NAME(vector_operators) = {
     .sample = VECTOR_NAME(sample),
     .policy_row = VECTOR_NAME(policy_row),
     .cross_entropy_row = VECTOR_NAME(cross_entropy_row),
-#ifdef __AVX512F__
-    .few_rows_f32 = VECTOR_NAME(few_rows_f32),
-    .few_rows_bf16 = VECTOR_NAME(few_rows_bf16),
-#endif
+    .strips_f32 = VECTOR_NAME(strips_f32),
+    .strips_bf16 = VECTOR_NAME(strips_bf16),
+    .pack_transposed = VECTOR_NAME(pack_transposed),
 };
