@@ -91,6 +91,7 @@ status event_file_add(event_file *e, int64_t step, const char *const *tags, cons
     for (int i = 0; i < count; i++) {
         musicrl__event__value__init(&e->values[i]);
         e->values[i].tag = (char *)tags[i];
+        e->values[i].value_case = MUSICRL__EVENT__VALUE__VALUE_SIMPLE_VALUE;
         e->values[i].simple_value = (float)values[i];
         e->value_pointers[i] = &e->values[i];
     }

@@ -13,4 +13,6 @@ except ImportError as error:
 
 for event in LegacyEventFileLoader(sys.argv[1]).Load():
     for value in event.summary.value:
+        # What a page shows: TensorBoard passes over a value that the file leaves out.
+        assert value.HasField("simple_value"), f"{value.tag} has no value at step {event.step}"
         print(event.step, value.tag, f"{value.simple_value:.6g}")

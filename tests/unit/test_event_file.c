@@ -90,6 +90,8 @@ static void test_framing(void **state) {
         assert_int_equal(event->step, step);
         assert_int_equal(event->what_case, MUSICRL__EVENT__EVENT__WHAT_SUMMARY);
         assert_int_equal(event->summary->n_value, 3);
+        for (int i = 0; i < 3; i++) // also a value of 0 is there
+            assert_int_equal(event->summary->value[i]->value_case, MUSICRL__EVENT__VALUE__VALUE_SIMPLE_VALUE);
         assert_string_equal(event->summary->value[0]->tag, "reward");
         assert_true(event->summary->value[0]->simple_value == 0.25f * (float)step);
         assert_true(event->summary->value[1]->simple_value == 1e-3f);
