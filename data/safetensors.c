@@ -1,5 +1,6 @@
 #include "data/safetensors.h"
 
+#include "data/digest.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +17,23 @@
 #include <unistd.h>
 
 // The limit of the format's reference reader: a longer header is damage, not a model.
-enum { HEADER_MAX = 100000000, PREFIX = 8, SHAPE_TEXT = 256 };
+enum { HEADER_MAX = 100000000, PREFIX = 8, SHAPE_TEXT = 256, SEAL_DIGITS = DIGEST_HEX - 1 };
 
 static const char METADATA_KEY[] = "__metadata__";
+
+// The seal is the file's own digest, taken with zeros in its place. Within a header this text can only be the
+// key of a metadata pair: quotes in names and values are escaped, and a tensor's entry is no text.
+static const char seal_key[] = "musicrl.digest", seal_start[] = "\"musicrl.digest\":\"",
+                  seal_blank[] = "00000000000000000000000000000000";
+
+// Where the digits of the seal begin in a header [bytes], NULL if it has none.
+static const char *find_seal(const char *header, size_t bytes) {
+    const char *start = memmem(header, bytes, seal_start, strlen(seal_start));
+    if (start == NULL)
+        return NULL;
+    start += strlen(seal_start);
+    return bytes - (size_t)(start - header) > SEAL_DIGITS && start[SEAL_DIGITS] == '"' ? start : NULL;
+}
 
 static const struct {
     const char *name;
@@ -153,44 +169,76 @@ done:
     return result;
 }
 
-status safetensors_append(publisher *publisher, const char *path, const tensor_view *tensors, size_t count,
-                          const safetensors_pair *metadata, size_t metadata_count) {
+// Puts the digest of all that will be written into the place that `header` [head] keeps for it.
+static status seal(unsigned char *head, size_t head_bytes, const tensor_view *const *order, size_t count) {
+    digest_stream *stream;
+    char digits[DIGEST_HEX];
+    TRY(digest_stream_create(&stream));
+    digest_stream_update(stream, head, head_bytes);
+    for (size_t i = 0; i < count; i++)
+        digest_stream_update(stream, order[i]->data, tensor_view_bytes(order[i]));
+    const digest found = digest_stream_read(stream);
+    digest_stream_destroy(stream);
+    digest_to_hex(&found, digits);
+    const char *place = find_seal((const char *)head + PREFIX, head_bytes - PREFIX);
+    memcpy((char *)head + (place - (const char *)head), digits, SEAL_DIGITS);
+    return STATUS_OK;
+}
+
+static status append(publisher *publisher, const char *path, const tensor_view *tensors, size_t count,
+                     const safetensors_pair *metadata, size_t metadata_count, bool sealed) {
     for (size_t i = 0; i < count; i++)
         TRY(check_view(path, &tensors[i]));
     const tensor_view **order = NULL;
     char *header = NULL;
+    unsigned char *head = NULL;
     status result = memory_allocate((void **)&order, (count + 1) * sizeof *order, "safetensors order");
     if (result != STATUS_OK)
         return result;
     order_views(tensors, count, order);
     TRY_GOTO(result, build_header(path, order, count, metadata, metadata_count, &header), done);
 
-    size_t text = strlen(header);
-    size_t padding = (8 - text % 8) % 8;
-    unsigned char prefix[PREFIX];
+    const size_t text = strlen(header), padding = (8 - text % 8) % 8, head_bytes = PREFIX + text + padding;
+    TRY_GOTO(result, memory_allocate((void **)&head, head_bytes, "safetensors header"), done);
     for (int i = 0; i < PREFIX; i++)
-        prefix[i] = (unsigned char)((uint64_t)(text + padding) >> (8 * i));
-    TRY_GOTO(result, publish_write(publisher, prefix, PREFIX), done);
-    TRY_GOTO(result, publish_write(publisher, header, text), done);
-    TRY_GOTO(result, publish_write(publisher, "       ", padding), done);
+        head[i] = (unsigned char)((uint64_t)(text + padding) >> (8 * i));
+    memcpy(head + PREFIX, header, text);
+    memset(head + PREFIX + text, ' ', padding);
+    if (sealed)
+        TRY_GOTO(result, seal(head, head_bytes, order, count), done);
+    TRY_GOTO(result, publish_write(publisher, head, head_bytes), done);
     for (size_t i = 0; i < count; i++)
         TRY_GOTO(result, publish_write(publisher, order[i]->data, tensor_view_bytes(order[i])), done);
 done:
+    memory_free(head);
     free(header);
     memory_free(order);
     return result;
 }
 
+status safetensors_append(publisher *publisher, const char *path, const tensor_view *tensors, size_t count,
+                          const safetensors_pair *metadata, size_t metadata_count) {
+    return append(publisher, path, tensors, count, metadata, metadata_count, false);
+}
+
 status safetensors_write(const char *path, const tensor_view *tensors, size_t count,
                          const safetensors_pair *metadata, size_t metadata_count) {
     publisher *publisher;
-    TRY(publish_open(&publisher, path));
-    status result = safetensors_append(publisher, path, tensors, count, metadata, metadata_count);
-    if (result != STATUS_OK) {
-        publish_abort(publisher);
-        return result;
+    safetensors_pair *pairs;
+    TRY(memory_allocate((void **)&pairs, (metadata_count + 1) * sizeof *pairs, "safetensors metadata"));
+    if (metadata_count > 0)
+        memcpy(pairs, metadata, metadata_count * sizeof *pairs);
+    pairs[metadata_count] = (safetensors_pair){seal_key, seal_blank};
+    status result = publish_open(&publisher, path);
+    if (result == STATUS_OK) {
+        result = append(publisher, path, tensors, count, pairs, metadata_count + 1, true);
+        if (result == STATUS_OK)
+            result = publish_commit(publisher);
+        else
+            publish_abort(publisher);
     }
-    return publish_commit(publisher);
+    memory_free(pairs);
+    return result;
 }
 
 // Reading.
@@ -382,6 +430,26 @@ done:
     return result;
 }
 
+// Compares the file with the digest in its header, if it has one.
+static status check_seal(const safetensors *file, size_t data_offset) {
+    const char *digits = find_seal((const char *)file->bytes + PREFIX, data_offset - PREFIX);
+    if (digits == NULL)
+        return STATUS_OK;
+    unsigned char *head;
+    TRY(memory_allocate((void **)&head, data_offset, "safetensors header"));
+    memcpy(head, file->bytes, data_offset);
+    memcpy(head + ((const unsigned char *)digits - file->bytes), seal_blank, SEAL_DIGITS);
+    const digest found =
+        digest_joined(head, data_offset, file->bytes + data_offset, file->size - data_offset);
+    memory_free(head);
+    char text[DIGEST_HEX];
+    digest_to_hex(&found, text);
+    if (memcmp(text, digits, SEAL_DIGITS) != 0)
+        return FAIL("%s is damaged: its digest is %s, its header says %.*s; make or copy it again",
+                    file->path, text, SEAL_DIGITS, digits);
+    return STATUS_OK;
+}
+
 status safetensors_open(safetensors **out, const char *path) {
     *out = NULL;
     safetensors *file;
@@ -395,6 +463,7 @@ status safetensors_open(safetensors **out, const char *path) {
     TRY_GOTO(result, map_file(file), failed);
     TRY_GOTO(result, parse_header(file, &data_offset), failed);
     TRY_GOTO(result, index_tensors(file, data_offset), failed);
+    TRY_GOTO(result, check_seal(file, data_offset), failed);
     *out = file;
     return STATUS_OK;
 failed:

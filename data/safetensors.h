@@ -55,18 +55,19 @@ typedef struct safetensors_pair {
 
 // Publishes `tensors` [count] and `metadata` [metadata_count] as the file `path`. The data follow the order
 // given, wider element types first, so that every tensor is aligned to its element. The same arguments give
-// the same bytes. Refuses duplicate or empty names, impossible shapes and text that is not UTF-8.
+// the same bytes. Refuses duplicate or empty names, impossible shapes and text that is not UTF-8. The file is
+// sealed: its digest is added to the metadata.
 status safetensors_write(const char *path, const tensor_view *tensors, size_t count,
                          const safetensors_pair *metadata, size_t metadata_count);
 
-// The same content into an open publisher, which the caller commits or, on failure, aborts. `path` names the
-// file in errors.
+// The same content, not sealed, into an open publisher, which the caller commits or, on failure, aborts.
+// `path` names the file in errors.
 status safetensors_append(publisher *publisher, const char *path, const tensor_view *tensors, size_t count,
                           const safetensors_pair *metadata, size_t metadata_count);
 
 // A file opened for reading, mapped into memory. Everything in the header is checked: its length, the JSON,
-// types, shapes against bytes, offsets within the file, no overlap, no hole, no duplicate name. The data are
-// not looked at; checkpoints carry digests for that (data/checkpoint.h).
+// types, shapes against bytes, offsets within the file, no overlap, no hole, no duplicate name. A sealed file
+// is compared with its digest; checkpoints carry theirs in the manifest (data/checkpoint.h).
 typedef struct safetensors safetensors;
 status safetensors_open(safetensors **out, const char *path);
 void safetensors_close(safetensors *file); // also ends its views and texts; NULL is allowed

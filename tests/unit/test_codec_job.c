@@ -286,6 +286,10 @@ static void test_damaged_codec(void **state) {
     setting[0] = 'n';
     assert_int_equal(scratch_write(damaged, bytes, count), 0);
     assert_int_equal(codec_load(&codec, damaged), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "damaged.safetensors is damaged: its digest is"));
+    strstr(bytes + 8, "musicrl.digest")[0] = 'n'; // and not sealed
+    assert_int_equal(scratch_write(damaged, bytes, count), 0);
+    assert_int_equal(codec_load(&codec, damaged), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "'mel_bands'"));
     assert_int_equal(scratch_write(damaged, bytes, count / 2), 0);
     assert_int_equal(codec_load(&codec, damaged), STATUS_FAILED);

@@ -1,3 +1,4 @@
+#include "data/digest.h"
 #include "data/safetensors.h"
 #include "tests/unit/scratch.h"
 
@@ -103,15 +104,55 @@ static void test_layout(void **state) {
     char *bytes = scratch_read(first, &first_count), *again = scratch_read(second, &second_count);
     assert_int_equal(first_count, second_count);
     assert_memory_equal(bytes, again, first_count);
-    static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]}}";
-    size_t padded = (sizeof header - 1 + 7) / 8 * 8;
+    static const char start[] = "{\"__metadata__\":{\"musicrl.digest\":\"",
+                      rest[] = "\"},\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]}}";
+    const size_t at_digest = 8 + sizeof start - 1, at_rest = at_digest + 32;
+    const size_t header = at_rest + sizeof rest - 1 - 8, padded = (header + 7) / 8 * 8;
     assert_int_equal((unsigned char)bytes[0], padded);
     assert_int_equal(first_count, 8 + padded + 12);
-    assert_memory_equal(bytes + 8, header, sizeof header - 1);
-    for (size_t i = sizeof header - 1; i < padded; i++)
+    assert_memory_equal(bytes + 8, start, sizeof start - 1);
+    assert_memory_equal(bytes + at_rest, rest, sizeof rest - 1);
+    for (size_t i = header; i < padded; i++)
         assert_int_equal(bytes[8 + i], ' ');
+    char digits[DIGEST_HEX];
+    memset(again + at_digest, '0', 32);
+    const digest whole = digest_bytes(again, first_count);
+    digest_to_hex(&whole, digits);
+    assert_memory_equal(bytes + at_digest, digits, 32);
     free(bytes);
     free(again);
+}
+
+// No bit of a sealed file can change unnoticed. One in the seal's own key only makes the file unsealed, and
+// all else in it is sound.
+static void test_every_flipped_bit_is_found(void **state) {
+    (void)state;
+    const float values[2] = {1, 2};
+    const tensor_view tensor = tensor_view_make("a", TENSOR_F32, values, 1, (int64_t[]){2});
+    const safetensors_pair metadata = {"ramp", "[0.25, 0.75]"};
+    const char *path = scratch_path("sealed.safetensors");
+    assert_int_equal(safetensors_write(path, &tensor, 1, &metadata, 1), STATUS_OK);
+    size_t count;
+    char *bytes = scratch_read(path, &count);
+    const size_t key = (size_t)((char *)memmem(bytes, count, "musicrl.digest", 14) - bytes);
+    for (size_t bit = 0; bit < 8 * count; bit++) {
+        safetensors *file;
+        if (bit / 8 >= key && bit / 8 < key + 14)
+            continue;
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+        assert_int_equal(scratch_write(path, bytes, count), 0);
+        if (safetensors_open(&file, path) == STATUS_OK)
+            fail_msg("opened with bit %zu of byte %zu changed: %.*s", bit % 8, bit / 8, (int)count - 16,
+                     bytes + 8);
+        assert_non_null(strstr(status_message(), path));
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    bytes[count - 1] ^= 1;
+    safetensors *file;
+    assert_int_equal(scratch_write(path, bytes, count), 0);
+    assert_int_equal(safetensors_open(&file, path), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "sealed.safetensors is damaged: its digest is"));
+    free(bytes);
 }
 
 // As another writer may lay a file out: header not padded, so the data are unaligned; half precision.
@@ -297,9 +338,13 @@ static void test_bad_writes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_foreign),    cmocka_unit_test(test_damaged_headers),
-        cmocka_unit_test(test_mutants),    cmocka_unit_test(test_bad_writes),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_every_flipped_bit_is_found),
+        cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_damaged_headers),
+        cmocka_unit_test(test_mutants),
+        cmocka_unit_test(test_bad_writes),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
