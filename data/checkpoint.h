@@ -104,6 +104,10 @@ status checkpoint_tell_damage(const checkpoint_entry *entry, checkpoint_listener
 status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_listener listener,
                               void *context);
 
+// Opens the newest checkpoint, for those who use what another run made and must not get something else
+// unasked: fails if it is damaged. `out` is NULL if the folder holds no checkpoint.
+status checkpoint_open_newest(checkpoint **out, const char *folder);
+
 // Renames a checkpoint to PATH.damaged (.damaged-2, ...), where nothing lists it, so that its step can be
 // written again.
 status checkpoint_set_aside(const char *path);

@@ -125,6 +125,23 @@ status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_l
     return result;
 }
 
+status checkpoint_open_newest(checkpoint **out, const char *folder) {
+    *out = NULL;
+    checkpoint_list list;
+    TRY(checkpoint_list_folder(&list, folder));
+    status result = STATUS_OK;
+    if (list.count > 0)
+        result = open_entry(out, &list.entries[list.count - 1]);
+    if (result != STATUS_OK)
+        result =
+            status_prefix(result,
+                          "the newest checkpoint in %s cannot be used; restore it, or move it away to use "
+                          "an older one: ",
+                          folder);
+    checkpoint_list_free(&list);
+    return result;
+}
+
 status checkpoint_set_aside(const char *path) {
     char aside[PATH_MAX];
     for (int i = 1; i < 1000; i++) {

@@ -189,7 +189,7 @@ status model_load_policy(policy *policy, const char *run_folder, checkpoint_list
     status result;
     TRY_GOTO(result, open_selected(&checkpoint, run_folder, listener), done);
     if (checkpoint == NULL)
-        TRY_GOTO(result, checkpoint_find_newest(&checkpoint, folder, listener, NULL), done);
+        TRY_GOTO(result, checkpoint_open_newest(&checkpoint, folder), done);
     if (checkpoint == NULL) {
         result = FAIL("%s holds no checkpoint; run the stage that makes it first", folder);
         goto done;

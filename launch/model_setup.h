@@ -32,8 +32,8 @@ status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, cons
                                const float *values, const safetensors_pair *metadata, size_t metadata_count);
 
 // Reads the policy of the selected step of a run folder, where it has a selected.json (train writes one),
-// else of its newest sound checkpoint, into the values of the policy; `listener` hears which step was
-// selected, or of damaged ones. step: [1] receives its step, may be NULL.
+// else of its newest checkpoint, into the values of the policy; `listener` hears which step was selected.
+// step: [1] receives its step, may be NULL.
 status model_load_policy(policy *policy, const char *run_folder, checkpoint_listener listener,
                          uint64_t *step);
 

@@ -207,6 +207,20 @@ static void test_damage(void **state) {
     assert_null(strstr(heard, "step-000020"));
     assert_null(strstr(heard, "step-000010"));
 
+    // What another run made is the newest or nothing.
+    assert_int_equal(checkpoint_open_newest(&newest, folder), STATUS_FAILED);
+    assert_null(newest);
+    expect_message("move it away to use an older one: ");
+    expect_message("step-000070/policy.safetensors is damaged");
+    for (int step = 30; step <= 70; step += 10) {
+        char name[64];
+        snprintf(name, sizeof name, "damage/step-%06d", step);
+        expect_ok(checkpoint_set_aside(scratch_path(name)));
+    }
+    expect_ok(checkpoint_open_newest(&newest, folder));
+    assert_int_equal(checkpoint_describe(newest)->step, 20);
+    checkpoint_close(newest);
+
     // One checkpoint in another's place is not that step.
     assert_int_equal(rename(scratch_path("damage/step-000020"), scratch_path("damage/step-000080")), 0);
     heard[0] = '\0';
@@ -218,7 +232,7 @@ static void test_damage(void **state) {
     assert_int_equal(unlink(scratch_path("damage/step-000010/manifest.json")), 0);
     assert_int_equal(checkpoint_find_newest(&newest, folder, NULL, NULL), STATUS_FAILED);
     assert_null(newest);
-    expect_message("none of the 7 checkpoints");
+    expect_message("none of the 2 checkpoints");
 }
 
 // Every byte of a manifest with one bit flipped, for three of its bits: refused, or nothing that it says has
@@ -257,6 +271,8 @@ static void test_empty_and_stale(void **state) {
     (void)state;
     checkpoint *newest;
     expect_ok(checkpoint_find_newest(&newest, scratch_path("nothing/here"), NULL, NULL));
+    assert_null(newest);
+    expect_ok(checkpoint_open_newest(&newest, scratch_path("nothing/here")));
     assert_null(newest);
     const char *folder = scratch_path("stale");
     expect_ok(save(folder, 5));
