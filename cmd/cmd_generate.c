@@ -16,7 +16,7 @@ enum {
 };
 
 static const struct argp_option option_table[] = {
-    {"run", KEY_RUN, "FOLDER", 0, "Run folder of the model (runs/demo)", 0},
+    {"run", KEY_RUN, "FOLDER", 0, "Run folder of the model (runs/demo/ru)", 0},
     {"base", KEY_BASE, NULL, 0, "Use the base model, not the finetuned one", 0},
     {"prompt", 'p', "TEXT", 0, "What the music should be; may be given again", 0},
     {"prompts", KEY_PROMPTS, "FILE", 0, "More prompts, one a line", 0},
@@ -91,7 +91,7 @@ int cmd_generate(int argc, char **argv) {
         .doc = "Writes music from captions: WAV files, their tokens and generated.json."};
     static arguments a;
     a.options =
-        (generate_options){.run = "runs/demo", .count = 1, .best_of = 1, .seed = 1, .prompts = a.prompts};
+        (generate_options){.run = "runs/demo/ru", .count = 1, .best_of = 1, .seed = 1, .prompts = a.prompts};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     return command_finish(generate_run(&a.options));
 }

@@ -3,6 +3,7 @@
 #include "data/audio_file.h"
 #include "data/json_file.h"
 #include "data/publish.h"
+#include "data/shard_block.h"
 #include "kernels/memory.h"
 #include "launch/codec_file.h"
 #include "launch/generator.h"
@@ -11,9 +12,11 @@
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { BATCH = 32, PROMPTS_MAX = 100000, PROMPT_BYTES = 4096 };
 
@@ -26,7 +29,15 @@ typedef struct generation {
     double audio_seconds;
 } generation;
 
+static bool blank(const char *text) {
+    return text[strspn(text, " \t\r\n")] == '\0';
+}
+
 static status add_prompt(generation *g, const char *text) {
+    if (blank(text))
+        return FAIL_USAGE("a prompt is empty; say what the music should be");
+    if (!shard_text_is_utf8(text))
+        return FAIL_USAGE("a prompt is not UTF-8; write it in that encoding");
     if (g->prompt_count == PROMPTS_MAX)
         return FAIL_USAGE("more than %d prompts; split them over several calls", PROMPTS_MAX);
     if (g->prompt_count == g->capacity) {
@@ -56,8 +67,11 @@ static status read_prompt_file(generation *g, const char *path) {
             result =
                 FAIL("%s:%d: a prompt of more than %d bytes; shorten it", path, number, PROMPT_BYTES - 2);
         line[strcspn(line, "\r\n")] = '\0';
-        if (result == STATUS_OK && line[0] != '\0')
+        if (result == STATUS_OK && !blank(line)) {
             result = add_prompt(g, line);
+            if (result != STATUS_OK)
+                result = status_prefix(STATUS_FAILED, "%s:%d: ", path, number);
+        }
     }
     if (result == STATUS_OK && ferror(file))
         result = FAIL("cannot read the prompts in %s: %m", path);
@@ -80,6 +94,8 @@ static status load(generation *g) {
     const generate_options *o = g->options;
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/config.yaml", o->run);
+    if (access(path, F_OK) != 0)
+        return FAIL("%s is no run folder (it has no config.yaml); give one with --run", o->run);
     TRY(run_config_load(&g->config, path, NULL, 0));
     int frames = g->config.pretrain.frames;
     if (o->seconds > 0.0) {

@@ -135,6 +135,16 @@ data[len(data) // 2] ^= 1
 open(sys.argv[1], "wb").write(data)
 PYTHON
 }
+cp -r base base-flipped && flip base-flipped/checkpoints/step-000012/policy.safetensors
+refused 1 "move it away to use an older one: base-flipped/checkpoints/step-000012/policy.safetensors is damaged" \
+    "a flipped bit in the base" "${train[@]}" data.base=base-flipped
+cp -r embedding embedding-flipped && flip embedding-flipped/embedding.safetensors
+refused 1 "embedding-flipped/embedding.safetensors is damaged" "a flipped bit in the embedding" \
+    "${train[@]}" data.embedding=embedding-flipped
+cp codec.safetensors codec-flipped.safetensors && flip codec-flipped.safetensors
+refused 1 "codec-flipped.safetensors is damaged" "a flipped bit in the codec" \
+    "${train[@]}" data.codec=codec-flipped.safetensors
+
 cp -r finished flipped && flip flipped/checkpoints/step-000004/policy.safetensors
 if ! "$musicrl" train run.yaml folder=flipped >flipped.log 2>&1; then
     fail "a flipped bit is passed over" "the run failed" flipped.log
@@ -149,6 +159,15 @@ cp -r finished hopeless
 for step in 0 2 4; do flip hopeless/checkpoints/step-00000$step/policy.safetensors; done
 refused 1 "none of the 3 checkpoints in hopeless/checkpoints can be used; move them away" "all checkpoints damaged" \
     train run.yaml folder=hopeless
+
+ranks=1
+refused 2 "a prompt is empty" "an empty prompt" generate --run finished --prompt ' ' -o new/clips
+refused 2 "a prompt is not UTF-8" "a prompt of other bytes" generate --run finished --prompt $'caf\xe9' -o new/clips
+printf 'a piano\n \r\ncaf\351\n' >prompts.txt
+refused 1 "prompts.txt:3: a prompt is not UTF-8" "a prompt of other bytes in a file" \
+    generate --run finished --prompts prompts.txt -o new/clips
+refused 1 "nowhere is no run folder" "no run to generate with" generate --run nowhere --prompt piano -o new/clips
+ranks=2
 
 refused 1 "cannot create folder run.yaml/new" "a folder that cannot be" train run.yaml folder=run.yaml/new
 # Root may write everywhere, so it becomes another user here, one that can read the scratch folder.
@@ -217,7 +236,7 @@ if diff -r -x run.lock finished kept >difference; then
 else
     fail "nothing published was harmed" "it differs" difference
 fi
-if compgen -G 'new/checkpoints/*' >difference || [[ -e new/embedding.safetensors ]]; then
+if compgen -G 'new/checkpoints/*' >difference || [[ -e new/embedding.safetensors || -e new/clips ]]; then
     fail "nothing was published by what failed" "it left" difference
 else
     pass "nothing was published by what failed"

@@ -52,7 +52,7 @@ for pair in evaluation["pairs"]:
     assert abs(pair["win"] + pair["tie"] + pair["loss"] - 1) < 1e-9 and 0 <= pair["wilcoxon_p"] <= 1, pair
 PYTHON
 check demo_page grep -q 'Simulated listeners' "$run/report.html"
-check demo_page_is_self_contained bash -c "! grep -qE '<script|https?://' '$run/report.html'"
+check demo_page_is_self_contained bash -c "test -s '$run/report.html' && ! grep -qE '<script|https?://' '$run/report.html'"
 check demo_generates build/musicrl generate --run "$run/ru" --prompt "a slow waltz for cello" --count 2 -o "$scratch/clips"
 check demo_generates_wav test -s "$scratch/clips/000-01.wav"
 start=$SECONDS
