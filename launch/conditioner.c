@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static json_t *transformer_json(const transformer_config *c) {
     return json_pack("{s:i,s:i,s:i,s:i,s:i}", "layers", c->layers, "width", c->width, "heads", c->heads,
@@ -126,6 +127,10 @@ status conditioner_load(conditioner **out, device *device, const char *folder, i
     *out = NULL;
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/embedding.safetensors", folder);
+    if (access(path, F_OK) != 0)
+        return FAIL("%s is no folder of a joint embedding (it has no embedding.safetensors); make one with "
+                    "'musicrl embed train'",
+                    folder);
     conditioner *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "conditioner"));
     c->device = device;

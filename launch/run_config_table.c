@@ -60,7 +60,7 @@ const setting run_settings[] = {
 
     TEXT(data.tokens, "", "folder of the token shards"),
     TEXT(data.codec, "", "codec file"),
-    TEXT(data.embedding, "", "joint text-music embedding: its file or folder"),
+    TEXT(data.embedding, "", "folder of the joint text-music embedding"),
     TEXT(data.base, "", "base policy that RL starts from: run folder of a pretraining"),
     TEXT(data.quality, "", "folder of the quality model"),
     TEXT(data.preference, "", "folder of the preference model"),
