@@ -2,6 +2,7 @@
 
 #include "data/audio_file.h"
 #include "data/manifest.h"
+#include "data/publish.h"
 #include "data/shard.h"
 #include "kernels/memory.h"
 
@@ -134,6 +135,7 @@ status corpus_import(const corpus_import_options *o, corpus_import_summary *summ
         return FAIL("a loudness of %g LUFS cannot be aimed at: wanted -60 to 0", o->loudness);
     manifest *manifest = NULL;
     importer *im = NULL;
+    int lock = -1;
     status result;
     TRY_GOTO(result, manifest_load(&manifest, o->manifest), done);
     if (o->strict)
@@ -143,6 +145,7 @@ status corpus_import(const corpus_import_options *o, corpus_import_summary *summ
         .options = o, .summary = summary, .manifest = manifest, .clip_samples = (size_t)llround(samples)};
     shard_format format = {
         .kind = SHARD_AUDIO, .sample_rate = o->sample_rate, .clip_samples = (uint32_t)im->clip_samples};
+    TRY_GOTO(result, publish_lock_folder(o->folder, &lock), done);
     TRY_GOTO(result,
              shard_writer_create(&im->writer, o->folder, o->prefix, &format, o->clips_per_shard, o->replace),
              done);
@@ -169,6 +172,7 @@ done:
         free_batch(im);
     }
     memory_free(im);
+    publish_unlock_folder(lock);
     manifest_destroy(manifest);
     return result;
 }

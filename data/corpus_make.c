@@ -2,6 +2,7 @@
 
 #include "data/caption_writer.h"
 #include "data/composer.h"
+#include "data/publish.h"
 #include "data/recording.h"
 #include "data/render.h"
 #include "data/shard.h"
@@ -182,8 +183,10 @@ status corpus_make(const corpus_make_options *options) {
     TRY(check_options(options));
     maker maker;
     shard_writer *writer = NULL;
+    int lock = -1;
     status result;
     TRY_GOTO(result, maker_prepare(&maker, options), done);
+    TRY_GOTO(result, publish_lock_folder(options->folder, &lock), done);
 
     shard_format format = {
         .kind = SHARD_AUDIO, .sample_rate = options->sample_rate, .clip_samples = (uint32_t)maker.samples};
@@ -205,6 +208,7 @@ status corpus_make(const corpus_make_options *options) {
     writer = NULL;
 done:
     shard_writer_abort(writer);
+    publish_unlock_folder(lock);
     maker_destroy(&maker);
     return result;
 }

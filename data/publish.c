@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -199,6 +200,23 @@ status publish_make_folder(const char *path) {
     if (!S_ISDIR(info.st_mode))
         return FAIL("%s is a file, a folder is needed; remove it or choose another name", path);
     return STATUS_OK;
+}
+
+status publish_lock_folder(const char *path, int *lock) {
+    TRY(publish_make_folder(path));
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0)
+        return failed("open folder", path, errno);
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return STATUS_OK;
+    close(*lock);
+    *lock = -1;
+    return FAIL("%s is being written by another process; wait for it to end or choose another folder", path);
+}
+
+void publish_unlock_folder(int lock) {
+    if (lock >= 0)
+        close(lock);
 }
 
 status publish_make_parent(const char *path) {

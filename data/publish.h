@@ -43,6 +43,11 @@ status publish_remove(const char *path);
 // Creates the folder and its missing parents, durably.
 status publish_make_folder(const char *path);
 
+// Creates the folder if it is missing, and keeps others who ask for it out until *lock is given back; fails
+// if one of them has it. Where the file system has no locks, nobody is kept out.
+status publish_lock_folder(const char *path, int *lock);
+void publish_unlock_folder(int lock); // -1 is allowed
+
 // Creates the folder that `path` is to lie in.
 status publish_make_parent(const char *path);
 

@@ -215,6 +215,7 @@ static status encode_corpus(const codec *codec, const codec_job_encode_options *
     shard_format format;
     shard_writer *writer = NULL;
     void *memory = NULL;
+    int lock = -1;
     size_t total = corpus_clip_count(corpus);
     status result;
     if (audio->sample_rate != codec_describe(codec)->sample_rate) {
@@ -229,6 +230,7 @@ static status encode_corpus(const codec *codec, const codec_job_encode_options *
     TRY_GOTO(result, memory_allocate(&memory, sizes.used, "block of clips"), done);
     arena views = {.base = memory, .capacity = sizes.used};
     block_buffers block = carve_block(&views, audio->clip_samples, (size_t)format.frames * format.levels);
+    TRY_GOTO(result, publish_lock_folder(options->output, &lock), done);
     TRY_GOTO(result,
              shard_writer_create(&writer, options->output, "tokens", &format, options->clips_per_shard,
                                  options->replace),
@@ -247,6 +249,7 @@ static status encode_corpus(const codec *codec, const codec_job_encode_options *
     *frames = total * format.frames;
 done:
     shard_writer_abort(writer);
+    publish_unlock_folder(lock);
     memory_free(memory);
     corpus_close(corpus);
     return result;
@@ -261,6 +264,7 @@ static status encode_file(const codec *codec, const codec_job_encode_options *op
     shard_format format;
     shard_writer *writer = NULL;
     uint16_t *tokens = NULL;
+    int lock = -1;
     status result;
     if (samples > UINT32_MAX) {
         result = FAIL("%s has %zu samples; at most %u fit into one clip, cut it", options->audio, samples,
@@ -280,6 +284,7 @@ static status encode_file(const codec *codec, const codec_job_encode_options *op
         result = status_prefix(result, "encoding %s: ", options->audio);
         goto done;
     }
+    TRY_GOTO(result, publish_lock_folder(options->output, &lock), done);
     TRY_GOTO(result, shard_writer_create(&writer, options->output, "tokens", &format, 1, options->replace),
              done);
     shard_clip clip = {.id = name,
@@ -294,6 +299,7 @@ static status encode_file(const codec *codec, const codec_job_encode_options *op
     *frames = format.frames;
 done:
     shard_writer_abort(writer);
+    publish_unlock_folder(lock);
     memory_free(tokens);
     memory_free(audio);
     return result;

@@ -195,14 +195,15 @@ static status generate(generation *g) {
     const generate_options *o = g->options;
     TRY(gather_prompts(g));
     TRY(load(g));
-    TRY(publish_make_folder(o->output));
     const size_t clip = (size_t)g->generator->frames * (size_t)generator_levels(g->generator);
     const size_t count = (size_t)o->count;
     uint16_t *tokens = NULL, *candidate = NULL;
     float *adherence = NULL, *score = NULL, *audio = NULL;
     shard_writer *shards = NULL;
     json_t *list = json_array();
+    int lock = -1;
     status result;
+    TRY_GOTO(result, publish_lock_folder(o->output, &lock), done);
     TRY_GOTO(result, create_shards(g, &shards), done);
     TRY_GOTO(result, memory_allocate((void **)&tokens, sizeof(uint16_t) * count * clip, "tokens"), done);
     TRY_GOTO(result, memory_allocate((void **)&candidate, sizeof(uint16_t) * BATCH * clip, "tokens"), done);
@@ -224,6 +225,7 @@ static status generate(generation *g) {
     TRY_GOTO(result, json_file_publish(path, json_incref(list)), done);
 done:
     shard_writer_abort(shards);
+    publish_unlock_folder(lock);
     json_decref(list);
     memory_free(tokens);
     memory_free(candidate);

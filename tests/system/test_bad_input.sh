@@ -72,7 +72,8 @@ cp -r tokens damaged && printf X | dd of=damaged/tokens-00000.h5 bs=1 seek=9000 
 refused 1 "damaged/tokens-00000.h5" "damaged shard" "${train[@]}" data.tokens=damaged
 refused 1 "damaged/tokens-00000.h5" "damaged shard in pretrain" pretrain run.yaml data.base=new data.tokens=damaged
 
-refused 1 "nowhere" "missing embedding" "${train[@]}" data.embedding=nowhere
+refused 1 "nowhere is no folder of a joint embedding (it has no embedding.safetensors); make one with 'musicrl embed" \
+    "missing embedding" "${train[@]}" data.embedding=nowhere
 refused 1 "nowhere/checkpoints holds no checkpoint; run the stage that makes it first" "missing base" \
     "${train[@]}" data.base=nowhere
 refused 1 "base/checkpoints/step-000012/policy.safetensors" "base of another shape" \
@@ -230,6 +231,18 @@ flock 8
 refused 1 "busy-embedding is being written by another process" "a second embedding in one folder" \
     embed train run.yaml data.embedding=busy-embedding
 exec 8>&-
+
+mkdir busy-corpus
+echo '{"audio": "first.wav", "caption": "a tone"}' >manifest.jsonl
+exec 8<busy-corpus
+flock 8
+for command in "corpus make" "codec encode --corpus corpus --codec codec.safetensors" "generate --run finished --base -p piano" \
+    "corpus import manifest.jsonl"; do
+    # shellcheck disable=SC2086
+    refused 1 "busy-corpus is being written by another process; wait for it" "two of '$command' in one folder" \
+        $command -o busy-corpus
+done
+exec 8<&-
 
 if diff -r -x run.lock finished kept >difference; then
     pass "nothing published was harmed"

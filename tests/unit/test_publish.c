@@ -137,6 +137,21 @@ static void test_folder(void **state) {
     assert_int_equal(publish_remove_folder(scratch_path("moved")), STATUS_FAILED);
 }
 
+static void test_lock(void **state) {
+    (void)state;
+    const char *folder = scratch_path("busy/inside");
+    int first = -1, second = -1;
+    assert_int_equal(publish_lock_folder(folder, &first), STATUS_OK);
+    assert_int_equal(publish_lock_folder(folder, &second), STATUS_FAILED);
+    assert_int_equal(second, -1);
+    assert_non_null(strstr(status_message(), "busy/inside is being written by another process"));
+    publish_unlock_folder(second);
+    publish_unlock_folder(first);
+    assert_int_equal(publish_lock_folder(folder, &second), STATUS_OK);
+    publish_unlock_folder(second);
+    assert_int_equal(publish_lock_folder("/proc/nowhere", &first), STATUS_FAILED);
+}
+
 static void test_sweep(void **state) {
     (void)state;
     assert_int_equal(publish_sweep(scratch_path("nowhere")), STATUS_OK);
@@ -258,11 +273,17 @@ static void test_trailing_slash(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),           cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_bad_paths),      cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_sweep),          cmocka_unit_test(test_file_size_limit),
-        cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_read_only_folder),
-        cmocka_unit_test(test_trailing_slash), cmocka_unit_test(test_removed_while_written),
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_bad_paths),
+        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_sweep),
+        cmocka_unit_test(test_file_size_limit),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_read_only_folder),
+        cmocka_unit_test(test_trailing_slash),
+        cmocka_unit_test(test_removed_while_written),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
