@@ -8,6 +8,10 @@
 
 enum { PURPOSE_CAPTION = 0x43415054u, CHOICES_MAX = 6, PARTS_MAX = 12 };
 
+const char *const caption_topic_names[CAPTION_TOPICS] = {
+    "tempo", "metre",   "tonic",    "mode",     "lead",        "accompaniment",
+    "drums", "density", "dynamics", "register", "articulation"};
+
 // Interchangeable words, NULL-terminated where there are fewer than CHOICES_MAX.
 typedef const char *const choices[CHOICES_MAX];
 
@@ -93,6 +97,7 @@ typedef struct writer {
     size_t used;
     char *out; // [CAPTION_MAX]
     size_t length;
+    bool *said; // [CAPTION_TOPICS]
     int overflow;
 } writer;
 
@@ -152,6 +157,7 @@ typedef struct material {
     const char *adjectives[PARTS_MAX]; // [adjective_count]
     int adjective_count;
     const char *noun;
+    bool noun_says_metre;          // "waltz"
     const char *key;               // "in A minor"
     const char *lead;              // "cello", without article
     const char *accompaniment;     // noun phrase: "piano chords"; NULL also where there is none
@@ -163,25 +169,30 @@ typedef struct material {
 
 static void draw_instruments(writer *writer, material *out) {
     const piece_attributes *piece = writer->piece;
-    if (chance(writer, 0.95f))
+    if (chance(writer, 0.95f)) {
         out->lead = pick(writer, lead_words[piece->lead]);
+        writer->said[TOPIC_LEAD] = true;
+    }
     int say_drums = chance(writer, 0.75f), say_accompaniment = chance(writer, 0.85f);
     if (say_drums && piece->drums != DRUMS_NONE)
         out->drums = pick(writer, drums_words[piece->drums]);
     else if (say_drums)
         out->extras[out->extra_count++] = pick(writer, no_drums_phrases);
+    writer->said[TOPIC_DRUMS] = say_drums;
     if (!say_accompaniment)
         return;
     if (piece->accompaniment != ACCOMPANIMENT_NONE) {
         out->accompaniment = pick(writer, accompaniment_words[piece->accompaniment]);
     } else if (piece->drums == DRUMS_NONE) {
         out->alone = pick(writer, alone_phrases);
+        writer->said[TOPIC_DRUMS] = true; // who is alone has no drums either
     } else if (out->drums != NULL) {
         // The phrase's one %s is the drums.
         const char *phrase = pick(writer, only_drums_phrases), *hole = strstr(phrase, "%s");
         out->alone = form(writer, "%.*s%s%s", (int)(hole - phrase), phrase, out->drums, hole + 2);
         out->drums = NULL;
     }
+    writer->said[TOPIC_ACCOMPANIMENT] = out->accompaniment != NULL || out->alone != NULL;
 }
 
 static void draw_material(writer *writer, material *out) {
@@ -189,6 +200,7 @@ static void draw_material(writer *writer, material *out) {
     *out = (material){.noun = pick(writer, nouns)};
     draw_instruments(writer, out);
     if (chance(writer, 0.85f)) {
+        writer->said[TOPIC_TEMPO] = true;
         if (chance(writer, 0.15f)) {
             unsigned about = (piece->tempo_bpm + 2) / 5 * 5;
             out->extras[out->extra_count++] = form(writer, "at about %u beats per minute", about);
@@ -197,12 +209,14 @@ static void draw_material(writer *writer, material *out) {
         }
     }
     if (chance(writer, 0.5f)) {
+        writer->said[TOPIC_DENSITY] = true;
         if (chance(writer, 0.3f))
             out->extras[out->extra_count++] = pick(writer, density_phrases[piece->density]);
         else
             out->adjectives[out->adjective_count++] = pick(writer, density_words[piece->density]);
     }
     if (chance(writer, 0.6f)) {
+        writer->said[TOPIC_DYNAMICS] = true;
         if (chance(writer, 0.3f))
             out->extras[out->extra_count++] = pick(writer, dynamics_phrases[piece->dynamics]);
         else
@@ -212,7 +226,9 @@ static void draw_material(writer *writer, material *out) {
         out->adjectives[out->adjective_count++] = pick(writer, mood_words[piece->mode][piece->tempo]);
     if (chance(writer, 0.5f)) {
         const char *mode = mode_names[piece->mode];
-        if (chance(writer, 0.4f))
+        writer->said[TOPIC_MODE] = true;
+        writer->said[TOPIC_TONIC] = chance(writer, 0.4f);
+        if (writer->said[TOPIC_TONIC])
             out->key = form(writer, "in %s", key_name(piece->tonic, piece->mode));
         else if (chance(writer, 0.5f))
             out->adjectives[out->adjective_count++] = form(writer, "%s-key", mode);
@@ -220,20 +236,33 @@ static void draw_material(writer *writer, material *out) {
             out->key = form(writer, "in a %s key", mode);
     }
     if (chance(writer, 0.45f)) {
-        if (piece->beats_per_bar == 3 && chance(writer, 0.7f))
+        out->noun_says_metre = piece->beats_per_bar == 3 && chance(writer, 0.7f);
+        writer->said[TOPIC_METRE] = !out->noun_says_metre;
+        if (out->noun_says_metre)
             out->noun = pick(writer, three_nouns);
         else
             out->extras[out->extra_count++] =
                 pick(writer, piece->beats_per_bar == 3 ? three_phrases : four_phrases);
     }
     // What follows describes how the lead plays.
-    if (out->lead != NULL && chance(writer, 0.15f))
+    if (out->lead != NULL && chance(writer, 0.15f)) {
         out->lead = form(writer, "%s %s", out->lead, pick(writer, register_phrases[piece->range]));
+        writer->said[TOPIC_REGISTER] = true;
+    }
     if (lead_sustains(piece->lead) &&
-        chance(writer, piece->articulation == ARTICULATION_STACCATO ? 0.5f : 0.2f))
+        chance(writer, piece->articulation == ARTICULATION_STACCATO ? 0.5f : 0.2f)) {
         out->extras[out->extra_count++] = pick(writer, articulation_phrases[piece->articulation]);
+        writer->said[TOPIC_ARTICULATION] = true;
+    }
     shuffle(writer, out->adjectives, out->adjective_count);
     shuffle(writer, out->extras, out->extra_count);
+}
+
+// Not every style has room for the noun; where it stands it may tell the metre.
+static const char *say_noun(writer *writer, const material *from) {
+    if (from->noun_says_metre)
+        writer->said[TOPIC_METRE] = true;
+    return from->noun;
 }
 
 // "slow, wistful waltz in A minor"
@@ -241,7 +270,8 @@ static const char *described_noun(writer *writer, const material *from) {
     const char *text = "";
     for (int i = 0; i < from->adjective_count; i++)
         text = form(writer, "%s%s%s", text, from->adjectives[i], i + 1 < from->adjective_count ? ", " : " ");
-    return form(writer, "%s%s%s%s", text, from->noun, from->key ? " " : "", from->key ? from->key : "");
+    return form(writer, "%s%s%s%s", text, say_noun(writer, from), from->key ? " " : "",
+                from->key ? from->key : "");
 }
 
 static void put_extras(writer *writer, const material *from, const char *separator) {
@@ -327,10 +357,8 @@ static void put_tags(writer *writer, const material *from) {
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (others[i] != NULL)
             tags[count++] = others[i];
-    if (writer->piece->beats_per_bar == 3 && strcmp(from->noun, "waltz") == 0)
-        tags[count++] = from->noun;
-    if (count == 0)
-        tags[count++] = from->noun;
+    if (strcmp(from->noun, "waltz") == 0 || count == 0)
+        tags[count++] = say_noun(writer, from);
     shuffle(writer, tags, count);
     for (int i = 0; i < count; i++) {
         put(writer, i == 0 ? "" : ", ");
@@ -338,7 +366,8 @@ static void put_tags(writer *writer, const material *from) {
     }
 }
 
-status caption_write(const piece_attributes *attributes, uint64_t seed, uint32_t index, char *out) {
+status caption_write(const piece_attributes *attributes, uint64_t seed, uint32_t index, char *out,
+                     bool *said) {
     writer writer;
     philox_block key = philox(seed, index, 0, 0, PURPOSE_CAPTION);
     writer.piece = attributes;
@@ -347,6 +376,8 @@ status caption_write(const piece_attributes *attributes, uint64_t seed, uint32_t
     writer.used = writer.length = 0;
     writer.overflow = 0;
     writer.out = out;
+    writer.said = said;
+    memset(said, 0, sizeof(bool) * CAPTION_TOPICS);
     out[0] = 0;
     material material;
     draw_material(&writer, &material);
@@ -364,22 +395,35 @@ status caption_write(const piece_attributes *attributes, uint64_t seed, uint32_t
     return STATUS_OK;
 }
 
-status attributes_write_json(const piece_attributes *attributes, char *out) {
+// "tempo", "lead"
+static int list_topics(const bool *said, char *out, size_t size) {
+    size_t used = 0;
+    for (int i = 0; i < CAPTION_TOPICS && used < size; i++)
+        if (said[i])
+            used += (size_t)snprintf(out + used, size - used, "%s\"%s\"", used > 0 ? ", " : "",
+                                     caption_topic_names[i]);
+    return used < size;
+}
+
+status attributes_write_json(const piece_attributes *attributes, const bool *said, char *out) {
     const piece_attributes *a = attributes;
     const char *articulation = !lead_sustains(a->lead)                    ? "null"
                                : a->articulation == ARTICULATION_STACCATO ? "\"staccato\""
                                                                           : "\"legato\"";
+    char topics[ATTRIBUTES_JSON_MAX] = "";
+    const int listed = list_topics(said, topics, sizeof topics);
     int count = snprintf(
         out, ATTRIBUTES_JSON_MAX,
         "{\"seconds\": %g, \"tempo_bpm\": %u, \"tempo\": \"%s\", \"metre\": \"%u/4\", \"beats_per_bar\": %u, "
         "\"key\": \"%s\", \"tonic\": %u, \"mode\": \"%s\", \"lead\": \"%s\", \"accompaniment\": \"%s\", "
         "\"drums\": \"%s\", \"density\": \"%s\", \"dynamics\": \"%s\", \"register\": \"%s\", "
-        "\"articulation\": %s, \"recording\": \"%s\"}",
+        "\"articulation\": %s, \"recording\": \"%s\", \"said\": [%s]}",
         a->seconds, a->tempo_bpm, tempo_class_names[a->tempo], a->beats_per_bar, a->beats_per_bar,
         key_name(a->tonic, a->mode), a->tonic, mode_names[a->mode], lead_names[a->lead],
         accompaniment_names[a->accompaniment], drums_names[a->drums], density_names[a->density],
-        dynamics_names[a->dynamics], register_names[a->range], articulation, recording_names[a->recording]);
-    if (count < 0 || count >= ATTRIBUTES_JSON_MAX)
+        dynamics_names[a->dynamics], register_names[a->range], articulation, recording_names[a->recording],
+        topics);
+    if (!listed || count < 0 || count >= ATTRIBUTES_JSON_MAX)
         return FAIL("the attributes of a piece do not fit into %d bytes", ATTRIBUTES_JSON_MAX);
     return STATUS_OK;
 }

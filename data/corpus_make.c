@@ -124,8 +124,9 @@ static status make_clip(const maker *maker, worker *worker, uint32_t index, made
     recording *kind = &worker->piece.attributes.recording;
     if ((double)philox_next_uniform(&draws) < options->imperfect)
         *kind = (recording)(1 + philox_next_below(&draws, RECORDINGS - 1));
-    TRY(caption_write(&worker->piece.attributes, options->seed, index, out->caption));
-    TRY(attributes_write_json(&worker->piece.attributes, out->attributes));
+    bool said[CAPTION_TOPICS];
+    TRY(caption_write(&worker->piece.attributes, options->seed, index, out->caption, said));
+    TRY(attributes_write_json(&worker->piece.attributes, said, out->attributes));
     TRY(renderer_render(worker->renderer, &worker->piece, maker->samples, worker->audio));
     const float severity = philox_next_uniform(&draws);
     recording_damage(*kind, severity, options->sample_rate, worker->audio, maker->samples, &draws);

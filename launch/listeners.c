@@ -26,7 +26,8 @@ static const char *const *const attribute_words[HEARD_ATTRIBUTES] = {
     [HEARD_ARTICULATION] = articulation_names,
 };
 // In records too, but nothing that a listener is held to.
-static const char *const passed_over[] = {"seconds", "tempo_bpm", "beats_per_bar", "key", "recording"};
+static const char *const passed_over[] = {"seconds", "tempo_bpm", "beats_per_bar",
+                                          "key",     "recording", "said"};
 enum { PASSED_OVER = sizeof passed_over / sizeof passed_over[0] };
 
 static status wanted_class(int attribute, const json_t *value, int8_t *out) {
@@ -51,6 +52,14 @@ static status wanted_class(int attribute, const json_t *value, int8_t *out) {
                 word != NULL ? word : "no text", nearest_name(word != NULL ? word : "", words, classes));
 }
 
+// Its number, HEARD_ATTRIBUTES if there is none of that name.
+static int find_attribute(const char *name) {
+    int attribute = 0;
+    while (attribute < HEARD_ATTRIBUTES && strcmp(heard_attribute_names[attribute], name) != 0)
+        attribute++;
+    return attribute;
+}
+
 static status unknown_attribute(const char *name) {
     const char *known[HEARD_ATTRIBUTES + PASSED_OVER];
     memcpy(known, heard_attribute_names, sizeof(char *) * HEARD_ATTRIBUTES);
@@ -59,34 +68,64 @@ static status unknown_attribute(const char *name) {
                 nearest_name(name, known, HEARD_ATTRIBUTES + PASSED_OVER));
 }
 
-status listeners_wanted(const char *attributes_json, wanted_attributes *out) {
+static status read_attributes(const json_t *object, wanted_attributes *out) {
+    const char *name;
+    json_t *value;
+    memset(out->value, -1, sizeof out->value);
+    json_object_foreach((json_t *)object, name, value) {
+        const int attribute = find_attribute(name);
+        int skipped = 0;
+        while (skipped < PASSED_OVER && strcmp(passed_over[skipped], name) != 0)
+            skipped++;
+        if (attribute < HEARD_ATTRIBUTES)
+            TRY(wanted_class(attribute, value, &out->value[attribute]));
+        else if (skipped == PASSED_OVER)
+            return unknown_attribute(name);
+    }
+    return STATUS_OK;
+}
+
+// Nothing but what `list` names stays promised.
+static status keep_said(const json_t *list, wanted_attributes *out) {
+    wanted_attributes all = *out;
+    if (!json_is_array(list))
+        return FAIL("'said' is no list of names of attributes");
+    memset(out->value, -1, sizeof out->value);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        const int attribute = find_attribute(name != NULL ? name : "");
+        if (attribute == HEARD_ATTRIBUTES)
+            return FAIL("'said' names '%.60s', the nearest known attribute is '%s'",
+                        name != NULL ? name : "no text",
+                        nearest_name(name != NULL ? name : "", heard_attribute_names, HEARD_ATTRIBUTES));
+        out->value[attribute] = all.value[attribute];
+    }
+    return STATUS_OK;
+}
+
+static status read_record(const char *attributes_json, bool said_only, wanted_attributes *out) {
     _Static_assert(LEADS == 14 && ACCOMPANIMENTS == 6 && DRUM_KINDS == 3 && TEMPO_CLASSES == 3,
                    "classes of the composer are those of hearing");
-    memset(out->value, -1, sizeof out->value);
     json_error_t error;
     json_t *object = json_loads(attributes_json, JSON_REJECT_DUPLICATES, &error);
     if (!json_is_object(object)) {
         json_decref(object);
         return FAIL("an attribute record is no JSON object: %.80s", attributes_json);
     }
-    status result = STATUS_OK;
-    const char *name;
-    json_t *value;
-    json_object_foreach(object, name, value) {
-        int attribute = 0, skipped = 0;
-        while (attribute < HEARD_ATTRIBUTES && strcmp(heard_attribute_names[attribute], name) != 0)
-            attribute++;
-        while (skipped < PASSED_OVER && strcmp(passed_over[skipped], name) != 0)
-            skipped++;
-        if (attribute < HEARD_ATTRIBUTES)
-            result = wanted_class(attribute, value, &out->value[attribute]);
-        else if (skipped == PASSED_OVER)
-            result = unknown_attribute(name);
-        if (result != STATUS_OK)
-            break;
-    }
+    const json_t *said = json_object_get(object, "said");
+    status result = read_attributes(object, out);
+    if (result == STATUS_OK && said_only && said != NULL)
+        result = keep_said(said, out);
     json_decref(object);
     return result;
+}
+
+status listeners_wanted(const char *attributes_json, wanted_attributes *out) {
+    return read_record(attributes_json, true, out);
+}
+
+status listeners_truth(const char *attributes_json, wanted_attributes *out) {
+    return read_record(attributes_json, false, out);
 }
 
 static status create_parts(listeners *l) {

@@ -30,9 +30,13 @@ const panel_calibration *listeners_calibration(const listeners *listeners);
 
 // Reads the promise of a caption from its attribute record, a JSON object as attributes_write_json makes it
 // (data/caption_writer.h): tempo, metre, tonic, mode, lead, accompaniment, drums, density, dynamics,
-// register, articulation; absent or null: nothing is promised (-1). seconds, tempo_bpm, beats_per_bar and key
-// are passed over. Another name or word is an error that names it and the nearest known one.
+// register, articulation; absent or null: nothing is promised (-1). Where the record has a list `said`, only
+// what it names is promised: nobody can miss what a caption leaves unsaid. seconds, tempo_bpm, beats_per_bar,
+// key and recording are passed over. Another name or word is an error that names it and the nearest known
+// one.
 status listeners_wanted(const char *attributes_json, wanted_attributes *out);
+// What is true of the clip by the same record, said or not: what detectors are fitted to hear.
+status listeners_truth(const char *attributes_json, wanted_attributes *out);
 
 // Decodes clips as they were decoded for the fit, and hears them, in parallel over clips. tokens: [count,
 // frames, stride], of which the first `levels` of each frame are read; out: [count]. Refuses another codec,

@@ -101,10 +101,12 @@ static status read_crop(fit *f, size_t clip, uint64_t position, uint16_t *out) {
     return stage_read_tokens(f->corpus, clip, start, frames_of(f), (int)codec_levels(f), f->scratch, out);
 }
 
-static status read_wanted(const fit *f, size_t clip, wanted_attributes *out) {
+typedef status (*record_reader)(const char *attributes_json, wanted_attributes *out);
+
+static status read_record(const fit *f, size_t clip, record_reader read, wanted_attributes *out) {
     shard_clip strings;
     TRY(corpus_read_strings(f->corpus, clip, &strings));
-    if (listeners_wanted(strings.attributes, out) != STATUS_OK)
+    if (read(strings.attributes, out) != STATUS_OK)
         return status_prefix(STATUS_FAILED, "clip %s of %s: ", strings.id, f->config->data.tokens);
     return STATUS_OK;
 }
@@ -136,10 +138,10 @@ static status samples_read(fit *f, clip_order *order, size_t wanted_count, bool 
     TRY(memory_allocate((void **)&out->labels, out->count * HEARD_ATTRIBUTES, "labels"));
     for (size_t i = 0; i < out->count; i++) {
         const size_t index = clip_order_at(order, i);
-        wanted_attributes wanted;
-        TRY(read_wanted(f, index, &wanted));
+        wanted_attributes truth;
+        TRY(read_record(f, index, listeners_truth, &truth));
         for (size_t a = 0; a < HEARD_ATTRIBUTES; a++)
-            out->labels[a * out->count + i] = wanted.value[a];
+            out->labels[a * out->count + i] = truth.value[a];
         TRY(read_crop(f, index, i, out->tokens + i * clip));
     }
     return listeners_extract(f->listeners, f->generator->codec, out->tokens, out->count, (int)codec_levels(f),
@@ -433,7 +435,7 @@ static status sample_base(fit *f, base_clips *b) {
         const size_t index = clip_order_at(f->training, i / b->group);
         TRY(corpus_read_strings(f->corpus, index, &strings));
         b->captions[i] = strings.caption;
-        TRY(read_wanted(f, index, &b->wanted[i]));
+        TRY(read_record(f, index, listeners_wanted, &b->wanted[i]));
     }
     TRY(generator_load(g, config->data.base));
     TRY(generator_sample(g, b->captions, b->count, (uint64_t)config->seed + CALIBRATION_SEED, 0,

@@ -132,48 +132,62 @@ static int is_said(const char *caption, const char *words[], int count) {
 #define SAID(...)                                                                                            \
     is_said(caption, (const char *[]){__VA_ARGS__}, sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *))
 
-static void check_caption(const char *caption, const piece_attributes *a, int said[8]) {
+// listed: what caption_write says that it says. A mood only hints, so that it may be there without.
+static void check_caption(const char *caption, const piece_attributes *a, const bool *listed, int said[8]) {
+    enum { HINT = CAPTION_TOPICS };
     struct {
         int is_said, is_true;
+        int topic;
     } claims[] = {
         {SAID("slow", "unhurried", "slow-moving", "leisurely", "slow-paced", "about 60 beats",
               "about 75 beats"),
-         a->tempo == TEMPO_SLOW},
+         a->tempo == TEMPO_SLOW, TOPIC_TEMPO},
         {SAID("mid-tempo", "moderate", "medium-paced", "moderately", "medium-tempo", "about 110 beats"),
-         a->tempo == TEMPO_MEDIUM},
-        {SAID("fast", "quick", "rapid", "up-tempo", "fast-paced", "about 160 beats"), a->tempo == TEMPO_FAST},
-        {SAID("waltz", "three-four", "triple time", "three beats"), a->beats_per_bar == 3},
-        {SAID("four-four", "common time", "four beats"), a->beats_per_bar == 4},
-        {SAID("major", "major-key", "warm", "cheerful", "joyful", "merry", "sunny"), a->mode == MODE_MAJOR},
-        {SAID("minor", "minor-key", "wistful", "moody", "restless", "tense"), a->mode == MODE_MINOR},
+         a->tempo == TEMPO_MEDIUM, TOPIC_TEMPO},
+        {SAID("fast", "quick", "rapid", "up-tempo", "fast-paced", "about 160 beats"), a->tempo == TEMPO_FAST,
+         TOPIC_TEMPO},
+        {SAID("waltz", "three-four", "triple time", "three beats"), a->beats_per_bar == 3, TOPIC_METRE},
+        {SAID("four-four", "common time", "four beats"), a->beats_per_bar == 4, TOPIC_METRE},
+        {SAID("warm", "cheerful", "joyful", "merry", "sunny"), a->mode == MODE_MAJOR, HINT},
+        {SAID("wistful", "moody", "restless", "tense"), a->mode == MODE_MINOR, HINT},
         {SAID("soft", "quiet", "gentle", "hushed", "softly", "quietly", "low volume"),
-         a->dynamics == DYNAMICS_SOFT},
+         a->dynamics == DYNAMICS_SOFT, TOPIC_DYNAMICS},
         {SAID("loud", "forceful", "powerful", "strong", "loudly", "full volume", "force"),
-         a->dynamics == DYNAMICS_LOUD},
-        {SAID("sparse", "spacious", "spare", "uncluttered", "few notes"), a->density == DENSITY_SPARSE},
-        {SAID("busy", "dense", "bustling", "intricate", "many notes"), a->density == DENSITY_BUSY},
+         a->dynamics == DYNAMICS_LOUD, TOPIC_DYNAMICS},
+        {SAID("sparse", "spacious", "spare", "uncluttered", "few notes"), a->density == DENSITY_SPARSE,
+         TOPIC_DENSITY},
+        {SAID("busy", "dense", "bustling", "intricate", "many notes"), a->density == DENSITY_BUSY,
+         TOPIC_DENSITY},
         {SAID("no drums", "without drums", "no percussion", "unaccompanied", "all alone"),
-         a->drums == DRUMS_NONE},
-        {SAID("with drums", "drum kit", "drum beat", "snare"), a->drums == DRUMS_KIT},
-        {SAID("hand", "congas"), a->drums == DRUMS_HAND},
+         a->drums == DRUMS_NONE, TOPIC_DRUMS},
+        {SAID("with drums", "drum kit", "drum beat", "snare"), a->drums == DRUMS_KIT, TOPIC_DRUMS},
+        {SAID("hand", "congas"), a->drums == DRUMS_HAND, TOPIC_DRUMS},
         {SAID("unaccompanied", "no accompaniment", "all alone", "on its own", "with only", "with just"),
-         a->accompaniment == ACCOMPANIMENT_NONE},
-        {SAID("strings", "string"), a->accompaniment == ACCOMPANIMENT_STRINGS},
-        {SAID("double bass", "upright bass", "walking bass"), a->accompaniment == ACCOMPANIMENT_BASS},
-        {SAID("chords"), a->accompaniment == ACCOMPANIMENT_PIANO ||
-                             a->accompaniment == ACCOMPANIMENT_GUITAR ||
-                             a->accompaniment == ACCOMPANIMENT_STRINGS},
-        {SAID("cello", "violoncello"), a->lead == LEAD_CELLO},
-        {SAID("trumpet"), a->lead == LEAD_TRUMPET},
-        {SAID("harpsichord"), a->lead == LEAD_HARPSICHORD},
-        {SAID("staccato", "clipped", "detached"), a->articulation == ARTICULATION_STACCATO},
-        {SAID("legato", "connected", "smoothly"), a->articulation == ARTICULATION_LEGATO},
-        {SAID("high register", "high in its range", "up high"), a->range == REGISTER_HIGH},
-        {SAID("low register", "low in its range", "down low"), a->range == REGISTER_LOW},
+         a->accompaniment == ACCOMPANIMENT_NONE, TOPIC_ACCOMPANIMENT},
+        {SAID("strings", "string"), a->accompaniment == ACCOMPANIMENT_STRINGS, TOPIC_ACCOMPANIMENT},
+        {SAID("double bass", "upright bass", "walking bass"), a->accompaniment == ACCOMPANIMENT_BASS,
+         TOPIC_ACCOMPANIMENT},
+        {SAID("chords"),
+         a->accompaniment == ACCOMPANIMENT_PIANO || a->accompaniment == ACCOMPANIMENT_GUITAR ||
+             a->accompaniment == ACCOMPANIMENT_STRINGS,
+         TOPIC_ACCOMPANIMENT},
+        {SAID("cello", "violoncello"), a->lead == LEAD_CELLO, TOPIC_LEAD},
+        {SAID("trumpet"), a->lead == LEAD_TRUMPET, TOPIC_LEAD},
+        {SAID("harpsichord"), a->lead == LEAD_HARPSICHORD, TOPIC_LEAD},
+        {SAID("staccato", "clipped", "detached"), a->articulation == ARTICULATION_STACCATO,
+         TOPIC_ARTICULATION},
+        {SAID("legato", "connected", "smoothly"), a->articulation == ARTICULATION_LEGATO, TOPIC_ARTICULATION},
+        {SAID("major", "major-key"), a->mode == MODE_MAJOR, TOPIC_MODE},
+        {SAID("minor", "minor-key"), a->mode == MODE_MINOR, TOPIC_MODE},
+        {SAID("high register", "high in its range", "up high"), a->range == REGISTER_HIGH, TOPIC_REGISTER},
+        {SAID("low register", "low in its range", "down low"), a->range == REGISTER_LOW, TOPIC_REGISTER},
     };
     for (size_t i = 0; i < sizeof claims / sizeof claims[0]; i++) {
         if (claims[i].is_said && !claims[i].is_true)
             fail_msg("claim %zu of \"%s\" is not true", i, caption);
+        if (claims[i].is_said && claims[i].topic != HINT && !listed[claims[i].topic])
+            fail_msg("\"%s\" speaks of its %s, which is not listed", caption,
+                     caption_topic_names[claims[i].topic]);
         if (i < 8)
             said[i] += claims[i].is_said;
     }
@@ -181,7 +195,37 @@ static void check_caption(const char *caption, const piece_attributes *a, int sa
         for (int mode = 0; mode < MODES; mode++)
             if (SAID(key_name(tonic, (piece_mode)mode)))
                 // "B flat major" does not name "A flat major", nor does any key name end in another one's
-                assert_true(tonic == a->tonic && (piece_mode)mode == a->mode);
+                assert_true(tonic == a->tonic && (piece_mode)mode == a->mode && listed[TOPIC_TONIC]);
+}
+
+// What is listed is said: of each topic one of the words that can tell it stands there.
+static void check_listed(const char *caption, const piece_attributes *a, const bool *listed) {
+    const int mentioned[CAPTION_TOPICS] = {
+        [TOPIC_TEMPO] = SAID("slow", "unhurried", "slow-moving", "leisurely", "slow-paced", "mid-tempo",
+                             "moderate", "medium-paced", "moderately", "medium-tempo", "fast", "quick",
+                             "rapid", "up-tempo", "fast-paced", "beats per minute"),
+        [TOPIC_METRE] = SAID("waltz", "three-four time", "triple time", "three beats", "four-four time",
+                             "common time", "four beats", "waltz time"),
+        [TOPIC_TONIC] = SAID(key_name(a->tonic, a->mode)),
+        [TOPIC_MODE] = SAID("major", "minor", "major-key", "minor-key"),
+        [TOPIC_LEAD] = SAID("piano", "harpsichord", "music box", "marimba", "organ", "accordion",
+                            "squeezebox", "guitar", "violin", "fiddle", "cello", "violoncello", "trumpet",
+                            "clarinet", "flute", "synthesizer", "synth"),
+        [TOPIC_ACCOMPANIMENT] = SAID("chords", "chords on the piano", "strings", "section", "arpeggios",
+                                     "guitar", "bass", "unaccompanied", "accompaniment", "alone",
+                                     "on its own", "with only", "with nothing but", "with just"),
+        [TOPIC_DRUMS] = SAID("drums", "drum", "snare", "percussion", "congas", "unaccompanied",
+                             "accompaniment", "alone", "on its own"),
+        [TOPIC_DENSITY] = SAID("sparse", "spacious", "spare", "uncluttered", "busy", "dense", "bustling",
+                               "intricate", "notes"),
+        [TOPIC_DYNAMICS] = SAID("soft", "quiet", "gentle", "hushed", "loud", "forceful", "powerful", "strong",
+                                "softly", "quietly", "volume", "loudly", "force"),
+        [TOPIC_REGISTER] = SAID("register", "range", "low", "high"),
+        [TOPIC_ARTICULATION] = SAID("legato", "smooth", "smoothly", "staccato", "short"),
+    };
+    for (int i = 0; i < CAPTION_TOPICS; i++)
+        if (listed[i] && !mentioned[i])
+            fail_msg("\"%s\" does not speak of its %s, which is listed", caption, caption_topic_names[i]);
 }
 
 static int compare_strings(const void *a, const void *b) {
@@ -197,12 +241,15 @@ static void test_captions_are_true_and_varied(void **state) {
     int said[8] = {0};
     for (uint32_t i = 0; i < COUNT; i++) {
         char again[CAPTION_MAX], json[ATTRIBUTES_JSON_MAX];
+        bool listed[CAPTION_TOPICS], listed_again[CAPTION_TOPICS];
         must(piece_compose(&piece, 11, i, 5));
-        must(caption_write(&piece.attributes, 11, i, captions[i]));
-        must(caption_write(&piece.attributes, 11, i, again));
+        must(caption_write(&piece.attributes, 11, i, captions[i], listed));
+        must(caption_write(&piece.attributes, 11, i, again, listed_again));
         assert_string_equal(captions[i], again);
-        check_caption(captions[i], &piece.attributes, said);
-        must(attributes_write_json(&piece.attributes, json));
+        assert_memory_equal(listed, listed_again, sizeof listed);
+        check_caption(captions[i], &piece.attributes, listed, said);
+        check_listed(captions[i], &piece.attributes, listed);
+        must(attributes_write_json(&piece.attributes, listed, json));
         json_t *record = json_loads(json, 0, NULL);
         assert_non_null(record);
         assert_string_equal(json_string_value(json_object_get(record, "lead")),
@@ -211,6 +258,13 @@ static void test_captions_are_true_and_varied(void **state) {
                          piece.attributes.tempo_bpm);
         assert_int_equal(json_is_null(json_object_get(record, "articulation")),
                          !lead_sustains(piece.attributes.lead));
+        size_t position = 0;
+        const json_t *names = json_object_get(record, "said");
+        for (int topic = 0; topic < CAPTION_TOPICS; topic++)
+            if (listed[topic])
+                assert_string_equal(json_string_value(json_array_get(names, position++)),
+                                    caption_topic_names[topic]);
+        assert_int_equal(json_array_size(names), position);
         json_decref(record);
     }
     for (int i = 0; i < 8; i++)
@@ -309,9 +363,10 @@ static void test_workers_do_not_show(void **state) {
     shard_clip clip;
     must(corpus_read_strings(corpus, 22, &clip));
     char caption[CAPTION_MAX];
+    bool listed[CAPTION_TOPICS];
     piece piece = {0};
     must(piece_compose(&piece, 9, 22, 2));
-    must(caption_write(&piece.attributes, 9, 22, caption));
+    must(caption_write(&piece.attributes, 9, 22, caption, listed));
     assert_string_equal(clip.caption, caption);
     assert_string_equal(clip.id, "made-9-00000022");
     int imperfect = 0;

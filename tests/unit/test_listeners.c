@@ -207,6 +207,17 @@ static void test_promises_are_read(void **state) {
         STATUS_OK);
     const int8_t expected[HEARD_ATTRIBUTES] = {0, 1, 11, 0, 12, 4, 1, -1, -1, -1, -1};
     assert_memory_equal(wanted.value, expected, sizeof expected);
+    // What a caption leaves unsaid is true, but not promised.
+    static const char part[] = "{\"tempo\": \"slow\", \"metre\": \"3/4\", \"lead\": \"flute\", "
+                               "\"articulation\": null, \"said\": [\"lead\", \"articulation\"]}";
+    assert_int_equal(listeners_wanted(part, &wanted), STATUS_OK);
+    const int8_t said[HEARD_ATTRIBUTES] = {-1, -1, -1, -1, 12, -1, -1, -1, -1, -1, -1};
+    assert_memory_equal(wanted.value, said, sizeof said);
+    assert_int_equal(listeners_truth(part, &wanted), STATUS_OK);
+    const int8_t truth[HEARD_ATTRIBUTES] = {0, 1, -1, -1, 12, -1, -1, -1, -1, -1, -1};
+    assert_memory_equal(wanted.value, truth, sizeof truth);
+    assert_int_equal(listeners_wanted("{\"lead\": \"flute\", \"said\": []}", &wanted), STATUS_OK);
+    assert_int_equal(wanted.value[HEARD_LEAD], -1);
     assert_int_equal(listeners_wanted("{}", &wanted), STATUS_OK);
     for (int a = 0; a < HEARD_ATTRIBUTES; a++)
         assert_int_equal(wanted.value[a], -1);
@@ -218,6 +229,9 @@ static void test_promises_are_read(void **state) {
         {"{\"lead\": 3}", "'lead'"},
         {"{\"tonic\": 12}", "from 0 to 11"},
         {"{\"tonic\": \"C\"}", "'tonic'"},
+        {"{\"said\": \"lead\"}", "no list"},
+        {"{\"said\": [\"leed\"]}", "'lead'"},
+        {"{\"said\": [3]}", "no text"},
         {"[1]", "no JSON object"},
         {"{\"lead\": \"flute\"", "no JSON object"},
     };

@@ -100,10 +100,11 @@ static void test_not_of_the_corpus(void **state) {
     prompt_list list;
     piece piece = {0};
     static char caption[PIECES][CAPTION_MAX];
+    bool said[CAPTION_TOPICS];
     assert_int_equal(prompts_read(&list, NULL), STATUS_OK);
     for (uint32_t i = 0; i < PIECES; i++) {
         assert_int_equal(piece_compose(&piece, 1, i, 2.0), STATUS_OK);
-        assert_int_equal(caption_write(&piece.attributes, 1, i, caption[i]), STATUS_OK);
+        assert_int_equal(caption_write(&piece.attributes, 1, i, caption[i], said), STATUS_OK);
     }
     for (size_t p = 0; p < list.count; p++) {
         char folded[512];
