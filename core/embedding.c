@@ -22,6 +22,8 @@ struct embedding {
     tower text, music;
     size_t channels, rhythm; // offsets: [rhythm channels, width], [output, rhythm lags * rhythm channels]
     weight *channels_weight, *rhythm_weight;
+    size_t variation; // offset: [output, 2 * music width]
+    weight *variation_weight;
     size_t log_scale; // [1]
     float *values;
 };
@@ -47,11 +49,17 @@ typedef struct rhythm_pass {
     float *d_correlations, *d_channels, *scratch; // as the three above
 } rhythm_pass;
 
+// What the music tower hears over time, beside its transformer.
+typedef struct time_pass {
+    rhythm_pass rhythm;
+    float *variation, *d_variation; // [batch, 2, music width]
+} time_pass;
+
 struct embedding_pass {
     int batch;
     bool keep;
     tower_pass text, music;
-    rhythm_pass rhythm;
+    time_pass time;
     float *scratch; // [2, batch, batch]
     void *memory;
 };
@@ -92,6 +100,14 @@ static status create_rhythm(embedding *e, bool learn) {
     return weight_create(&e->rhythm_weight, e->device, c->output, inputs, use, WEIGHT_F32);
 }
 
+static status create_variation(embedding *e, bool learn) {
+    const int64_t inputs = 2 * (int64_t)e->config.music.width;
+    TRY(parameter_list_add(&e->list, "music.variation.projection.weight", e->config.output, inputs,
+                           INITIALISE_NORMAL, 1.0f / sqrtf((float)inputs), &e->variation));
+    return weight_create(&e->variation_weight, e->device, e->config.output, inputs,
+                         learn ? WEIGHT_LEARN : WEIGHT_SCORE, WEIGHT_F32);
+}
+
 status embedding_create(embedding **out, device *device, const embedding_config *config, bool learn) {
     *out = NULL;
     if (config->rhythm_lags > 0 && (config->rhythm_channels < 16 || config->rhythm_channels % 16 != 0 ||
@@ -116,6 +132,8 @@ status embedding_create(embedding **out, device *device, const embedding_config 
              failed);
     if (hears_rhythm(e))
         TRY_GOTO(result, create_rhythm(e, learn), failed);
+    if (e->config.variation)
+        TRY_GOTO(result, create_variation(e, learn), failed);
     TRY_GOTO(result, parameter_list_add(&e->list, "log_scale", 0, 1, INITIALISE_ZEROS, 0.0f, &e->log_scale),
              failed);
     TRY_GOTO(result,
@@ -138,6 +156,7 @@ void embedding_destroy(embedding *e) {
     weight_destroy(e->music.projection_weight);
     weight_destroy(e->channels_weight);
     weight_destroy(e->rhythm_weight);
+    weight_destroy(e->variation_weight);
     device_free(e->device, e->values);
     parameter_list_release(&e->list);
     memory_free(e);
@@ -163,6 +182,8 @@ status embedding_pack(embedding *e) {
         TRY(weight_pack(e->channels_weight, e->values + e->channels));
         TRY(weight_pack(e->rhythm_weight, e->values + e->rhythm));
     }
+    if (e->config.variation)
+        TRY(weight_pack(e->variation_weight, e->values + e->variation));
     return weight_pack(e->music.projection_weight, e->values + e->music.projection);
 }
 
@@ -212,7 +233,12 @@ static void carve_pass(embedding_pass *p, const embedding *e, arena *a) {
     carve_tower(&p->text, e, &e->text, p->batch, p->keep, a);
     carve_tower(&p->music, e, &e->music, p->batch, p->keep, a);
     if (hears_rhythm(e))
-        carve_rhythm(&p->rhythm, e, (size_t)p->batch, p->keep, a);
+        carve_rhythm(&p->time.rhythm, e, (size_t)p->batch, p->keep, a);
+    if (e->config.variation) {
+        const size_t bytes = sizeof(float) * 2 * (size_t)p->batch * (size_t)e->config.music.width;
+        p->time.variation = arena_take(a, bytes);
+        p->time.d_variation = p->keep ? arena_take(a, bytes) : NULL;
+    }
     if (p->keep)
         p->scratch = arena_take(a, sizeof(float) * 2 * (size_t)p->batch * (size_t)p->batch);
 }
@@ -278,8 +304,51 @@ static status rhythm_backward(embedding *e, rhythm_pass *p, int batch, const flo
                                    gradients + e->channels, true);
 }
 
-// rhythm: NULL where the tower does not hear it.
-static status tower_forward(embedding *e, tower *t, tower_pass *p, rhythm_pass *rhythm, int batch,
+// The tower's input starts with code vectors of a root mean square of about 0.3 (launch/embed_job.c): at this
+// scale their variances are near 1, and the logarithms near 0. What hardly varies is as good as constant.
+static const float variation_scale = 10.0f, variation_epsilon = 1e-3f;
+
+// Of the music tower's input x [batch * positions, width].
+static status time_forward(embedding *e, time_pass *p, int batch, const float *x) {
+    const transformer_config *c = &e->config.music;
+    if (hears_rhythm(e))
+        TRY(rhythm_forward(e, &p->rhythm, batch, x));
+    if (e->config.variation)
+        op_time_variation(e->device, batch, c->positions, c->width, variation_scale, variation_epsilon, x,
+                          p->variation);
+    return STATUS_OK;
+}
+
+// Adds what was heard to projected [batch, output].
+static status time_project(embedding *e, const time_pass *p, int batch, float *projected) {
+    if (hears_rhythm(e))
+        TRY(product_forward(e->rhythm_weight, batch, p->rhythm.correlations, projected, true));
+    if (e->config.variation)
+        TRY(product_forward(e->variation_weight, batch, p->variation, projected, true));
+    return STATUS_OK;
+}
+
+// x as in the forward pass; d_projected: [batch, output]; adds to dx [batch * positions, width].
+static status time_backward(embedding *e, time_pass *p, int batch, const float *x, const float *d_projected,
+                            float *gradients, float *dx) {
+    const transformer_config *c = &e->config.music;
+    if (hears_rhythm(e)) {
+        TRY(rhythm_backward(e, &p->rhythm, batch, x, d_projected, gradients));
+        TRY(product_backward_data(e->channels_weight, (int64_t)batch * c->positions, p->rhythm.d_channels, dx,
+                                  true));
+    }
+    if (e->config.variation) {
+        TRY(product_backward_weight(e->variation_weight, batch, p->variation, d_projected,
+                                    gradients + e->variation, true));
+        TRY(product_backward_data(e->variation_weight, batch, d_projected, p->d_variation, false));
+        op_time_variation_backward(e->device, batch, c->positions, c->width, variation_scale, x, p->variation,
+                                   p->d_variation, dx);
+    }
+    return STATUS_OK;
+}
+
+// time: NULL for text.
+static status tower_forward(embedding *e, tower *t, tower_pass *p, time_pass *time, int batch,
                             const float **output) {
     const transformer_config *c = transformer_get_config(t->transformer);
     const int64_t rows = (int64_t)batch * c->positions;
@@ -292,19 +361,19 @@ static status tower_forward(embedding *e, tower *t, tower_pass *p, rhythm_pass *
         index[i] = p->index + rows * i;
     }
     op_embedding_sum(e->device, rows, c->width, t->tables, tables, index, x, false);
-    if (rhythm != NULL)
-        TRY(rhythm_forward(e, rhythm, batch, x));
+    if (time != NULL)
+        TRY(time_forward(e, time, batch, x));
     TRY(transformer_forward(t->transformer, e->values, p->activations, batch, lengths, &hidden));
     op_mean_pool(e->device, batch, c->positions, c->width, lengths, hidden, p->pooled);
     TRY(product_forward(t->projection_weight, batch, p->pooled, p->projected, false));
-    if (rhythm != NULL)
-        TRY(product_forward(e->rhythm_weight, batch, rhythm->correlations, p->projected, true));
+    if (time != NULL)
+        TRY(time_project(e, time, batch, p->projected));
     op_normalize_rows(e->device, batch, e->config.output, p->projected, p->output, p->inverse_norms);
     *output = p->output;
     return STATUS_OK;
 }
 
-static status tower_backward(embedding *e, tower *t, tower_pass *p, rhythm_pass *rhythm, int batch,
+static status tower_backward(embedding *e, tower *t, tower_pass *p, time_pass *time, int batch,
                              float *gradients) {
     const transformer_config *c = transformer_get_config(t->transformer);
     const int64_t rows = (int64_t)batch * c->positions;
@@ -314,12 +383,11 @@ static status tower_backward(embedding *e, tower *t, tower_pass *p, rhythm_pass 
     TRY(product_backward_weight(t->projection_weight, batch, p->pooled, p->d_projected,
                                 gradients + t->projection, true));
     TRY(product_backward_data(t->projection_weight, batch, p->d_projected, p->d_pooled, false));
-    if (rhythm != NULL)
-        TRY(rhythm_backward(e, rhythm, batch, transformer_input(p->activations), p->d_projected, gradients));
     op_mean_pool_backward(e->device, batch, c->positions, c->width, lengths, p->d_pooled, p->dx);
     TRY(transformer_backward(t->transformer, e->values, gradients, p->activations, batch, lengths, p->dx));
-    if (rhythm != NULL)
-        TRY(product_backward_data(e->channels_weight, rows, rhythm->d_channels, p->dx, true));
+    if (time != NULL)
+        TRY(time_backward(e, time, batch, transformer_input(p->activations), p->d_projected, gradients,
+                          p->dx));
     for (int i = 0; i < t->tables; i++)
         op_embedding_backward(e->device, rows, t->entries[i], c->width, p->index + rows * i, p->dx,
                               gradients + t->table[i]);
@@ -344,7 +412,7 @@ status embedding_music(embedding *e, embedding_pass *p, int batch, const uint16_
     for (size_t row = 0; row < rows; row++)
         for (int level = 0; level < levels; level++)
             p->music.index[rows * level + row] = tokens[row * levels + level];
-    return tower_forward(e, &e->music, &p->music, hears_rhythm(e) ? &p->rhythm : NULL, batch, output);
+    return tower_forward(e, &e->music, &p->music, &p->time, batch, output);
 }
 
 status embedding_backward(embedding *e, embedding_pass *p, int batch, float *gradients, double *loss) {
@@ -355,5 +423,5 @@ status embedding_backward(embedding *e, embedding_pass *p, int batch, float *gra
     if (scale < scale_limit)
         gradients[e->log_scale] += d_scale * scale; // the parameter is the logarithm
     TRY(tower_backward(e, &e->text, &p->text, NULL, batch, gradients));
-    return tower_backward(e, &e->music, &p->music, hears_rhythm(e) ? &p->rhythm : NULL, batch, gradients);
+    return tower_backward(e, &e->music, &p->music, &p->time, batch, gradients);
 }

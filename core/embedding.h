@@ -1,8 +1,9 @@
 // The joint text-music embedding (the role of MuLan, Huang et al. 2022): a text tower over caption tokens and
 // a music tower over token frames, both bidirectional transformers, pooled by the mean, projected and
 // normalised to unit length; trained contrastively. The music tower reads only the levels that the policy
-// emits. Beside the mean over its frames it hears rhythm: the autocorrelation over time of some learned
-// channels of its input, which a mean over the outputs of few blocks hardly finds.
+// emits. Beside the mean over its frames it hears what a mean over the outputs of few blocks hardly finds:
+// rhythm, the autocorrelation over time of some learned channels of its input, and variation, how much every
+// number of its input varies over the segment and from frame to frame.
 #pragma once
 
 #include "core/transformer.h"
@@ -16,6 +17,7 @@ typedef struct embedding_config {
     int codebook[EMBEDDING_LEVELS_MAX]; // [levels]
     int output;                         // width of the joint space, a multiple of 16
     int rhythm_channels, rhythm_lags;   // a multiple of 16; below music.positions, 0: no sense of rhythm
+    bool variation;                     // heard or not
 } embedding_config;
 
 typedef struct embedding embedding;

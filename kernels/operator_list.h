@@ -92,6 +92,14 @@ OPERATOR(op_autocorrelation_backward,
          (device * d, int batch, int sequence, int64_t channels, int lags, const float *x, const float *out,
           const float *inverse_energies, const float *dout, float *dx, float *scratch),
          (d, batch, sequence, channels, lags, x, out, inverse_energies, dout, dx, scratch))
+OPERATOR(op_time_variation,
+         (device * d, int batch, int sequence, int64_t channels, float scale, float epsilon, const float *x,
+          float *out),
+         (d, batch, sequence, channels, scale, epsilon, x, out))
+OPERATOR(op_time_variation_backward,
+         (device * d, int batch, int sequence, int64_t channels, float scale, const float *x,
+          const float *out, const float *dout, float *dx),
+         (d, batch, sequence, channels, scale, x, out, dout, dx))
 OPERATOR(op_normalize_rows,
          (device * d, int64_t rows, int64_t width, const float *x, float *out, float *inverse_norms),
          (d, rows, width, x, out, inverse_norms))

@@ -103,6 +103,15 @@ void op_autocorrelation_backward(device *device, int batch, int sequence, int64_
                                  const float *x, const float *out, const float *inverse_energies,
                                  const float *dout, float *dx, float *scratch);
 
+// How much every channel of x [batch, sequence, channels] varies over time, and how much from one moment to
+// the next: out [batch, 2, channels] = log(scale * v + epsilon) with v = mean_t (x_t - mean)^2, then with
+// v = mean_t (x_{t + 1} - x_t)^2. sequence >= 2.
+void op_time_variation(device *device, int batch, int sequence, int64_t channels, float scale, float epsilon,
+                       const float *x, float *out);
+// out as op_time_variation left it; adds to dx [batch, sequence, channels].
+void op_time_variation_backward(device *device, int batch, int sequence, int64_t channels, float scale,
+                                const float *x, const float *out, const float *dout, float *dx);
+
 // out [rows, width] = x / |x|; inverse_norms [rows] = 1 / max(|x|, 1e-12).
 void op_normalize_rows(device *device, int64_t rows, int64_t width, const float *x, float *out,
                        float *inverse_norms);

@@ -31,10 +31,10 @@ status conditioner_save(const char *folder, const embedding *e, const void *toke
     for (int i = 0; i < c->levels; i++)
         json_array_append_new(levels, json_integer(c->codebook[i]));
     json_t *json =
-        json_pack("{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:i,s:i}", "text", transformer_json(&c->text), "music",
+        json_pack("{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:b,s:i,s:i}", "text", transformer_json(&c->text), "music",
                   transformer_json(&c->music), "vocabulary", c->vocabulary, "codebook", levels, "output",
-                  c->output, "rhythm_channels", c->rhythm_channels, "rhythm_lags", c->rhythm_lags, "prefix",
-                  prefix, "prefix_codebook", prefix_codebook);
+                  c->output, "rhythm_channels", c->rhythm_channels, "rhythm_lags", c->rhythm_lags,
+                  "variation", c->variation, "prefix", prefix, "prefix_codebook", prefix_codebook);
     char *text = json == NULL ? NULL : json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(json);
     if (text == NULL)
@@ -65,16 +65,19 @@ static status read_description(const char *path, const safetensors *file, embedd
     json_error_t error;
     json_t *json = text == NULL ? NULL : json_loads(text, 0, &error), *levels = NULL, *text_tower,
            *music_tower;
+    int variation = 0;
     *config = (embedding_config){0};
     int bad = json == NULL ||
-              json_unpack(json, "{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:i,s:i}", "text", &text_tower, "music",
+              json_unpack(json, "{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:b,s:i,s:i}", "text", &text_tower, "music",
                           &music_tower, "vocabulary", &config->vocabulary, "codebook", &levels, "output",
                           &config->output, "rhythm_channels", &config->rhythm_channels, "rhythm_lags",
-                          &config->rhythm_lags, "prefix", prefix, "prefix_codebook", prefix_codebook) != 0 ||
+                          &config->rhythm_lags, "variation", &variation, "prefix", prefix, "prefix_codebook",
+                          prefix_codebook) != 0 ||
               transformer_from_json(text_tower, &config->text) != 0 ||
               transformer_from_json(music_tower, &config->music) != 0 || json_array_size(levels) < 1 ||
               json_array_size(levels) > EMBEDDING_LEVELS_MAX || *prefix < 0 || *prefix > RVQ_LEVELS_MAX;
     if (!bad) {
+        config->variation = variation != 0;
         config->levels = (int)json_array_size(levels);
         for (int i = 0; i < config->levels; i++)
             config->codebook[i] = (int)json_integer_value(json_array_get(levels, (size_t)i));

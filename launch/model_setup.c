@@ -53,7 +53,8 @@ status model_embedding_config(embedding_config *out, const run_config *config, c
                               .vocabulary = vocabulary,
                               .levels = 1 + config->model.coarse_levels,
                               .output = config->embedding.output,
-                              .rhythm_channels = config->embedding.rhythm_channels};
+                              .rhythm_channels = config->embedding.rhythm_channels,
+                              .variation = config->embedding.variation};
     out->text.positions = config->embedding.text_length;
     out->music.positions = config->embedding.frames;
     const int32_t lags = config->embedding.rhythm_lags, most = config->embedding.frames - 1;

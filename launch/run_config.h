@@ -101,6 +101,7 @@ typedef struct run_config {
     struct {
         int32_t layers, width, heads, ffn, output; // the first four as run_config_transformer, per tower
         int32_t frames, rhythm_channels, rhythm_lags, text_length, vocabulary;
+        bool variation;
         double word_dropout;
         int32_t batch, steps;
         double learning_rate;

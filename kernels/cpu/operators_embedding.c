@@ -133,6 +133,69 @@ void cpu_op_autocorrelation_backward(device *d, int batch, int sequence, int64_t
     }
 }
 
+// mean: [channels], overwritten by the mean of x [sequence, channels].
+static void mean_over_time(const vector_operators *v, int sequence, size_t channels, const float *x,
+                           float *mean) {
+    memset(mean, 0, sizeof(float) * channels);
+    for (int t = 0; t < sequence; t++)
+        v->add(channels, x + (size_t)t * channels, mean);
+    v->scale(channels, 1.0f / (float)sequence, mean);
+}
+
+static void add_squared_differences(int64_t channels, const float *a, const float *b, float *sum) {
+    for (int64_t c = 0; c < channels; c++)
+        sum[c] += (a[c] - b[c]) * (a[c] - b[c]);
+}
+
+void cpu_op_time_variation(device *d, int batch, int sequence, int64_t channels, float scale, float epsilon,
+                           const float *x, float *out) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < batch; b++) {
+        const float *at = x + (int64_t)b * sequence * channels;
+        float *around = out + (int64_t)b * 2 * channels, *along = around + channels;
+        mean_over_time(v, sequence, (size_t)channels, at, along); // the mean's place until `along` is summed
+        memset(around, 0, sizeof(float) * (size_t)channels);
+        for (int t = 0; t < sequence; t++)
+            add_squared_differences(channels, at + t * channels, along, around);
+        memset(along, 0, sizeof(float) * (size_t)channels);
+        for (int t = 0; t + 1 < sequence; t++)
+            add_squared_differences(channels, at + (t + 1) * channels, at + t * channels, along);
+        for (int64_t c = 0; c < channels; c++) {
+            around[c] = logf(scale / (float)sequence * around[c] + epsilon);
+            along[c] = logf(scale / (float)(sequence - 1) * along[c] + epsilon);
+        }
+    }
+}
+
+// d log(scale * v + epsilon) / d x_t = 2 scale e^{-out} times (x_t - mean) / T, the mean's own share summing
+// to nothing, and times (2 x_t - x_{t - 1} - x_{t + 1}) / (T - 1), at the ends the one difference there is.
+void cpu_op_time_variation_backward(device *d, int batch, int sequence, int64_t channels, float scale,
+                                    const float *x, const float *out, const float *dout, float *dx) {
+#pragma omp parallel for schedule(static)
+    for (int b = 0; b < batch; b++) {
+        const float *at = x + (int64_t)b * sequence * channels, *around = out + (int64_t)b * 2 * channels,
+                    *d_around = dout + (int64_t)b * 2 * channels;
+        float *to = dx + (int64_t)b * sequence * channels;
+        for (int64_t c = 0; c < channels; c++) {
+            const float weight = 2.0f * scale / (float)sequence * d_around[c] * expf(-around[c]);
+            const float step =
+                2.0f * scale / (float)(sequence - 1) * d_around[channels + c] * expf(-around[channels + c]);
+            float mean = 0.0f;
+            for (int t = 0; t < sequence; t++)
+                mean += at[t * channels + c];
+            mean /= (float)sequence;
+            for (int t = 0; t < sequence; t++) {
+                const float own = at[t * channels + c];
+                float bend = t > 0 ? own - at[(t - 1) * channels + c] : 0.0f;
+                bend += t + 1 < sequence ? own - at[(t + 1) * channels + c] : 0.0f;
+                to[t * channels + c] += weight * (own - mean) + step * bend;
+            }
+        }
+    }
+    (void)d;
+}
+
 void cpu_op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, float *out,
                            float *inverse_norms) {
     const vector_operators *v = d->vector;

@@ -13,6 +13,7 @@
 #include "kernels/cuda/rotary.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
+#include "kernels/cuda/time_variation.cuh"
 #include "kernels/cuda/update.cuh"
 
 extern "C" {
@@ -326,6 +327,17 @@ void cuda_op_autocorrelation_backward(device *d, int batch, int sequence, int64_
          autocorrelation_backward(stream_of(d), batch, sequence, channels, lags, x, out, inverse_energies,
                                   dout, dx, scratch),
          "autocorrelation backward");
+}
+
+void cuda_op_time_variation(device *d, int batch, int sequence, int64_t channels, float scale, float epsilon,
+                            const float *x, float *out) {
+    note(d, time_variation(stream_of(d), batch, sequence, channels, scale, epsilon, x, out), "variation");
+}
+
+void cuda_op_time_variation_backward(device *d, int batch, int sequence, int64_t channels, float scale,
+                                     const float *x, const float *out, const float *dout, float *dx) {
+    note(d, time_variation_backward(stream_of(d), batch, sequence, channels, scale, x, out, dout, dx),
+         "variation backward");
 }
 
 void cuda_op_normalize_rows(device *d, int64_t rows, int64_t width, const float *x, float *out,

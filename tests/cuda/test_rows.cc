@@ -1,9 +1,10 @@
-// Rows moved, added, projected and pooled; the autocorrelation and the contrastive loss.
+// Rows moved, added, projected and pooled; what is heard over time and the contrastive loss.
 #include "tests/cuda/check.h"
 
 #include "kernels/cuda/autocorrelation.cuh"
 #include "kernels/cuda/contrastive.cuh"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/time_variation.cuh"
 
 using namespace cuda_kernels;
 using namespace check;
@@ -193,6 +194,34 @@ void test_autocorrelation(void **) {
     }
 }
 
+void test_time_variation(void **) {
+    const cpu device;
+    static const struct {
+        int batch, sequence;
+        int64_t channels;
+    } shapes[] = {{1, 2, 16}, {2, 33, 48}, {3, 17, 144}};
+    for (const auto &s : shapes) {
+        philox_stream numbers = {};
+        const int64_t count = s.batch * s.sequence * s.channels, results = s.batch * 2 * s.channels;
+        const std::vector<float> x = random_values<float>(&numbers, count),
+                                 dout = random_values<float>(&numbers, results),
+                                 before = random_values<float>(&numbers, count);
+        std::vector<float> out(dout.size()), dx = before;
+        op_time_variation(device, s.batch, s.sequence, s.channels, 3.0f, 1e-2f, x.data(), out.data());
+        const auto found = in_every_order(std::make_tuple(poisoned<float>(results)), [&](float *to) {
+            return time_variation(nullptr, s.batch, s.sequence, s.channels, 3.0f, 1e-2f, x.data(), to);
+        });
+        expect_close("time_variation", std::get<0>(found), out, 5e-6);
+        op_time_variation_backward(device, s.batch, s.sequence, s.channels, 3.0f, x.data(), out.data(),
+                                   dout.data(), dx.data());
+        const auto back = in_every_order(std::make_tuple(before), [&](float *to) {
+            return time_variation_backward(nullptr, s.batch, s.sequence, s.channels, 3.0f, x.data(),
+                                           out.data(), dout.data(), to);
+        });
+        expect_close("time_variation_backward", std::get<0>(back), dx, 5e-6);
+    }
+}
+
 void test_contrastive(void **) {
     const cpu device;
     for (int64_t rows : {1, 2, 33})
@@ -222,9 +251,9 @@ void test_contrastive(void **) {
 
 int main() {
     const CMUnitTest tests[] = {
-        cmocka_unit_test(test_moves),       cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_pool),        cmocka_unit_test(test_autocorrelation),
-        cmocka_unit_test(test_contrastive),
+        cmocka_unit_test(test_moves),          cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_pool),           cmocka_unit_test(test_autocorrelation),
+        cmocka_unit_test(test_time_variation), cmocka_unit_test(test_contrastive),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -375,6 +375,7 @@ static void run_embedding(void) {
     config.music.positions = dump_between(&d, 2, 40);
     config.rhythm_channels = 16 * dump_between(&d, 1, 2);
     config.rhythm_lags = dump_between(&d, 0, config.music.positions - 1);
+    config.variation = dump_between(&d, 0, 3) > 0;
     for (int level = 0; level < config.levels; level++)
         config.codebook[level] = 16 * dump_between(&d, 1, 8);
     const int batch = dump_between(&d, 2, 9), words = config.text.positions, frames = config.music.positions;

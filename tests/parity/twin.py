@@ -143,6 +143,12 @@ def autocorrelation(x, lags, epsilon=1e-5):
     return torch.stack([(x[:, lag:] * x[:, :-lag]).sum(1) / energy for lag in range(1, lags + 1)], dim=1)
 
 
+def time_variation(x, scale=10.0, epsilon=1e-3):
+    """Of x [batch, sequence, channels] over the sequence: [batch, 2, channels], log variance and log mean squared step."""
+    around, along = x.var(1, unbiased=False), x.diff(dim=1).pow(2).mean(1)
+    return torch.log(scale * torch.stack([around, along], dim=1) + epsilon)
+
+
 def tower(parameters, name, heads, tokens, lengths=None):
     """One side of the joint embedding: tokens [batch, positions, tables] to unit rows [batch, output]."""
     x = sum(parameters[f"{name}.embedding.{table}.weight"][tokens[:, :, table]] for table in range(tokens.shape[2]))
@@ -157,6 +163,8 @@ def tower(parameters, name, heads, tokens, lengths=None):
         channels, weight = parameters[f"{name}.rhythm.channels.weight"], parameters[f"{name}.rhythm.projection.weight"]
         heard = autocorrelation(x @ channels.T, weight.shape[1] // channels.shape[0])
         projected = projected + heard.flatten(1) @ weight.T
+    if f"{name}.variation.projection.weight" in parameters:
+        projected = projected + time_variation(x).flatten(1) @ parameters[f"{name}.variation.projection.weight"].T
     return projected / projected.norm(dim=-1, keepdim=True)
 
 

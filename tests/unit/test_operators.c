@@ -346,6 +346,66 @@ static void test_autocorrelation(void **state) {
     }
 }
 
+enum { VARIATION = BATCH * 2 * CHANNELS };
+
+// The whole of op_time_variation in double.
+static void vary_plain(const double *x, double *out) {
+    for (int b = 0; b < BATCH; b++)
+        for (int c = 0; c < CHANNELS; c++) {
+            const double *at = x + b * FRAMES * CHANNELS + c;
+            double mean = 0.0, around = 0.0, along = 0.0;
+            for (int f = 0; f < FRAMES; f++)
+                mean += at[f * CHANNELS] / FRAMES;
+            for (int f = 0; f < FRAMES; f++)
+                around += pow(at[f * CHANNELS] - mean, 2.0) / FRAMES;
+            for (int f = 0; f + 1 < FRAMES; f++)
+                along += pow(at[(f + 1) * CHANNELS] - at[f * CHANNELS], 2.0) / (FRAMES - 1);
+            out[b * 2 * CHANNELS + c] = log(3.0 * around + 1e-2);
+            out[(b * 2 + 1) * CHANNELS + c] = log(3.0 * along + 1e-2);
+        }
+}
+
+static void test_time_variation(void **state) {
+    (void)state;
+    enum { VALUES = BATCH * FRAMES * CHANNELS };
+    float x[VALUES], dx[VALUES], before[VALUES], out[VARIATION], dout[VARIATION];
+    double plain[VALUES], moved[VALUES], direction[VALUES], wanted[VARIATION];
+    for (int t = 0; t < table_count; t++) {
+        device *d = device_with(tables[t], 1 + t);
+        fill(x, VALUES);
+        fill(dout, VARIATION);
+        fill(before, VALUES);
+        for (int f = 0; f < FRAMES; f++)
+            x[f * CHANNELS] = 0.75f; // what never changes
+        for (int i = 0; i < VALUES; i++)
+            plain[i] = x[i];
+        vary_plain(plain, wanted);
+        op_time_variation(d, BATCH, FRAMES, CHANNELS, 3.0f, 1e-2f, x, out);
+        for (int i = 0; i < VARIATION; i++)
+            close_to(out[i], wanted[i], 2e-6);
+        memcpy(dx, before, sizeof dx); // what is there stays in the sum
+        op_time_variation_backward(d, BATCH, FRAMES, CHANNELS, 3.0f, x, out, dout, dx);
+        for (int probe = 0; probe < 6; probe++) { // along random directions, against central differences
+            const double step = 1e-5;
+            double along = 0.0, change = 0.0;
+            for (int i = 0; i < VALUES; i++) {
+                const double own = (double)dx[i] - (double)before[i];
+                direction[i] = probe == 0 ? own : (double)any();
+                along += direction[i] * own;
+            }
+            for (int side = -1; side <= 1; side += 2) {
+                for (int i = 0; i < VALUES; i++)
+                    moved[i] = plain[i] + side * step * direction[i];
+                vary_plain(moved, wanted);
+                for (int i = 0; i < VARIATION; i++)
+                    change += side * wanted[i] * (double)dout[i] / (2.0 * step);
+            }
+            close_to(along, change, 1e-4);
+        }
+        device_destroy(d);
+    }
+}
+
 static void softmax_plain(const float *logits, double temperature, double *log_p) {
     double top = -INFINITY, sum = 0.0;
     for (int k = 0; k < CODEBOOK; k++)
@@ -474,6 +534,7 @@ int main(void) {
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_decode),
         cmocka_unit_test(test_autocorrelation),
+        cmocka_unit_test(test_time_variation),
         cmocka_unit_test(test_policy_loss),
         cmocka_unit_test(test_sampling),
     };
