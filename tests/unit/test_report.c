@@ -31,7 +31,8 @@ static int make_run(void **state) {
         "0.07}}], "
         "\"pairs\": [{\"a\": \"mine <i>\", \"b\": \"base\", \"win\": 0.5, \"tie\": 0.25, \"loss\": 0.25, "
         "\"win_rate\": 0.667, \"low\": 0.6, \"high\": 0.7, \"wilcoxon_p\": 0.0123, \"paper\": null}]}");
-    put("codec.json", "{\"perplexity\": [238, 228], \"sample_rate\": 16000, \"odd\": [\"x\"]}");
+    put("codec.json", "{\"perplexity\": [238, 228], \"sample_rate\": 16000, \"odd\": [\"x\"], \"decoding\": ["
+                      "{\"iterations\": 6, \"survival\": [0.625, 0.875]}, {\"iterations\": 32}]}");
     put("samples/samples.json",
         "[{\"prompt\": \"<script>alert('x')</script> & \\\"flute\\\"\", \"clips\": [{\"model\": "
         "\"base\", \"file\": \"base-00.wav\"}, {\"model\": \"mine <i>\", \"file\": \"mine-00.wav\", "
@@ -54,7 +55,9 @@ static void test_whole_run(void **state) {
     assert_holds(text, "Reward against KL");
     assert_holds(text, "unigram entropy");
     assert_holds(text, "<td>3</td></tr>"); // 5.375 - 2.375
-    assert_holds(text, "<td>238</td>");
+    assert_holds(text, "<th>perplexity</th><th>kept, 6 iterations</th></tr>");
+    assert_holds(text, "<td>level 0, semantic</td><td>238</td><td>0.625</td>");
+    assert_holds(text, "<td>level 1</td><td>228</td><td>0.875</td>");
     assert_holds(text, "data:audio/wav;base64,UklGR");
     assert_holds(text, "peak &minus;6.0,");
     assert_holds(text, "rated 3.5, adherence 0.62");
