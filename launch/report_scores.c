@@ -98,9 +98,13 @@ static void put_falls(report_text *out, const report_input *in, const char *cons
                 report_text_put(out, "<p>Lower at the end of training than at the ringed checkpoint:</p>\n"
                                      "<ul class=\"falls\">");
             if (!listed++) {
-                report_text_put(out, "<li><b>");
-                report_text_put_escaped(out, report_model_name(run->name));
-                report_text_put(out, "</b>, step %.0f to %.0f: ", selected, score->step[score->count - 1]);
+                report_text_put(out, "<li>");
+                if (run->name[0] != '\0') { // one of several
+                    report_text_put(out, "<b>");
+                    report_text_put_escaped(out, report_model_name(run->name));
+                    report_text_put(out, "</b>, ");
+                }
+                report_text_put(out, "step %.0f to %.0f: ", selected, score->step[score->count - 1]);
             } else {
                 report_text_put(out, "; ");
             }

@@ -229,7 +229,7 @@ static void put_models(report_text *out, const json_t *models) {
         const double step = report_json_number(json_array_get(models, m), "step");
         report_text_put(out, "<th>");
         report_text_put_escaped(out, name == NULL ? "?" : report_model_name(name));
-        if (step > 0)
+        if (step >= 0)
             report_text_put(out, "<small>step %.0f</small>", step);
         report_text_put(out, "</th>");
     }

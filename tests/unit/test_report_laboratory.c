@@ -42,7 +42,8 @@ static void put_evaluation(const char *path, double rate, double p) {
         text, sizeof text,
         "{\"prompts\": 101, \"raters\": 3, \"judges\": \"panel\", \"held_out_captions\": 256, "
         "\"baseline\": \"base\", \"models\": ["
-        "{\"name\": \"base\", \"mean_opinion_score\": {\"mean\": 3.0, \"low\": 2.9, \"high\": 3.1}, "
+        "{\"name\": \"base\", \"step\": 0, \"mean_opinion_score\": {\"mean\": 3.0, \"low\": 2.9, \"high\": "
+        "3.1}, "
         "\"wins\": 100, \"diversity_ratio\": 1, \"kl\": 0},"
         "{\"name\": \"ru\", \"step\": 10, \"mean_opinion_score\": {\"mean\": 3.5, \"low\": 3.4, "
         "\"high\": 3.6}, \"wins\": 271, \"diversity_ratio\": 0.93, \"kl\": 8.25}], \"pairs\": ["
@@ -158,8 +159,19 @@ static void test_runs(void **state) {
     assert_null(strstr(text, "Quality against"));
     assert_int_equal(count_of(text, " ring\" cx"), 12); // 3 runs, 2 scores, 2 charts
     assert_holds(text, "<b>R</b>, step 10 to 20: text adherence 0.400 to 0.300</li>");
+    assert_holds(text, "Base<small>step 0</small>");
     assert_holds(text, "silence");
     assert_holds(text, "Never raised: loop.");
+    free(text);
+}
+
+static void test_one_run(void **state) {
+    (void)state;
+    size_t count;
+    assert_int_equal(report_write(scratch_path("r"), scratch_path("r.html")), STATUS_OK);
+    char *text = scratch_read(scratch_path("r.html"), &count);
+    assert_holds(text,
+                 "<li>step 10 to 20: text adherence 0.400 to 0.300</li>"); // it has no name to be told by
     free(text);
 }
 
@@ -230,6 +242,7 @@ int main(void) {
         cmocka_unit_test(test_sides_and_seeds),
         cmocka_unit_test(test_pooled_seeds),
         cmocka_unit_test(test_runs),
+        cmocka_unit_test(test_one_run),
         cmocka_unit_test(test_rewards),
         cmocka_unit_test(test_odd_content),
         cmocka_unit_test(test_damage),
