@@ -68,7 +68,7 @@ static status read_description(const char *path, const safetensors *file, embedd
     int variation = 0;
     *config = (embedding_config){0};
     int bad = json == NULL ||
-              json_unpack(json, "{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s:b,s:i,s:i}", "text", &text_tower, "music",
+              json_unpack(json, "{s:o,s:o,s:i,s:o,s:i,s:i,s:i,s?b,s:i,s:i}", "text", &text_tower, "music",
                           &music_tower, "vocabulary", &config->vocabulary, "codebook", &levels, "output",
                           &config->output, "rhythm_channels", &config->rhythm_channels, "rhythm_lags",
                           &config->rhythm_lags, "variation", &variation, "prefix", prefix, "prefix_codebook",
