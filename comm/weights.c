@@ -16,7 +16,9 @@ enum {
 
 struct weights_channel {
     world *world;
+    device *device;
     group *group; // NULL where there is nobody to send to, or this rank takes no part
+    float *copy;  // [count] on the host, where the device has memory of its own
     uint64_t count;
     bool sends, under_way;
     uint64_t last_version;
@@ -26,7 +28,7 @@ struct weights_channel {
     MPI_Request requests[1 + PIECES_MAX];
 };
 
-status weights_create(weights_channel **out, world *world, int sender, const int *receivers,
+status weights_create(weights_channel **out, world *world, device *device, int sender, const int *receivers,
                       int receiver_count, uint64_t count) {
     *out = NULL;
     if (count == 0 || count > (uint64_t)PIECE * PIECES_MAX)
@@ -35,6 +37,7 @@ status weights_create(weights_channel **out, world *world, int sender, const int
     weights_channel *channel;
     TRY(memory_allocate((void **)&channel, sizeof *channel, "weights channel"));
     channel->world = world;
+    channel->device = device;
     channel->count = count;
     channel->sends = world_rank(world) == sender;
     int *ranks = NULL;
@@ -53,6 +56,9 @@ status weights_create(weights_channel **out, world *world, int sender, const int
     }
     if (receiver_count > 0 && takes_part)
         TRY_GOTO(result, group_create(&channel->group, world, ranks, receiver_count + 1), cleanup);
+    if (channel->group != NULL && !device_shares_memory(device))
+        TRY_GOTO(result, memory_allocate((void **)&channel->copy, count * sizeof(float), "weights under way"),
+                 cleanup);
     *out = channel;
     channel = NULL;
 cleanup:
@@ -65,6 +71,7 @@ void weights_destroy(weights_channel *channel) {
     if (channel == NULL)
         return;
     group_destroy(channel->group);
+    memory_free(channel->copy);
     memory_free(channel->announcement);
     memory_free(channel);
 }
@@ -124,12 +131,18 @@ status weights_send(weights_channel *channel, uint64_t version, const float *wei
         return FAIL("rank %d on %s: weights version %" PRIu64 " is sent after version %" PRIu64,
                     world_rank(world), world_host(world), version, channel->last_version);
     TRY(weights_wait(channel));
-    weight_update update = {version, channel->count, XXH3_64bits(weights, channel->count * sizeof(float))};
+    const size_t weight_bytes = channel->count * sizeof(float);
+    float *sent = (float *)weights; // which is only read
+    if (channel->copy != NULL) {
+        sent = channel->copy;
+        TRY(device_download(channel->device, sent, weights, weight_bytes));
+    }
+    weight_update update = {version, channel->count, XXH3_64bits(sent, weight_bytes)};
     size_t bytes;
     TRY(weight_update_build(&update, channel->announcement, WEIGHT_UPDATE_BYTES, &bytes));
     channel->any_sent = true;
     channel->last_version = version;
-    return post(channel, (float *)weights); // the sender's buffer is only read
+    return post(channel, sent);
 }
 
 status weights_receive(weights_channel *channel, uint64_t version, float *weights) {
@@ -139,7 +152,8 @@ status weights_receive(weights_channel *channel, uint64_t version, float *weight
     if (channel->sends)
         return FAIL("rank %d on %s: the rank that sends weights does not receive them", world_rank(world),
                     world_host(world));
-    TRY(post(channel, weights));
+    float *received = channel->copy != NULL ? channel->copy : weights;
+    TRY(post(channel, received));
     TRY(weights_wait(channel));
     weight_update update;
     // The header of an announcement always takes one unit of 64 bytes.
@@ -151,10 +165,11 @@ status weights_receive(weights_channel *channel, uint64_t version, float *weight
         return FAIL("rank %d on %s: weights version %" PRIu64 " has %" PRIu64 " numbers, %" PRIu64
                     " are wanted",
                     world_rank(world), world_host(world), version, update.count, channel->count);
-    uint64_t found = XXH3_64bits(weights, channel->count * sizeof(float));
+    const size_t weight_bytes = channel->count * sizeof(float);
+    uint64_t found = XXH3_64bits(received, weight_bytes);
     if (found != update.checksum)
         return FAIL("rank %d on %s: weights version %" PRIu64 " arrived damaged: checksum %016" PRIx64
                     ", %016" PRIx64 " is wanted",
                     world_rank(world), world_host(world), version, found, update.checksum);
-    return STATUS_OK;
+    return received == weights ? STATUS_OK : device_upload(channel->device, weights, received, weight_bytes);
 }

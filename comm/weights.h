@@ -3,16 +3,17 @@
 #pragma once
 
 #include "comm/world.h"
+#include "kernels/device.h"
 
 #include <stdint.h>
 
 typedef struct weights_channel weights_channel;
 
-// For `count` f32 weights, from world rank `sender` to world ranks receivers [receiver_count], which do not
-// include the sender and may be none. The sender and all receivers call it, in the same order as other
-// groups; any other rank may, and gets a channel on which every call succeeds and does nothing. The caller
-// owns *out.
-status weights_create(weights_channel **out, world *world, int sender, const int *receivers,
+// For `count` f32 weights on each rank's own device, from world rank `sender` to world ranks receivers
+// [receiver_count], which do not include the sender and may be none. The sender and all receivers call it, in
+// the same order as other groups; any other rank may, and gets a channel on which every call succeeds and
+// does nothing. The caller owns *out.
+status weights_create(weights_channel **out, world *world, device *device, int sender, const int *receivers,
                       int receiver_count, uint64_t count);
 void weights_destroy(weights_channel *channel); // NULL is allowed
 

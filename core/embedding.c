@@ -26,16 +26,19 @@ struct embedding {
     weight *variation_weight;
     size_t log_scale; // [1]
     float *values;
+    float scale; // of the values that were packed last
 };
 
 typedef struct tower_pass {
     transformer_activations *activations;
-    int32_t *index;   // [tables, batch * positions]
+    int32_t *staged;  // [tables, batch * positions] on the host
+    int32_t *index;   // the same on the device
     int32_t *lengths; // [batch]; used by the text tower
     bool has_lengths;
-    float *pooled;    // [batch, width]
-    float *projected; // [batch, output]
-    float *output;    // [batch, output]
+    float *host_output; // [batch, output]
+    float *pooled;      // [batch, width]
+    float *projected;   // [batch, output]
+    float *output;      // [batch, output]
     float *inverse_norms;
     float *d_output, *d_projected; // [batch, output]
     float *d_pooled;               // [batch, width]
@@ -60,8 +63,10 @@ struct embedding_pass {
     bool keep;
     tower_pass text, music;
     time_pass time;
-    float *scratch; // [2, batch, batch]
-    void *memory;
+    float *scratch;     // [2, batch, batch]
+    float *d_log_scale; // [1] and the padding of the parameter
+    device *device;
+    void *memory, *host_memory;
 };
 
 static status create_tower(embedding *e, tower *t, const transformer_config *config, const char *name,
@@ -174,7 +179,13 @@ float *embedding_values(embedding *e) {
     return e->values;
 }
 
+static const float scale_limit = 100.0f;
+
 status embedding_pack(embedding *e) {
+    float log_scale;
+    TRY(device_download(e->device, &log_scale, e->values + e->log_scale, sizeof log_scale));
+    e->scale = expf(log_scale);
+    e->scale = e->scale < scale_limit ? e->scale : scale_limit;
     TRY(transformer_pack(e->text.transformer, e->values));
     TRY(transformer_pack(e->music.transformer, e->values));
     TRY(weight_pack(e->text.projection_weight, e->values + e->text.projection));
@@ -187,15 +198,13 @@ status embedding_pack(embedding *e) {
     return weight_pack(e->music.projection_weight, e->values + e->music.projection);
 }
 
-static const float scale_limit = 100.0f;
-
 float embedding_scale(const embedding *e) {
-    float scale = expf(e->values[e->log_scale]);
-    return scale < scale_limit ? scale : scale_limit;
+    return e->scale;
 }
 
-void embedding_set_scale(embedding *e, float scale) {
-    e->values[e->log_scale] = logf(scale);
+status embedding_set_scale(embedding *e, float scale) {
+    const float log_scale = logf(scale);
+    return device_upload(e->device, e->values + e->log_scale, &log_scale, sizeof log_scale);
 }
 
 static void carve_tower(tower_pass *p, const embedding *e, const tower *t, int batch, bool keep, arena *a) {
@@ -239,14 +248,28 @@ static void carve_pass(embedding_pass *p, const embedding *e, arena *a) {
         p->time.variation = arena_take(a, bytes);
         p->time.d_variation = p->keep ? arena_take(a, bytes) : NULL;
     }
-    if (p->keep)
+    if (p->keep) {
         p->scratch = arena_take(a, sizeof(float) * 2 * (size_t)p->batch * (size_t)p->batch);
+        p->d_log_scale = arena_take(a, sizeof(float) * PARAMETER_PADDING);
+    }
+}
+
+static void carve_host_tower(tower_pass *p, const embedding *e, const tower *t, int batch, arena *a) {
+    const size_t rows = (size_t)batch * (size_t)transformer_get_config(t->transformer)->positions;
+    p->staged = arena_take(a, sizeof(int32_t) * rows * (size_t)t->tables);
+    p->host_output = arena_take(a, sizeof(float) * (size_t)batch * (size_t)e->config.output);
+}
+
+static void carve_host(embedding_pass *p, const embedding *e, arena *a) {
+    carve_host_tower(&p->text, e, &e->text, p->batch, a);
+    carve_host_tower(&p->music, e, &e->music, p->batch, a);
 }
 
 status embedding_pass_create(embedding_pass **out, const embedding *e, int batch, bool keep) {
     *out = NULL;
     embedding_pass *p;
     TRY(memory_allocate((void **)&p, sizeof *p, "embedding pass"));
+    p->device = e->device;
     p->batch = batch;
     p->keep = keep;
     status result;
@@ -263,6 +286,11 @@ status embedding_pass_create(embedding_pass **out, const embedding *e, int batch
     TRY_GOTO(result, device_allocate(e->device, &p->memory, a.used, "embedding pass"), failed);
     a = (arena){.base = p->memory, .capacity = a.used};
     carve_pass(p, e, &a);
+    a = (arena){0};
+    carve_host(p, e, &a);
+    TRY_GOTO(result, memory_allocate(&p->host_memory, a.used, "embedding pass"), failed);
+    a = (arena){.base = p->host_memory, .capacity = a.used};
+    carve_host(p, e, &a);
     *out = p;
     return STATUS_OK;
 failed:
@@ -275,7 +303,8 @@ void embedding_pass_destroy(embedding_pass *p) {
         return;
     transformer_activations_destroy(p->text.activations);
     transformer_activations_destroy(p->music.activations);
-    memory_free(p->memory);
+    device_free(p->device, p->memory);
+    memory_free(p->host_memory);
     memory_free(p);
 }
 
@@ -347,11 +376,12 @@ static status time_backward(embedding *e, time_pass *p, int batch, const float *
     return STATUS_OK;
 }
 
-// time: NULL for text.
+// Takes what is staged. time: NULL for text.
 static status tower_forward(embedding *e, tower *t, tower_pass *p, time_pass *time, int batch,
                             const float **output) {
     const transformer_config *c = transformer_get_config(t->transformer);
     const int64_t rows = (int64_t)batch * c->positions;
+    TRY(device_upload(e->device, p->index, p->staged, sizeof(int32_t) * (size_t)(rows * t->tables)));
     const int32_t *lengths = p->has_lengths ? p->lengths : NULL;
     const float *tables[EMBEDDING_LEVELS_MAX], *hidden;
     const int32_t *index[EMBEDDING_LEVELS_MAX];
@@ -369,8 +399,11 @@ static status tower_forward(embedding *e, tower *t, tower_pass *p, time_pass *ti
     if (time != NULL)
         TRY(time_project(e, time, batch, p->projected));
     op_normalize_rows(e->device, batch, e->config.output, p->projected, p->output, p->inverse_norms);
-    *output = p->output;
-    return STATUS_OK;
+    if (output == NULL)
+        return STATUS_OK;
+    *output = p->host_output;
+    return device_download(e->device, p->host_output, p->output,
+                           sizeof(float) * (size_t)batch * (size_t)e->config.output);
 }
 
 static status tower_backward(embedding *e, tower *t, tower_pass *p, time_pass *time, int batch,
@@ -398,10 +431,10 @@ status embedding_text(embedding *e, embedding_pass *p, int batch, const int32_t 
                       const int32_t *lengths, const float **output) {
     const int positions = e->config.text.positions;
     p->text.has_lengths = true;
-    memcpy(p->text.lengths, lengths, sizeof(int32_t) * (size_t)batch);
+    TRY(device_upload(e->device, p->text.lengths, lengths, sizeof(int32_t) * (size_t)batch));
     for (int b = 0; b < batch; b++)
         for (int s = 0; s < positions; s++)
-            p->text.index[b * positions + s] = s < lengths[b] ? tokens[b * positions + s] : -1;
+            p->text.staged[b * positions + s] = s < lengths[b] ? tokens[b * positions + s] : -1;
     return tower_forward(e, &e->text, &p->text, NULL, batch, output);
 }
 
@@ -411,7 +444,7 @@ status embedding_music(embedding *e, embedding_pass *p, int batch, const uint16_
     const size_t rows = (size_t)batch * e->config.music.positions;
     for (size_t row = 0; row < rows; row++)
         for (int level = 0; level < levels; level++)
-            p->music.index[rows * level + row] = tokens[row * levels + level];
+            p->music.staged[rows * level + row] = tokens[row * levels + level];
     return tower_forward(e, &e->music, &p->music, &p->time, batch, output);
 }
 
@@ -420,8 +453,12 @@ status embedding_backward(embedding *e, embedding_pass *p, int batch, float *gra
     float d_scale;
     *loss = op_contrastive_loss(e->device, batch, e->config.output, p->text.output, p->music.output, scale,
                                 p->text.d_output, p->music.d_output, &d_scale, p->scratch);
-    if (scale < scale_limit)
-        gradients[e->log_scale] += d_scale * scale; // the parameter is the logarithm
+    if (scale < scale_limit) {
+        const float d_log_scale = d_scale * scale; // the parameter is the logarithm
+        TRY(device_upload(e->device, p->d_log_scale, &d_log_scale, sizeof d_log_scale));
+        op_copy_rows(e->device, 1, PARAMETER_PADDING, p->d_log_scale, PARAMETER_PADDING,
+                     gradients + e->log_scale, PARAMETER_PADDING, true);
+    }
     TRY(tower_backward(e, &e->text, &p->text, NULL, batch, gradients));
     return tower_backward(e, &e->music, &p->music, &p->time, batch, gradients);
 }

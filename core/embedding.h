@@ -27,19 +27,19 @@ const embedding_config *embedding_get_config(const embedding *embedding);
 const parameter_list *embedding_parameters(const embedding *embedding);
 float *embedding_values(embedding *embedding); // the flat parameter buffer; then embedding_pack
 status embedding_pack(embedding *embedding);
-// The logits' factor, exp of the learned log scale, at most 100.
+// The logits' factor, exp of the learned log scale, at most 100, as of the last embedding_pack.
 float embedding_scale(const embedding *embedding);
-void embedding_set_scale(embedding *embedding, float scale);
+status embedding_set_scale(embedding *embedding, float scale); // then embedding_pack
 
 typedef struct embedding_pass embedding_pass;
 status embedding_pass_create(embedding_pass **out, const embedding *embedding, int batch, bool keep);
 void embedding_pass_destroy(embedding_pass *pass);
 
 // tokens: [batch, text positions], padded; lengths: [batch], at least 1. output: [batch, output], unit rows,
-// in the pass until the next text forward.
+// on the host, in the pass until the next text forward; NULL: not wanted there.
 status embedding_text(embedding *embedding, embedding_pass *pass, int batch, const int32_t *tokens,
                       const int32_t *lengths, const float **output);
-// tokens: [batch, music positions, levels]. output: [batch, output], unit rows.
+// tokens: [batch, music positions, levels]. output: as of embedding_text.
 status embedding_music(embedding *embedding, embedding_pass *pass, int batch, const uint16_t *tokens,
                        const float **output);
 // The contrastive loss of the last two forwards of the full batch; adds to gradients.

@@ -1,11 +1,16 @@
 #include "core/parameters.h"
 
 #include "kernels/memory.h"
+#include "kernels/operators.h"
 #include "kernels/philox.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+static size_t padded(size_t count) {
+    return (count + PARAMETER_PADDING - 1) / PARAMETER_PADDING * PARAMETER_PADDING;
+}
 
 status parameter_list_add(parameter_list *list, const char *name, int64_t rows, int64_t columns,
                           parameter_initialisation initialisation, float scale, size_t *offset) {
@@ -28,7 +33,7 @@ status parameter_list_add(parameter_list *list, const char *name, int64_t rows, 
                      .scale = scale,
                      .decay = rows > 1};
     snprintf(p->name, sizeof p->name, "%s", name);
-    list->size += (p->count + 15) / 16 * 16;
+    list->size += padded(p->count);
     *offset = p->offset;
     return STATUS_OK;
 }
@@ -70,15 +75,25 @@ void parameter_list_initialise(const parameter_list *list, uint64_t seed, float 
     }
 }
 
-int parameter_list_copy_shared(const parameter_list *from, const float *from_values, const parameter_list *to,
-                               float *to_values) {
+// With the padding behind it.
+static void copy(device *d, size_t count, const float *from, float *to) {
+    const int64_t width = (int64_t)padded(count);
+    op_copy_rows(d, 1, width, from, width, to, width, false);
+}
+
+int parameter_list_copy_shared(device *d, const parameter_list *from, const float *from_values,
+                               const parameter_list *to, float *to_values) {
     int copied = 0;
     for (int i = 0; i < to->count; i++) {
         const parameter *target = &to->items[i], *source = parameter_list_find(from, target->name);
         if (source == NULL || source->rows != target->rows || source->columns != target->columns)
             continue;
-        memcpy(to_values + target->offset, from_values + source->offset, sizeof(float) * target->count);
+        copy(d, target->count, from_values + source->offset, to_values + target->offset);
         copied++;
     }
     return copied;
+}
+
+void parameter_list_copy(device *d, const parameter_list *list, const float *from, float *to) {
+    copy(d, list->size, from, to);
 }

@@ -4,7 +4,10 @@
 
 #include "kernels/device.h"
 
-enum { PARAMETER_NAME_MAX = 96 };
+enum {
+    PARAMETER_NAME_MAX = 96,
+    PARAMETER_PADDING = 16, // a tensor's place in the flat buffer is a multiple of so many floats
+};
 
 typedef enum parameter_initialisation {
     INITIALISE_NORMAL, // normal(0, scale)
@@ -24,7 +27,7 @@ typedef struct parameter {
 typedef struct parameter_list {
     parameter *items;
     int count, capacity;
-    size_t size; // floats of the flat buffer; a multiple of 16
+    size_t size; // floats of the flat buffer, padding included
 } parameter_list;
 
 // Appends a tensor and returns its offset in floats through `offset`.
@@ -33,9 +36,13 @@ status parameter_list_add(parameter_list *list, const char *name, int64_t rows, 
 void parameter_list_release(parameter_list *list);
 const parameter *parameter_list_find(const parameter_list *list, const char *name); // NULL if absent
 
-// Fills values [list->size]: tensor i, element j is a function of seed, the tensor's name and j alone.
+// Fills values [list->size] on the host: tensor i, element j is a function of seed, the tensor's name and j
+// alone.
 void parameter_list_initialise(const parameter_list *list, uint64_t seed, float *values);
 
-// Copies every tensor of `to` that `from` has by name and shape; returns how many were copied.
-int parameter_list_copy_shared(const parameter_list *from, const float *from_values, const parameter_list *to,
-                               float *to_values);
+// Copies every tensor of `to` that `from` has by name and shape, both on the device; returns how many were
+// copied.
+int parameter_list_copy_shared(device *device, const parameter_list *from, const float *from_values,
+                               const parameter_list *to, float *to_values);
+// to [list->size] = from, both on the device.
+void parameter_list_copy(device *device, const parameter_list *list, const float *from, float *to);

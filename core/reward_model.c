@@ -13,18 +13,26 @@ struct reward_model {
     size_t pooled, features, bias, threshold; // offsets in values
     int feature_count;
     float *values;
+    float host_threshold[2]; // of the values that were packed last
 };
 
 struct reward_pass {
+    device *device;
     int batch;
+    bool keep;
     temporal_pass *temporal;
-    const float *inputs; // [batch, feature count] of the last forward
-    uint16_t *tokens;    // [batch, frames + 1, levels]: the window, then a frame that nobody reads
-    float *pooled;       // [batch, width]
-    float *scores;       // [batch]
-    float *added;        // [batch] what the features add to them
-    float *d_pooled;     // [batch, max(width, feature count)]
-    float *d_hidden;     // [batch * (frames + 1), width]
+    // On the device.
+    float *inputs;   // [batch, feature count]
+    float *pooled;   // [batch, width]
+    float *scores;   // [2, batch]: of the pooled vectors, and what the features add to them
+    float *d_scores; // [batch]
+    float *d_pooled; // [batch, max(width, feature count)]
+    float *d_hidden; // [batch * (frames + 1), width]
+    // On the host.
+    uint16_t *tokens;   // [batch, frames + 1, levels]: the window, then a frame that nobody reads
+    float *host_scores; // [2, batch]
+    float *host_pooled; // [batch, width]
+    void *memory, *host_memory;
 };
 
 int reward_model_feature_count(const reward_model_config *config) {
@@ -123,48 +131,70 @@ float *reward_model_values(reward_model *m) {
 }
 
 status reward_model_pack(reward_model *m) {
+    TRY(device_download(m->device, m->host_threshold, m->values + m->threshold, sizeof m->host_threshold));
     return temporal_pack(m->temporal, m->values);
 }
 
-reward_head reward_model_head(reward_model *m) {
-    return (reward_head){.pooled = m->values + m->pooled,
-                         .features = m->feature_count > 0 ? m->values + m->features : NULL,
-                         .bias = m->values + m->bias,
-                         .threshold = m->values + m->threshold};
+const float *reward_model_threshold(const reward_model *m) {
+    return m->host_threshold;
+}
+
+status reward_model_set_head(reward_model *m, const reward_head *head) {
+    const size_t width = (size_t)m->config.temporal.transformer.width, features = (size_t)m->feature_count;
+    if (head->pooled != NULL)
+        TRY(device_upload(m->device, m->values + m->pooled, head->pooled, sizeof(float) * width));
+    if (head->features != NULL && features > 0)
+        TRY(device_upload(m->device, m->values + m->features, head->features, sizeof(float) * features));
+    if (head->bias != NULL)
+        TRY(device_upload(m->device, m->values + m->bias, head->bias, sizeof(float)));
+    return head->threshold == NULL ? STATUS_OK
+                                   : device_upload(m->device, m->values + m->threshold, head->threshold,
+                                                   sizeof m->host_threshold);
+}
+
+static float *take(arena *a, size_t floats) {
+    return arena_take(a, sizeof(float) * floats);
+}
+
+static void carve(reward_pass *p, const reward_model *m, arena *a) {
+    const size_t rows = (size_t)p->batch, width = (size_t)m->config.temporal.transformer.width,
+                 features = (size_t)m->feature_count;
+    p->inputs = take(a, rows * features);
+    p->pooled = take(a, rows * width);
+    p->scores = take(a, 2 * rows);
+    if (p->keep) {
+        p->d_scores = take(a, rows);
+        p->d_pooled = take(a, rows * (width > features ? width : features));
+        p->d_hidden = take(a, rows * (size_t)(m->config.temporal.frames + 1) * width);
+    }
+}
+
+static void carve_host(reward_pass *p, const reward_model *m, arena *a) {
+    const size_t rows = (size_t)p->batch, positions = (size_t)m->config.temporal.frames + 1;
+    p->tokens = arena_take(a, sizeof(uint16_t) * rows * positions * (size_t)m->config.temporal.levels);
+    p->host_scores = take(a, 2 * rows);
+    p->host_pooled = take(a, rows * (size_t)m->config.temporal.transformer.width);
 }
 
 status reward_pass_create(reward_pass **out, const reward_model *m, int batch, bool keep) {
     *out = NULL;
     reward_pass *p;
     TRY(memory_allocate((void **)&p, sizeof *p, "reward pass"));
-    p->batch = batch;
-    const int positions = m->config.temporal.frames + 1;
-    const size_t rows = (size_t)batch, width = (size_t)m->config.temporal.transformer.width;
-    const size_t widest = width > (size_t)m->feature_count ? width : (size_t)m->feature_count;
+    *p = (reward_pass){.device = m->device, .batch = batch, .keep = keep};
     status result;
-    TRY_GOTO(result, temporal_pass_create(&p->temporal, m->temporal, batch, positions, keep), failed);
     TRY_GOTO(result,
-             memory_allocate((void **)&p->tokens,
-                             sizeof(uint16_t) * rows * (size_t)positions * (size_t)m->config.temporal.levels,
-                             "reward windows"),
+             temporal_pass_create(&p->temporal, m->temporal, batch, m->config.temporal.frames + 1, keep),
              failed);
-    TRY_GOTO(result,
-             device_allocate(m->device, (void **)&p->pooled, sizeof(float) * rows * width, "pooled frames"),
-             failed);
-    TRY_GOTO(result, device_allocate(m->device, (void **)&p->scores, sizeof(float) * rows, "reward scores"),
-             failed);
-    TRY_GOTO(result, device_allocate(m->device, (void **)&p->added, sizeof(float) * rows, "reward scores"),
-             failed);
-    if (keep) {
-        TRY_GOTO(result,
-                 device_allocate(m->device, (void **)&p->d_pooled, sizeof(float) * rows * widest,
-                                 "reward gradients"),
-                 failed);
-        TRY_GOTO(result,
-                 device_allocate(m->device, (void **)&p->d_hidden,
-                                 sizeof(float) * rows * (size_t)positions * width, "reward gradients"),
-                 failed);
-    }
+    arena a = {0};
+    carve(p, m, &a);
+    TRY_GOTO(result, device_allocate(m->device, &p->memory, a.used, "reward pass"), failed);
+    a = (arena){.base = p->memory, .capacity = a.used};
+    carve(p, m, &a);
+    a = (arena){0};
+    carve_host(p, m, &a);
+    TRY_GOTO(result, memory_allocate(&p->host_memory, a.used, "reward pass"), failed);
+    a = (arena){.base = p->host_memory, .capacity = a.used};
+    carve_host(p, m, &a);
     *out = p;
     return STATUS_OK;
 failed:
@@ -176,12 +206,8 @@ void reward_pass_destroy(reward_pass *p) {
     if (p == NULL)
         return;
     temporal_pass_destroy(p->temporal);
-    memory_free(p->tokens);
-    memory_free(p->pooled);
-    memory_free(p->scores);
-    memory_free(p->added);
-    memory_free(p->d_pooled);
-    memory_free(p->d_hidden);
+    device_free(p->device, p->memory);
+    memory_free(p->host_memory);
     memory_free(p);
 }
 
@@ -200,14 +226,16 @@ status reward_forward(reward_model *m, reward_pass *p, int batch, const uint16_t
     TRY(temporal_forward(m->temporal, m->values, p->temporal, batch, prefix, p->tokens, &hidden));
     op_mean_pool(m->device, batch, positions, width, NULL, hidden, p->pooled);
     op_row_dot(m->device, batch, width, p->pooled, m->values + m->pooled, m->values + m->bias, p->scores);
-    p->inputs = features;
+    const size_t row = sizeof(float) * (size_t)batch;
     if (m->feature_count > 0) {
-        const float nothing = 0.0f;
-        op_row_dot(m->device, batch, m->feature_count, features, m->values + m->features, &nothing, p->added);
-        for (int b = 0; b < batch; b++)
-            p->scores[b] += p->added[b];
+        TRY(device_upload(m->device, p->inputs, features, row * (size_t)m->feature_count));
+        op_row_dot(m->device, batch, m->feature_count, p->inputs, m->values + m->features, NULL,
+                   p->scores + batch);
     }
-    *scores = p->scores;
+    TRY(device_download(m->device, p->host_scores, p->scores, m->feature_count > 0 ? 2 * row : row));
+    for (int b = 0; m->feature_count > 0 && b < batch; b++)
+        p->host_scores[b] += p->host_scores[batch + b];
+    *scores = p->host_scores;
     return STATUS_OK;
 }
 
@@ -228,9 +256,12 @@ status reward_score(reward_model *m, reward_pass *p, size_t count, const uint16_
                                frames, NULL, features + first * (size_t)m->feature_count, &found));
             for (size_t i = 0; i < rows; i++)
                 scores[first + i] = w == 0 ? found[i] : 0.5f * (scores[first + i] + found[i]);
-            for (size_t i = 0; pooled != NULL && i < rows * width; i++) {
+            if (pooled == NULL)
+                continue;
+            TRY(device_download(m->device, p->host_pooled, p->pooled, sizeof(float) * rows * width));
+            for (size_t i = 0; i < rows * width; i++) {
                 float *to = pooled + first * width + i;
-                *to = w == 0 ? p->pooled[i] : 0.5f * (*to + p->pooled[i]);
+                *to = w == 0 ? p->host_pooled[i] : 0.5f * (*to + p->host_pooled[i]);
             }
         }
     }
@@ -240,12 +271,16 @@ status reward_score(reward_model *m, reward_pass *p, size_t count, const uint16_
 status reward_backward(reward_model *m, reward_pass *p, int batch, const float *d_scores, float *gradients) {
     const int positions = m->config.temporal.frames + 1;
     const int64_t width = m->config.temporal.transformer.width;
-    float unused = 0.0f;
+    TRY(device_upload(m->device, p->d_scores, d_scores, sizeof(float) * (size_t)batch));
     if (m->feature_count > 0)
-        op_row_dot_backward(m->device, batch, m->feature_count, p->inputs, m->values + m->features, d_scores,
-                            p->d_pooled, gradients + m->features, &unused);
-    op_row_dot_backward(m->device, batch, width, p->pooled, m->values + m->pooled, d_scores, p->d_pooled,
+        op_row_dot_backward(m->device, batch, m->feature_count, p->inputs, m->values + m->features,
+                            p->d_scores, p->d_pooled, gradients + m->features, NULL);
+    op_row_dot_backward(m->device, batch, width, p->pooled, m->values + m->pooled, p->d_scores, p->d_pooled,
                         gradients + m->pooled, gradients + m->bias);
     op_mean_pool_backward(m->device, batch, positions, width, NULL, p->d_pooled, p->d_hidden);
     return temporal_backward(m->temporal, m->values, gradients, p->temporal, batch, p->d_hidden);
+}
+
+status reward_threshold_gradient(reward_model *m, const float *d_threshold, float *gradients) {
+    return device_upload(m->device, gradients + m->threshold, d_threshold, 2 * sizeof(float));
 }

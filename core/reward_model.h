@@ -42,11 +42,13 @@ const reward_model_config *reward_model_get_config(const reward_model *model);
 const parameter_list *reward_model_parameters(const reward_model *model);
 float *reward_model_values(reward_model *model); // the flat parameter buffer; then reward_model_pack
 status reward_model_pack(reward_model *model);
-// Views into reward_model_values: [width], [feature count], [1], [2].
+// preference.threshold [2] on the host, as of the last reward_model_pack.
+const float *reward_model_threshold(const reward_model *model);
+// Sets the parts of the head that are not NULL: [width], [feature count], [1], [2]; then reward_model_pack.
 typedef struct reward_head {
-    float *pooled, *features, *bias, *threshold;
+    const float *pooled, *features, *bias, *threshold;
 } reward_head;
-reward_head reward_model_head(reward_model *model);
+status reward_model_set_head(reward_model *model, const reward_head *head);
 
 // Workspace for batches of windows; keep: a backward pass will follow.
 typedef struct reward_pass reward_pass;
@@ -54,14 +56,16 @@ status reward_pass_create(reward_pass **out, const reward_model *model, int batc
 void reward_pass_destroy(reward_pass *pass); // NULL is allowed
 
 // Reads one window of each clip. prefix: [batch, prefix]; tokens: [batch, frames, levels], frames at least
-// the window's; starts: [batch] first frame of each window, NULL: 0; features: [batch, feature count], not
-// copied but read again by the backward pass. scores: [batch], in the pass until the next forward.
+// the window's; starts: [batch] first frame of each window, NULL: 0; features: [batch, feature count].
+// scores: [batch], in the pass until the next forward. All on the host.
 status reward_forward(reward_model *model, reward_pass *pass, int batch, const uint16_t *prefix,
                       const uint16_t *tokens, int frames, const int *starts, const float *features,
                       const float **scores);
-// d_scores: [batch]; adds to gradients [reward_model_parameters()->size].
+// d_scores: [batch] on the host; adds to gradients [reward_model_parameters()->size].
 status reward_backward(reward_model *model, reward_pass *pass, int batch, const float *d_scores,
                        float *gradients);
+// The gradient of preference.threshold, which reward_backward leaves alone: d_threshold [2] on the host.
+status reward_threshold_gradient(reward_model *model, const float *d_threshold, float *gradients);
 // Without a backward pass, for any number of clips: a clip's score is that of its window, or the mean of its
 // first and its last one if it is longer. prefix: [count, prefix]; tokens: [count, frames, levels]; features:
 // [count, feature count]; scores: [count]. pooled: [count, width] receives the pooled vectors, averaged

@@ -23,6 +23,8 @@ const char *device_instruction_set(const device *device); // "avx512" or "avx2"
 const char *device_library(const device *device);
 // True if one-token decoding and teacher-forced scoring agree to the last bit here.
 bool device_is_batch_invariant(const device *device);
+// Whether the host may touch device buffers, as on the CPU (see kernels/mirror.h).
+bool device_shares_memory(const device *device);
 
 // 64-byte aligned and zeroed; `what` names the purpose in the error. Free with device_free.
 status device_allocate(device *device, void **out, size_t bytes, const char *what);
@@ -33,3 +35,6 @@ void device_free(device *device, void *pointer); // NULL is allowed
 // next of these calls fail.
 status device_upload(device *device, void *to, const void *from, size_t bytes);
 status device_download(device *device, void *to, const void *from, size_t bytes);
+
+// Waits until all operators so far are done; the first failure of one that had no status to return.
+status device_finish(device *device);

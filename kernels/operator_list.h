@@ -9,11 +9,13 @@ QUESTION(int, device_threads, (const device *d), (d))
 QUESTION(const char *, device_instruction_set, (const device *d), (d))
 QUESTION(const char *, device_library, (const device *d), (d))
 QUESTION(bool, device_is_batch_invariant, (const device *d), (d))
+QUESTION(bool, device_shares_memory, (const device *d), (d))
 QUESTION(status, device_allocate, (device * d, void **out, size_t bytes, const char *what),
          (d, out, bytes, what))
 QUESTION(status, device_upload, (device * d, void *to, const void *from, size_t bytes), (d, to, from, bytes))
 QUESTION(status, device_download, (device * d, void *to, const void *from, size_t bytes),
          (d, to, from, bytes))
+QUESTION(status, device_finish, (device * d), (d))
 
 OPERATOR(op_zero, (device * d, size_t bytes, void *out), (d, bytes, out))
 OPERATOR(op_rms_norm,
@@ -130,6 +132,10 @@ OPERATOR(op_cross_entropy,
          (device * d, int64_t rows, int64_t codebook, float *logits, const int32_t *targets, float weight,
           float *losses),
          (d, rows, codebook, logits, targets, weight, losses))
+OPERATOR(op_scale, (device * d, size_t count, float factor, float *x), (d, count, factor, x))
+OPERATOR(op_add_slot,
+         (device * d, size_t count, int depth, bool keep, size_t stride, float *partial, float *values),
+         (d, count, depth, keep, stride, partial, values))
 QUESTION(double, op_sum_squares, (device * d, size_t count, const float *x), (d, count, x))
 QUESTION(bool, op_all_finite, (device * d, size_t count, const float *x), (d, count, x))
 OPERATOR(op_adamw,

@@ -161,6 +161,15 @@ size_t policy_loss_scratch_floats(const device *device, int64_t codebook);
 void op_cross_entropy(device *device, int64_t rows, int64_t codebook, float *logits, const int32_t *targets,
                       float weight, float *losses);
 
+// x [count] *= factor
+void op_scale(device *device, size_t count, float factor, float *x);
+
+// One slot of a balanced tree of sums (comm/tree.h): values [count] = partial 0 + values, then partial 1 +
+// that, and so on for the first `depth` of them; if keep, partial `depth` = values. Partial l: [count] at
+// partial + l * stride.
+void op_add_slot(device *device, size_t count, int depth, bool keep, size_t stride, float *partial,
+                 float *values);
+
 // Sum of squares in double, over fixed chunks added in order.
 double op_sum_squares(device *device, size_t count, const float *x);
 bool op_all_finite(device *device, size_t count, const float *x);

@@ -1,8 +1,9 @@
 #include "launch/bench_parts.h"
 
-#include "comm/tree.h"
+#include "comm/gradient_sum.h"
 #include "core/learner.h"
 #include "kernels/memory.h"
+#include "kernels/mirror.h"
 #include "kernels/product.h"
 #include "launch/model_setup.h"
 #include "launch/stage.h"
@@ -75,23 +76,32 @@ void bench_fill_random(bench *b, float *out, size_t count) {
         out[i] = philox_next_uniform(&b->stream) - 0.5f;
 }
 
+static status create_random(bench *b, float **out, size_t count) {
+    mirror values;
+    TRY(device_allocate(b->device, (void **)out, sizeof(float) * count, "products"));
+    TRY(mirror_create(&values, b->device, *out, sizeof(float) * count, "products"));
+    bench_fill_random(b, values.host, count);
+    const status result = mirror_store(&values);
+    mirror_release(&values);
+    return result;
+}
+
 // Large enough to be limited by the multipliers alone.
 static status measure_products(bench *b, weight_precision precision, double *flop_per_second) {
     enum { ROWS = 512, WIDTH = 2048, WARM_UP = 2 };
     weight *w = NULL;
     float *plain = NULL, *x = NULL, *y = NULL;
     status result;
-    TRY_GOTO(result, memory_allocate((void **)&plain, sizeof(float) * WIDTH * WIDTH, "products"), done);
-    TRY_GOTO(result, memory_allocate((void **)&x, sizeof(float) * ROWS * WIDTH, "products"), done);
-    TRY_GOTO(result, memory_allocate((void **)&y, sizeof(float) * ROWS * WIDTH, "products"), done);
-    bench_fill_random(b, plain, (size_t)WIDTH * WIDTH);
-    bench_fill_random(b, x, (size_t)ROWS * WIDTH);
+    TRY_GOTO(result, create_random(b, &plain, (size_t)WIDTH * WIDTH), done);
+    TRY_GOTO(result, create_random(b, &x, (size_t)ROWS * WIDTH), done);
+    TRY_GOTO(result, create_random(b, &y, (size_t)ROWS * WIDTH), done);
     TRY_GOTO(result, weight_create(&w, b->device, WIDTH, WIDTH, WEIGHT_SCORE, precision), done);
     TRY_GOTO(result, weight_pack(w, plain), done);
     double best = INFINITY;
     for (int i = 0; i < WARM_UP + 8 * b->options->repeats; i++) {
         const double start = stage_seconds();
         TRY_GOTO(result, product_forward(w, ROWS, x, y, false), done);
+        TRY_GOTO(result, device_finish(b->device), done);
         const double seconds = stage_seconds() - start;
         if (i >= WARM_UP)
             best = fmin(best, seconds);
@@ -99,13 +109,37 @@ static status measure_products(bench *b, weight_precision precision, double *flo
     *flop_per_second = 2.0 * ROWS * WIDTH * WIDTH / best;
 done:
     weight_destroy(w);
-    memory_free(plain);
-    memory_free(x);
-    memory_free(y);
+    device_free(b->device, plain);
+    device_free(b->device, x);
+    device_free(b->device, y);
+    return result;
+}
+
+// Of a device with memory of its own: copying within it, which reads and writes every byte.
+static status measure_copy_bandwidth(bench *b) {
+    const size_t count = (size_t)1 << 28;
+    const int64_t width = (int64_t)count;
+    float *buffers = NULL;
+    double best = INFINITY;
+    status result;
+    TRY_GOTO(result,
+             device_allocate(b->device, (void **)&buffers, sizeof(float) * 2 * count, "bandwidth buffer"),
+             done);
+    for (int repeat = 0; repeat < 2 * b->options->repeats + 1; repeat++) {
+        const double start = stage_seconds();
+        op_copy_rows(b->device, 1, width, buffers, width, buffers + count, width, false);
+        TRY_GOTO(result, device_finish(b->device), done);
+        best = fmin(best, stage_seconds() - start);
+    }
+    b->bandwidth = (double)(sizeof(float) * 2 * count) / best;
+done:
+    device_free(b->device, buffers);
     return result;
 }
 
 static status measure_bandwidth(bench *b) {
+    if (!device_shares_memory(b->device))
+        return measure_copy_bandwidth(b);
     // A virtual machine reports the caches of the whole host; more than 1 GiB is not worth the wait.
     const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     size_t bytes = (size_t)256 << 20;
@@ -154,7 +188,9 @@ static status find_ceilings(bench *b) {
     if (stages & BENCH_BANDWIDTH) {
         bench_result r = bench_new_result(b, "bandwidth", "GB/s", b->bandwidth / 1e9);
         snprintf(r.formula, sizeof r.formula,
-                 "bytes of a buffer of 256 MiB to 1 GiB (4 last-level caches) over the time to sum it");
+                 device_shares_memory(b->device)
+                     ? "bytes of a buffer of 256 MiB to 1 GiB (4 last-level caches) over the time to sum it"
+                     : "bytes of a buffer of 1 GiB, read and written, over the time to copy it");
         b->listener(b->context, r.name, &r);
     }
     return STATUS_OK;
@@ -162,7 +198,7 @@ static status find_ceilings(bench *b) {
 
 static status create_random_policy(bench *b, weight_precision precision, policy **out) {
     TRY(policy_create(out, b->device, &b->policy, WEIGHT_SAMPLE, precision));
-    parameter_list_initialise(policy_parameters(*out), 1, policy_values(*out));
+    TRY(model_initialise(b->device, policy_parameters(*out), 1, policy_values(*out)));
     return policy_pack(*out);
 }
 
@@ -254,8 +290,7 @@ done:
 
 typedef struct learner_bench {
     learner *learner;
-    tree_accumulator *policy_sum, *value_sum;
-    float *policy_gradients, *value_gradients;
+    gradient_sum *policy_gradients, *value_gradients;
     learner_value_statistics *value_statistics;   // [batch]
     learner_policy_statistics *policy_statistics; // [batch]
     host_batch batch;
@@ -277,27 +312,29 @@ static status learner_step(bench *b, learner_bench *l) {
     const int slots = b->config->train.gradient_slots, samples = b->config->train.batch / slots;
     for (int slot = 0; slot < slots; slot++) {
         const learner_slot s = slot_of(b, l, slot);
-        TRY(learner_value_slot(l->learner, &s, l->value_gradients, l->value_statistics + slot * samples));
-        tree_accumulator_add(l->value_sum, l->value_gradients);
+        TRY(learner_value_slot(l->learner, &s, gradient_sum_values(l->value_gradients),
+                               l->value_statistics + slot * samples));
+        gradient_sum_add(l->value_gradients);
     }
     for (int slot = 0; slot < slots; slot++) {
         const learner_slot s = slot_of(b, l, slot);
-        TRY(learner_policy_slot(l->learner, &s, 1.0f, l->policy_gradients,
+        TRY(learner_policy_slot(l->learner, &s, 1.0f, gradient_sum_values(l->policy_gradients),
                                 l->policy_statistics + slot * samples));
-        tree_accumulator_add(l->policy_sum, l->policy_gradients);
+        gradient_sum_add(l->policy_gradients);
     }
     value_network *value = learner_value(l->learner);
     policy *policy = learner_policy(l->learner);
     const optimizer_result first =
         optimizer_update(learner_value_optimizer(l->learner), (float)b->config->train.value_learning_rate,
-                         l->value_gradients, value_values(value));
+                         gradient_sum_values(l->value_gradients), value_values(value));
     const optimizer_result second =
         optimizer_update(learner_policy_optimizer(l->learner), (float)b->config->train.learning_rate,
-                         l->policy_gradients, policy_values(policy));
+                         gradient_sum_values(l->policy_gradients), policy_values(policy));
     if (first.skipped || second.skipped)
         return FAIL("a learner step on random weights gave gradients that are not finite");
     TRY(value_pack(value));
-    return policy_pack(policy);
+    TRY(policy_pack(policy));
+    return device_finish(b->device);
 }
 
 static status create_learner(bench *b, learner_bench *l) {
@@ -320,17 +357,15 @@ static status create_learner(bench *b, learner_bench *l) {
     TRY(learner_create(&l->learner, b->device, &config));
     policy *models[] = {learner_policy(l->learner), learner_reference(l->learner)};
     for (int i = 0; i < 2; i++) {
-        parameter_list_initialise(policy_parameters(models[i]), 1, policy_values(models[i]));
+        TRY(model_initialise(b->device, policy_parameters(models[i]), 1, policy_values(models[i])));
         TRY(policy_pack(models[i]));
     }
     value_network *value = learner_value(l->learner);
-    parameter_list_initialise(value_parameters(value), 1, value_values(value));
+    TRY(model_initialise(b->device, value_parameters(value), 1, value_values(value)));
     TRY(value_pack(value));
     const size_t policy_size = policy_parameters(models[0])->size, value_size = value_parameters(value)->size;
-    TRY(memory_allocate((void **)&l->policy_gradients, sizeof(float) * policy_size, "policy gradients"));
-    TRY(memory_allocate((void **)&l->value_gradients, sizeof(float) * value_size, "value gradients"));
-    TRY(tree_accumulator_create(&l->policy_sum, TREE_FLOAT, policy_size, slots));
-    TRY(tree_accumulator_create(&l->value_sum, TREE_FLOAT, value_size, slots));
+    TRY(gradient_sum_create(&l->policy_gradients, b->device, policy_size, slots));
+    TRY(gradient_sum_create(&l->value_gradients, b->device, value_size, slots));
     TRY(memory_allocate((void **)&l->value_statistics, sizeof *l->value_statistics * (size_t)c->train.batch,
                         "value statistics"));
     return memory_allocate((void **)&l->policy_statistics,
@@ -339,10 +374,8 @@ static status create_learner(bench *b, learner_bench *l) {
 
 static void destroy_learner(learner_bench *l) {
     learner_destroy(l->learner);
-    tree_accumulator_destroy(l->policy_sum);
-    tree_accumulator_destroy(l->value_sum);
-    memory_free(l->policy_gradients);
-    memory_free(l->value_gradients);
+    gradient_sum_destroy(l->policy_gradients);
+    gradient_sum_destroy(l->value_gradients);
     memory_free(l->value_statistics);
     memory_free(l->policy_statistics);
     memory_free(l->batch.memory);

@@ -1,9 +1,10 @@
 // Scoring clips with a learned reward and training one on pairs, on random weights and tokens.
-#include "comm/tree.h"
+#include "comm/gradient_sum.h"
 #include "core/optimizer.h"
 #include "core/reward_model.h"
 #include "kernels/memory.h"
 #include "launch/bench_parts.h"
+#include "launch/model_setup.h"
 #include "launch/stage.h"
 
 #include <math.h>
@@ -37,7 +38,7 @@ static status create(reward_bench *r, bench *b, size_t clips, int batch, bool le
     config.temporal.frames = (int)frames;
     r->clips = clips;
     TRY(reward_model_create(&r->model, b->device, &config, learn, precision));
-    parameter_list_initialise(reward_model_parameters(r->model), 1, reward_model_values(r->model));
+    TRY(model_initialise(b->device, reward_model_parameters(r->model), 1, reward_model_values(r->model)));
     TRY(reward_model_pack(r->model));
     TRY(reward_pass_create(&r->pass, r->model, batch, learn));
     TRY(memory_allocate((void **)&r->prefix, sizeof(uint16_t) * (clips * (size_t)t->prefix + 1),
@@ -87,49 +88,51 @@ done:
 typedef struct preference_bench {
     reward_bench reward;
     optimizer *optimizer;
-    tree_accumulator *tree;
-    float *gradients;
+    gradient_sum *gradients;
     uint32_t votes[BENCH_CAPTIONS * PAIRS]; // preference_vote
 } preference_bench;
 
 // The pairs of one caption's clips, each of which is read once.
-static status train_caption(preference_bench *p, int caption, const temporal_config *t, int frames) {
+static status train_caption(bench *b, preference_bench *p, int caption) {
+    const temporal_config *t = &b->policy.temporal;
+    const int frames = b->config->train.frames;
     reward_bench *r = &p->reward;
     const size_t first = (size_t)caption * BENCH_CAPTION_CLIPS;
-    const reward_head head = reward_model_head(r->model);
-    const float *scores;
-    float d_scores[BENCH_CAPTION_CLIPS] = {0};
-    memset(p->gradients, 0, sizeof(float) * reward_model_parameters(r->model)->size);
-    float *d_threshold = p->gradients + (head.threshold - reward_model_values(r->model));
+    const float *threshold = reward_model_threshold(r->model), *scores;
+    float d_scores[BENCH_CAPTION_CLIPS] = {0}, d_threshold[2] = {0},
+          *gradients = gradient_sum_values(p->gradients);
+    op_zero(b->device, sizeof(float) * reward_model_parameters(r->model)->size, gradients);
     TRY(reward_forward(r->model, r->pass, BENCH_CAPTION_CLIPS, r->prefix + first * (size_t)t->prefix,
                        r->tokens + first * (size_t)frames * (size_t)t->levels, frames, NULL, NULL, &scores));
     const uint32_t *vote = p->votes + caption * PAIRS;
     for (int a = 0; a < BENCH_CAPTION_CLIPS; a++)
         for (int other = a + 1; other < BENCH_CAPTION_CLIPS; other++) {
             double gradient[4];
-            preference_loss((preference_vote)*vote++, (double)scores[a], (double)scores[other],
-                            head.threshold, gradient);
+            preference_loss((preference_vote)*vote++, (double)scores[a], (double)scores[other], threshold,
+                            gradient);
             d_scores[a] += (float)gradient[0];
             d_scores[other] += (float)gradient[1];
             d_threshold[0] += (float)gradient[2];
             d_threshold[1] += (float)gradient[3];
         }
-    TRY(reward_backward(r->model, r->pass, BENCH_CAPTION_CLIPS, d_scores, p->gradients));
-    tree_accumulator_add(p->tree, p->gradients);
+    TRY(reward_threshold_gradient(r->model, d_threshold, gradients));
+    TRY(reward_backward(r->model, r->pass, BENCH_CAPTION_CLIPS, d_scores, gradients));
+    gradient_sum_add(p->gradients);
     return STATUS_OK;
 }
 
 static status train_step(bench *b, preference_bench *p) {
     const parameter_list *list = reward_model_parameters(p->reward.model);
     for (int caption = 0; caption < BENCH_CAPTIONS; caption++)
-        TRY(train_caption(p, caption, &b->policy.temporal, b->config->train.frames));
-    for (size_t i = 0; i < list->size; i++)
-        p->gradients[i] *= 1.0f / (BENCH_CAPTIONS * PAIRS);
+        TRY(train_caption(b, p, caption));
+    float *gradients = gradient_sum_values(p->gradients);
+    op_scale(b->device, list->size, 1.0f / (BENCH_CAPTIONS * PAIRS), gradients);
     const optimizer_result update =
-        optimizer_update(p->optimizer, 1e-4f, p->gradients, reward_model_values(p->reward.model));
+        optimizer_update(p->optimizer, 1e-4f, gradients, reward_model_values(p->reward.model));
     if (update.skipped)
         return FAIL("a step of preference training on random weights gave gradients that are not finite");
-    return reward_model_pack(p->reward.model);
+    TRY(reward_model_pack(p->reward.model));
+    return device_finish(b->device);
 }
 
 static status create_preference(preference_bench *p, bench *b) {
@@ -138,8 +141,7 @@ static status create_preference(preference_bench *p, bench *b) {
     TRY(create(&p->reward, b, BENCH_CAPTIONS * BENCH_CAPTION_CLIPS, BENCH_CAPTION_CLIPS, true, WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(p->reward.model);
     TRY(optimizer_create(&p->optimizer, b->device, list, &config));
-    TRY(tree_accumulator_create(&p->tree, TREE_FLOAT, list->size, BENCH_CAPTIONS));
-    TRY(memory_allocate((void **)&p->gradients, sizeof(float) * list->size, "gradients"));
+    TRY(gradient_sum_create(&p->gradients, b->device, list->size, BENCH_CAPTIONS));
     for (int i = 0; i < BENCH_CAPTIONS * PAIRS; i++)
         p->votes[i] = philox_next_below(&b->stream, 4);
     return STATUS_OK;
@@ -172,7 +174,6 @@ status bench_run_preference(bench *b) {
 done:
     destroy(&p.reward);
     optimizer_destroy(p.optimizer);
-    tree_accumulator_destroy(p.tree);
-    memory_free(p.gradients);
+    gradient_sum_destroy(p.gradients);
     return result;
 }

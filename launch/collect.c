@@ -112,7 +112,8 @@ static status open_parts(collection *c) {
         return FAIL("train.frames is %d, but the clips of %s have %u; use fewer", config->train.frames,
                     config->data.tokens, format->frames);
     c->clip_tokens = (size_t)c->generator->frames * (size_t)generator_levels(c->generator);
-    return model_load_policy(c->generator->policy, config->data.base, model_listener, &c->base_step);
+    return model_load_policy(c->generator->policy, c->generator->device, config->data.base, model_listener,
+                             &c->base_step);
 }
 
 static void close_parts(collection *c) {

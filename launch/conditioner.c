@@ -2,6 +2,7 @@
 
 #include "data/safetensors.h"
 #include "kernels/memory.h"
+#include "kernels/mirror.h"
 #include "launch/model_setup.h"
 
 #include <jansson.h>
@@ -22,7 +23,7 @@ static int transformer_from_json(json_t *json, transformer_config *out) {
                        &out->heads, "feed_forward", &out->feed_forward, "positions", &out->positions);
 }
 
-status conditioner_save(const char *folder, const embedding *e, const void *tokenizer_model,
+status conditioner_save(const char *folder, device *device, embedding *e, const void *tokenizer_model,
                         size_t tokenizer_bytes, int prefix, int prefix_codebook, const float *codebooks,
                         const char *codec) {
     const embedding_config *c = embedding_get_config(e);
@@ -41,10 +42,16 @@ status conditioner_save(const char *folder, const embedding *e, const void *toke
         return FAIL("out of host memory: the description of the embedding");
     status result;
     tensor_view *views = NULL;
+    mirror values = {0};
+    TRY_GOTO(result,
+             mirror_create(&values, device, embedding_values(e), sizeof(float) * list->size,
+                           "parameters on the host"),
+             done);
+    TRY_GOTO(result, mirror_fetch(&values), done);
     TRY_GOTO(result,
              memory_allocate((void **)&views, sizeof *views * (size_t)(list->count + 2), "tensor list"),
              done);
-    model_views(list, embedding_values((embedding *)e), views);
+    model_views(list, values.host, views);
     const int64_t codebook_shape[] = {prefix, prefix_codebook, c->output},
                   bytes[] = {(int64_t)tokenizer_bytes};
     views[list->count] = tensor_view_make("prefix.codebooks", TENSOR_F32, codebooks, 3, codebook_shape);
@@ -54,6 +61,7 @@ status conditioner_save(const char *folder, const embedding *e, const void *toke
     snprintf(path, sizeof path, "%s/embedding.safetensors", folder);
     TRY_GOTO(result, safetensors_write(path, views, (size_t)list->count + 2, metadata, 2), done);
 done:
+    mirror_release(&values);
     memory_free(views);
     free(text);
     return result;
@@ -93,7 +101,8 @@ static status load_parts(conditioner *c, const char *path, const safetensors *fi
     const char *codec = safetensors_metadata(file, "codec");
     snprintf(c->codec, sizeof c->codec, "%s", codec != NULL ? codec : "");
     TRY(embedding_create(&c->embedding, c->device, &config, false));
-    TRY(model_read(file, embedding_parameters(c->embedding), embedding_values(c->embedding)));
+    TRY(model_read_values(file, embedding_parameters(c->embedding), c->device,
+                          embedding_values(c->embedding)));
     TRY(embedding_pack(c->embedding));
     TRY(embedding_pass_create(&c->pass, c->embedding, c->batch, false));
     const tensor_view *model;

@@ -29,7 +29,7 @@ void conditioner_destroy(conditioner *conditioner); // NULL is allowed
 status conditioner_check_format(const conditioner *conditioner, const shard_format *format);
 
 // Publishes embedding.safetensors in `folder`; codebooks: [prefix, prefix_codebook, output].
-status conditioner_save(const char *folder, const embedding *embedding, const void *tokenizer_model,
+status conditioner_save(const char *folder, device *device, embedding *embedding, const void *tokenizer_model,
                         size_t tokenizer_bytes, int prefix, int prefix_codebook, const float *codebooks,
                         const char *codec);
 

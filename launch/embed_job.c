@@ -5,6 +5,7 @@
 #include "data/metrics.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
+#include "kernels/mirror.h"
 #include "kernels/philox.h"
 #include "launch/conditioner.h"
 #include "launch/model_setup.h"
@@ -110,19 +111,19 @@ static status train(embed_job *job) {
     progress progress;
     progress_start(&progress, stdout, "embedding", 0, config->embedding.steps);
     char detail[64] = "";
+    TRY(embedding_pack(job->embedding));
     for (int64_t step = 0; step < config->embedding.steps; step++) {
-        const float *output;
         double loss;
         TRY(load_batch(job, step));
-        TRY(embedding_pack(job->embedding));
-        TRY(embedding_text(job->embedding, job->pass, batch, job->text, job->lengths, &output));
-        TRY(embedding_music(job->embedding, job->pass, batch, job->music, &output));
-        memset(job->gradients, 0, sizeof(float) * list->size);
+        TRY(embedding_text(job->embedding, job->pass, batch, job->text, job->lengths, NULL));
+        TRY(embedding_music(job->embedding, job->pass, batch, job->music, NULL));
+        op_zero(job->device, sizeof(float) * list->size, job->gradients);
         TRY(embedding_backward(job->embedding, job->pass, batch, job->gradients, &loss));
         const float rate = (float)config->embedding.learning_rate *
                            schedule_factor(step, config->embedding.warm_up, config->embedding.steps, 0.1f);
         const optimizer_result update =
             optimizer_update(job->optimizer, rate, job->gradients, embedding_values(job->embedding));
+        TRY(embedding_pack(job->embedding));
         metrics_begin(job->metrics, step + 1);
         metrics_add(job->metrics, "loss", loss);
         metrics_add(job->metrics, "scale", (double)embedding_scale(job->embedding));
@@ -133,7 +134,7 @@ static status train(embed_job *job) {
         progress_show(&progress, step + 1, detail);
     }
     progress_finish(&progress, config->embedding.steps, detail);
-    return embedding_pack(job->embedding);
+    return STATUS_OK;
 }
 
 // Mean segment embeddings of the first `count` clips of an order, out [count, output].
@@ -273,6 +274,23 @@ done:
     return result;
 }
 
+// The tables that read tokens start from the codes.
+static status initialise(embed_job *job) {
+    const run_config *config = job->config;
+    const parameter_list *list = embedding_parameters(job->embedding);
+    mirror values;
+    TRY(mirror_create(&values, job->device, embedding_values(job->embedding), sizeof(float) * list->size,
+                      "parameters on the host"));
+    parameter_list_initialise(list, (uint64_t)config->seed, values.host);
+    status result = model_start_from_codes(config, corpus_get_format(job->corpus), list, "music.embedding",
+                                           job->shape.levels, code_rms, values.host);
+    if (result == STATUS_OK)
+        result = mirror_store(&values);
+    mirror_release(&values);
+    TRY(result);
+    return embedding_set_scale(job->embedding, (float)(1.0 / config->embedding.initial_temperature));
+}
+
 static status prepare(embed_job *job) {
     const run_config *config = job->config;
     TRY(stage_create_device(&job->device, config));
@@ -294,10 +312,7 @@ static status prepare(embed_job *job) {
     TRY(model_embedding_config(&job->shape, config, format, (int)tokenizer_vocabulary_size(job->tokenizer)));
     TRY(embedding_create(&job->embedding, job->device, &job->shape, true));
     const parameter_list *list = embedding_parameters(job->embedding);
-    parameter_list_initialise(list, (uint64_t)config->seed, embedding_values(job->embedding));
-    TRY(model_start_from_codes(config, format, list, "music.embedding", job->shape.levels, code_rms,
-                               embedding_values(job->embedding)));
-    embedding_set_scale(job->embedding, (float)(1.0 / config->embedding.initial_temperature));
+    TRY(initialise(job));
     TRY(embedding_pass_create(&job->pass, job->embedding, config->embedding.batch, true));
     const optimizer_config adamw = {.beta1 = 0.9f,
                                     .beta2 = 0.98f,
@@ -306,7 +321,7 @@ static status prepare(embed_job *job) {
                                     .gradient_clip = 1.0f};
     TRY(optimizer_create(&job->optimizer, job->device, list, &adamw));
     const size_t batch = (size_t)config->embedding.batch, text = (size_t)job->shape.text.positions;
-    TRY(memory_allocate((void **)&job->gradients, sizeof(float) * list->size, "gradients"));
+    TRY(device_allocate(job->device, (void **)&job->gradients, sizeof(float) * list->size, "gradients"));
     TRY(memory_allocate((void **)&job->codebooks,
                         sizeof(float) * (size_t)(config->model.prefix * config->model.prefix_codebook) *
                                 (size_t)job->shape.output +
@@ -341,9 +356,9 @@ status embed_train(const run_config *config) {
     if (config->model.prefix > 0)
         TRY_GOTO(result, train_quantiser(&job), done);
     TRY_GOTO(result,
-             conditioner_save(config->data.embedding, job.embedding, job.tokenizer_model, job.tokenizer_bytes,
-                              config->model.prefix, config->model.prefix_codebook, job.codebooks,
-                              corpus_get_format(job.corpus)->codec),
+             conditioner_save(config->data.embedding, job.device, job.embedding, job.tokenizer_model,
+                              job.tokenizer_bytes, config->model.prefix, config->model.prefix_codebook,
+                              job.codebooks, corpus_get_format(job.corpus)->codec),
              done);
     TRY_GOTO(result, evaluate(&job, config->data.embedding, &summary), done);
     char path[PATH_MAX];
@@ -362,7 +377,7 @@ done:
     embedding_destroy(job.embedding);
     tokenizer_destroy(job.tokenizer);
     memory_free(job.tokenizer_model);
-    memory_free(job.gradients);
+    device_free(job.device, job.gradients);
     memory_free(job.codebooks);
     memory_free(job.text);
     memory_free(job.lengths);

@@ -195,7 +195,8 @@ static status prepare(evaluation *e) {
     const int slot = e->config.train.batch / e->config.train.gradient_slots;
     TRY(divergence_create(&e->divergence, e->generator->device, e->generator->policy, slot > 0 ? slot : 1,
                           e->generator->frames));
-    return model_load_policy(divergence_reference(e->divergence), e->models[0].folder, NULL, NULL);
+    return model_load_policy(divergence_reference(e->divergence), e->generator->device, e->models[0].folder,
+                             NULL, NULL);
 }
 
 static status evaluate(evaluation *e) {

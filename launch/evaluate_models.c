@@ -181,7 +181,7 @@ status evaluate_model(evaluation *e, contestant *model) {
     generator *g = e->generator;
     const uint64_t seed = (uint64_t)e->config.seed;
     const double start = stage_seconds();
-    TRY(model_load_policy(g->policy, model->folder, model_listener, &model->step));
+    TRY(model_load_policy(g->policy, g->device, model->folder, model_listener, &model->step));
     TRY(draw_clips(e, model, (const char *const *)e->captions, e->caption_count, seed + HELD_OUT_SEED,
                    model->candidates == 1, &model->held_out));
     TRY(draw_clips(e, model, e->prompt_texts, e->prompts.count, seed + PROMPT_SEED, false, &model->prompted));

@@ -69,7 +69,7 @@ void generator_destroy(generator *g) {
 }
 
 status generator_load(generator *g, const char *run_folder) {
-    return model_load_policy(g->policy, run_folder, model_listener, NULL);
+    return model_load_policy(g->policy, g->device, run_folder, model_listener, NULL);
 }
 
 int generator_levels(const generator *g) {

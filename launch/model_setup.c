@@ -2,6 +2,7 @@
 
 #include "core/code_embedding.h"
 #include "kernels/memory.h"
+#include "kernels/mirror.h"
 #include "launch/codec_file.h"
 
 #include <errno.h>
@@ -132,14 +133,55 @@ status model_read(const safetensors *file, const parameter_list *list, float *va
     return STATUS_OK;
 }
 
+static status mirror_values(mirror *out, device *device, const parameter_list *list, float *values) {
+    return mirror_create(out, device, values, sizeof(float) * list->size, "parameters on the host");
+}
+
+status model_read_values(const safetensors *file, const parameter_list *list, device *device, float *values) {
+    mirror m;
+    TRY(mirror_values(&m, device, list, values));
+    status result = model_read(file, list, m.host);
+    if (result == STATUS_OK)
+        result = mirror_store(&m);
+    mirror_release(&m);
+    return result;
+}
+
+status model_initialise(device *device, const parameter_list *list, uint64_t seed, float *values) {
+    mirror m;
+    TRY(mirror_values(&m, device, list, values));
+    parameter_list_initialise(list, seed, m.host);
+    const status result = mirror_store(&m);
+    mirror_release(&m);
+    return result;
+}
+
 status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, const parameter_list *list,
-                               const float *values, const safetensors_pair *metadata, size_t metadata_count) {
-    tensor_view *views;
-    TRY(memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"));
-    model_views(list, values, views);
-    status result =
-        checkpoint_add_tensors(writer, name, views, (size_t)list->count, metadata, metadata_count);
+                               device *device, float *values) {
+    mirror m;
+    tensor_view *views = NULL;
+    status result;
+    TRY(mirror_values(&m, device, list, values));
+    TRY_GOTO(result, mirror_fetch(&m), done);
+    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"),
+             done);
+    model_views(list, m.host, views);
+    result = checkpoint_add_tensors(writer, name, views, (size_t)list->count, NULL, 0);
+done:
     memory_free(views);
+    mirror_release(&m);
+    return result;
+}
+
+status model_digest(device *device, const parameter_list *list, float *values, char out[DIGEST_HEX]) {
+    mirror m;
+    TRY(mirror_values(&m, device, list, values));
+    const status result = mirror_fetch(&m);
+    if (result == STATUS_OK) {
+        const digest found = digest_bytes(m.host, m.bytes);
+        digest_to_hex(&found, out);
+    }
+    mirror_release(&m);
     return result;
 }
 
@@ -181,7 +223,7 @@ static status open_selected(checkpoint **out, const char *run_folder, checkpoint
     return STATUS_OK;
 }
 
-status model_load_policy(policy *policy, const char *run_folder, checkpoint_listener listener,
+status model_load_policy(policy *policy, device *device, const char *run_folder, checkpoint_listener listener,
                          uint64_t *step) {
     char folder[PATH_MAX];
     snprintf(folder, sizeof folder, "%s/checkpoints", run_folder);
@@ -196,7 +238,7 @@ status model_load_policy(policy *policy, const char *run_folder, checkpoint_list
         goto done;
     }
     TRY_GOTO(result, checkpoint_open_tensors(checkpoint, "policy.safetensors", &file), done);
-    TRY_GOTO(result, model_read(file, policy_parameters(policy), policy_values(policy)), done);
+    TRY_GOTO(result, model_read_values(file, policy_parameters(policy), device, policy_values(policy)), done);
     TRY_GOTO(result, policy_pack(policy), done);
     if (step != NULL)
         *step = checkpoint_describe(checkpoint)->step;

@@ -1,9 +1,10 @@
 #include "launch/pretrain.h"
 
-#include "comm/group.h"
+#include "comm/gradient_sum.h"
 #include "data/digest.h"
 #include "data/json_file.h"
 #include "kernels/memory.h"
+#include "kernels/mirror.h"
 #include "kernels/philox.h"
 #include "launch/conditioner.h"
 #include "launch/plan.h"
@@ -34,10 +35,10 @@ typedef struct pretrain {
     policy *policy;
     policy_pass *pass;
     optimizer *optimizer;
-    tree_accumulator *tree;
+    gradient_sum *gradients;
     int slot_batch, frames, levels;
-    int first_slot, slots; // of this rank
-    float *gradients, *losses;
+    int first_slot, slots;                           // of this rank
+    float *losses, *host_losses;                     // [batch of a slot * frames] on the device and the host
     uint16_t *batch_prefix, *batch_tokens, *scratch; // of one slot; one clip
     double *sums;                                    // [rows of statistics, levels]; see share_sums
     size_t sums_rows;
@@ -157,9 +158,10 @@ static status score_rows(pretrain *p, int rows, float weight, double *sums) {
         op_cross_entropy(p->device, frames, p->shape.temporal.codebook[level],
                          policy_pass_logits(p->pass, level), policy_pass_actions(p->pass, level), weight,
                          p->losses);
+        TRY(device_download(p->device, p->host_losses, p->losses, sizeof(float) * (size_t)frames));
         sums[level] = 0.0;
         for (int64_t i = 0; i < frames; i++)
-            sums[level] += (double)p->losses[i];
+            sums[level] += (double)p->host_losses[i];
     }
     return STATUS_OK;
 }
@@ -167,6 +169,7 @@ static status score_rows(pretrain *p, int rows, float weight, double *sums) {
 static status train_step(pretrain *p, double *loss, double *gradient_norm, bool *skipped, float rate) {
     const run_config *config = p->config;
     const parameter_list *list = policy_parameters(p->policy);
+    float *gradients = gradient_sum_values(p->gradients);
     const uint32_t slack = corpus_get_format(p->corpus)->frames - (uint32_t)p->frames + 1;
     const int batch = config->pretrain.batch;
     memset(p->sums, 0, sizeof(double) * (size_t)config->pretrain.gradient_slots * (size_t)p->levels);
@@ -179,18 +182,17 @@ static status train_step(pretrain *p, double *loss, double *gradient_norm, bool 
             TRY(load_sample(p, clip_order_at(p->training, position), (int)philox_next_below(&crop, slack),
                             row));
         }
-        memset(p->gradients, 0, sizeof(float) * list->size);
+        op_zero(p->device, sizeof(float) * list->size, gradients);
         TRY(score_rows(p, p->slot_batch, 1.0f / (float)(batch * p->frames * p->levels),
                        p->sums + (size_t)slot * (size_t)p->levels));
-        TRY(policy_backward(p->policy, p->pass, p->slot_batch, p->gradients));
-        tree_accumulator_add(p->tree, p->gradients);
+        TRY(policy_backward(p->policy, p->pass, p->slot_batch, gradients));
+        gradient_sum_add(p->gradients);
     }
-    TRY(group_all_reduce_tree(p->group, p->gradients, list->size));
+    TRY(gradient_sum_share(p->gradients, p->group));
     TRY(share_sums(p, (size_t)config->pretrain.gradient_slots, loss));
     for (int level = 0; level < p->levels; level++)
         loss[level] /= (double)batch * (double)p->frames;
-    const optimizer_result update =
-        optimizer_update(p->optimizer, rate, p->gradients, policy_values(p->policy));
+    const optimizer_result update = optimizer_update(p->optimizer, rate, gradients, policy_values(p->policy));
     *gradient_norm = update.gradient_norm;
     *skipped = update.skipped;
     return policy_pack(p->policy);
@@ -245,7 +247,7 @@ static status save(pretrain *p) {
         TRY_GOTO(result, checkpoint_begin(&writer, p->run.checkpoints, (uint64_t)p->step, "base"), done);
         TRY_GOTO(result,
                  model_add_to_checkpoint(writer, "policy.safetensors", policy_parameters(p->policy),
-                                         policy_values(p->policy), NULL, 0),
+                                         p->device, policy_values(p->policy)),
                  done);
         TRY_GOTO(result, run_save_optimizer(writer, "optimizer.safetensors", p->optimizer), done);
         checkpoint_writer *finished = writer;
@@ -269,7 +271,7 @@ static status resume_from(pretrain *p, const checkpoint *from) {
     json_decref(settings);
     TRY(result);
     TRY(checkpoint_open_tensors(from, "policy.safetensors", &file));
-    result = model_read(file, policy_parameters(p->policy), policy_values(p->policy));
+    result = model_read_values(file, policy_parameters(p->policy), p->device, policy_values(p->policy));
     safetensors_close(file);
     TRY(result);
     TRY(run_load_optimizer(from, "optimizer.safetensors", p->optimizer));
@@ -317,12 +319,12 @@ static status prepare(pretrain *p) {
                                     .weight_decay = (float)config->pretrain.weight_decay,
                                     .gradient_clip = (float)config->pretrain.gradient_clip};
     TRY(optimizer_create(&p->optimizer, p->device, list, &adamw));
-    TRY(tree_accumulator_create(&p->tree, TREE_FLOAT, list->size, (uint32_t)p->slots));
+    TRY(gradient_sum_create(&p->gradients, p->device, list->size, (uint32_t)p->slots));
     const size_t batch = (size_t)p->slot_batch, frames = (size_t)p->frames, levels = (size_t)p->levels;
     const size_t chunks = ((size_t)config->pretrain.evaluate_clips + batch - 1) / batch;
     p->sums_rows = chunks > (size_t)slots ? chunks : (size_t)slots;
-    TRY(memory_allocate((void **)&p->gradients, sizeof(float) * list->size, "gradients"));
-    TRY(memory_allocate((void **)&p->losses, sizeof(float) * batch * frames, "losses"));
+    TRY(device_allocate(p->device, (void **)&p->losses, sizeof(float) * batch * frames, "losses"));
+    TRY(memory_allocate((void **)&p->host_losses, sizeof(float) * batch * frames, "losses"));
     TRY(memory_allocate((void **)&p->batch_prefix,
                         sizeof(uint16_t) * (batch * (size_t)p->shape.temporal.prefix + 1), "prefixes"));
     TRY(memory_allocate((void **)&p->batch_tokens, sizeof(uint16_t) * batch * frames * levels, "tokens"));
@@ -511,10 +513,9 @@ static status summarise(pretrain *p) {
 }
 
 // The tables that read tokens start from the codes, at the size that they would have had by chance.
-static status initialise(pretrain *p) {
+static status start_values(const pretrain *p, float *values) {
     const parameter_list *list = policy_parameters(p->policy);
     const shard_format *format = corpus_get_format(p->corpus);
-    float *values = policy_values(p->policy);
     parameter_list_initialise(list, (uint64_t)p->config->seed, values);
     TRY(model_start_from_codes(p->config, format, list, "temporal.embedding", p->levels,
                                1.0f / sqrtf((float)p->shape.temporal.transformer.width), values));
@@ -522,6 +523,17 @@ static status initialise(pretrain *p) {
         TRY(model_start_from_prefix_codes(p->config, list, 1.0f, values));
     return model_start_from_codes(p->config, format, list, "depth.embedding", p->levels - 1,
                                   1.0f / sqrtf((float)p->shape.depth.width), values);
+}
+
+static status initialise(pretrain *p) {
+    mirror values;
+    TRY(mirror_create(&values, p->device, policy_values(p->policy),
+                      sizeof(float) * policy_parameters(p->policy)->size, "parameters on the host"));
+    status result = start_values(p, values.host);
+    if (result == STATUS_OK)
+        result = mirror_store(&values);
+    mirror_release(&values);
+    return result;
 }
 
 static status run(pretrain *p) {
@@ -572,14 +584,14 @@ status pretrain_run(const run_config *config) {
     run_speak_once(p.world, result);
     watch_stop(p.watch);
     run_folder_close(&p.run);
-    tree_accumulator_destroy(p.tree);
+    gradient_sum_destroy(p.gradients);
     optimizer_destroy(p.optimizer);
     policy_pass_destroy(p.pass);
     policy_destroy(p.policy);
     group_destroy(p.group);
     memory_free(p.prefixes);
-    memory_free(p.gradients);
-    memory_free(p.losses);
+    device_free(p.device, p.losses);
+    memory_free(p.host_losses);
     memory_free(p.batch_prefix);
     memory_free(p.batch_tokens);
     memory_free(p.scratch);

@@ -145,7 +145,7 @@ status reward_data_load_base(const reward_data *d, policy **out) {
     TRY(run_config_require(d->config, "data.base"));
     TRY(model_policy_config(&shape, d->config, corpus_get_format(d->clips)));
     TRY(policy_create(out, d->device, &shape, WEIGHT_SCORE, WEIGHT_F32));
-    const status result = model_load_policy(*out, d->config->data.base, NULL, NULL);
+    const status result = model_load_policy(*out, d->device, d->config->data.base, NULL, NULL);
     if (result != STATUS_OK) {
         policy_destroy(*out);
         *out = NULL;
@@ -156,10 +156,9 @@ status reward_data_load_base(const reward_data *d, policy **out) {
 static status base_digest(const reward_data *d, char out[DIGEST_HEX]) {
     policy *base;
     TRY(reward_data_load_base(d, &base));
-    const digest found = digest_bytes(policy_values(base), sizeof(float) * policy_parameters(base)->size);
-    digest_to_hex(&found, out);
+    const status result = model_digest(d->device, policy_parameters(base), policy_values(base), out);
     policy_destroy(base);
-    return STATUS_OK;
+    return result;
 }
 
 // The settings as the plan changes them. What crop and train.frames come to is recorded as frames.

@@ -1,6 +1,7 @@
 #include "launch/reward_file.h"
 
 #include "kernels/memory.h"
+#include "kernels/mirror.h"
 #include "launch/model_setup.h"
 
 #include <limits.h>
@@ -41,22 +42,29 @@ static char *describe(const reward_description *d) {
 }
 
 status reward_file_save(const char *folder, int member, const reward_description *description,
-                        const json_t *training, reward_model *model) {
+                        const json_t *training, device *device, reward_model *model) {
     char path[PATH_MAX], *text = describe(description), *settings = json_dumps(training, JSON_COMPACT);
     const parameter_list *list = reward_model_parameters(model);
     tensor_view *views = NULL;
+    mirror values = {0};
     status result;
     if (text == NULL || settings == NULL) {
         result = FAIL("out of host memory: the description of a reward model");
         goto done;
     }
+    TRY_GOTO(result,
+             mirror_create(&values, device, reward_model_values(model), sizeof(float) * list->size,
+                           "parameters on the host"),
+             done);
+    TRY_GOTO(result, mirror_fetch(&values), done);
     TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"),
              done);
-    model_views(list, reward_model_values(model), views);
+    model_views(list, values.host, views);
     const safetensors_pair metadata[] = {{"reward", text}, {"training", settings}};
     member_path(path, folder, member);
     result = safetensors_write(path, views, (size_t)list->count, metadata, 2);
 done:
+    mirror_release(&values);
     memory_free(views);
     free(settings);
     free(text);
@@ -135,7 +143,9 @@ status reward_file_load(reward_model **out, device *device, const char *folder, 
     status result;
     TRY_GOTO(result, safetensors_open(&file, path), done);
     TRY_GOTO(result, reward_model_create(&model, device, &description->model, false, precision), done);
-    TRY_GOTO(result, model_read(file, reward_model_parameters(model), reward_model_values(model)), done);
+    TRY_GOTO(result,
+             model_read_values(file, reward_model_parameters(model), device, reward_model_values(model)),
+             done);
     TRY_GOTO(result, reward_model_pack(model), done);
     *out = model;
     model = NULL;

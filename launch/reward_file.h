@@ -21,7 +21,7 @@ status reward_embedding_identity(const char *folder, char out[DIGEST_HEX]);
 
 // Publishes one member in `folder`, which exists. training: what it was trained with (reward_data_record).
 status reward_file_save(const char *folder, int member, const reward_description *description,
-                        const json_t *training, reward_model *model);
+                        const json_t *training, device *device, reward_model *model);
 // What a member was trained with; NULL if the file does not say. The caller owns it.
 status reward_file_training(json_t **out, const char *folder, int member);
 // Reads the description of a member. Fails, naming `musicrl reward train KIND`, if there is none.

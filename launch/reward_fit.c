@@ -95,18 +95,21 @@ static status solve(const reward_trainer *t, fit *f) {
     return STATUS_OK;
 }
 
-static void set_head(reward_trainer *t, const fit *f) {
+static status set_head(reward_trainer *t, const fit *f) {
     const size_t width = (size_t)t->data.shape.temporal.transformer.width;
-    const reward_head head = reward_model_head(t->model);
+    reward_head head = {.threshold = t->data.plan.quality ? NULL : f->threshold};
+    float *weights = NULL; // [width + 1], the constant last
     if (t->data.plan.fit) {
-        for (size_t j = 0; j < width; j++)
-            head.pooled[j] = (float)f->weights[j];
-        for (size_t j = width; j < f->width; j++)
-            head.features[j - width] = (float)f->weights[j];
-        head.bias[0] = (float)f->weights[f->width];
+        TRY(memory_allocate((void **)&weights, sizeof(float) * (f->width + 1), "fit weights"));
+        for (size_t j = 0; j <= f->width; j++)
+            weights[j] = (float)f->weights[j];
+        head.pooled = weights;
+        head.features = weights + width;
+        head.bias = weights + f->width;
     }
-    if (!t->data.plan.quality)
-        memcpy(head.threshold, f->threshold, sizeof f->threshold);
+    const status result = reward_model_set_head(t->model, &head);
+    memory_free(weights);
+    return result;
 }
 
 fit_options reward_fit_options(const run_config *config, const int *fold, double ridges[REWARD_RIDGES]) {
@@ -140,9 +143,10 @@ static status fit_set(reward_trainer *t, const reward_set *set) {
             sum += (double)f.targets[i] * (double)f.importances[i];
             count += (double)f.importances[i];
         }
-        reward_model_head(t->model).bias[0] = (float)(sum / count);
+        const float mean = (float)(sum / count);
+        TRY_GOTO(result, reward_model_set_head(t->model, &(reward_head){.bias = &mean}), done);
     }
-    set_head(t, &f);
+    result = set_head(t, &f);
 done:
     memory_free(f.rows);
     memory_free(f.fold);

@@ -25,12 +25,11 @@ status reward_add_run(reward_trainer *t, reward_set *set, uint64_t position) {
                                REWARD_SIDE_TRAINING, t->data.plan.members > 1 ? t->member : -1);
 }
 
-// Losses of the slot's examples from the scores of its clips; their gradients go to d_scores, those of the
-// thresholds straight to the gradient buffer.
-static void measure_slot(reward_trainer *t, double *sums) {
+// Losses of the slot's examples from the scores of its clips; their gradients go to d_scores and
+// d_threshold [2].
+static void measure_slot(reward_trainer *t, double *sums, float *d_threshold) {
     const bool quality = t->data.plan.quality;
-    const reward_head head = reward_model_head(t->model);
-    float *d_threshold = t->gradients + (head.threshold - reward_model_values(t->model));
+    const float *threshold = reward_model_threshold(t->model);
     memset(t->d_scores, 0, sizeof(float) * t->slot.clip_count);
     for (size_t i = 0; i < t->slot.count; i++) {
         const reward_example *e = &t->slot.examples[i];
@@ -43,7 +42,7 @@ static void measure_slot(reward_trainer *t, double *sums) {
             continue;
         }
         double gradient[4];
-        sums[REWARD_SUM_LOSS] += preference_loss(e->vote, a, b, head.threshold, gradient);
+        sums[REWARD_SUM_LOSS] += preference_loss(e->vote, a, b, threshold, gradient);
         t->d_scores[e->a] += (float)gradient[0];
         t->d_scores[e->b] += (float)gradient[1];
         d_threshold[0] += (float)gradient[2];
@@ -68,11 +67,12 @@ static status forward_part(reward_trainer *t, size_t first, size_t count, const 
 // into a pass, its activations serve the backward pass; otherwise they are computed again, part by part.
 static status run_slot(reward_trainer *t, uint64_t position, double *sums) {
     const size_t part = (size_t)t->settings->slot_clips;
+    float *gradients = gradient_sum_values(t->gradients), d_threshold[2] = {0};
     const uint32_t slack = (uint32_t)(t->data.frames - t->data.shape.temporal.frames + 1);
     reward_set_clear(&t->slot);
     TRY(reward_add_run(t, &t->slot, position));
     TRY(reward_data_load(&t->data, t->slot.clips, t->slot.clip_count, &t->inputs));
-    memset(t->gradients, 0, sizeof(float) * reward_model_parameters(t->model)->size);
+    op_zero(t->device, sizeof(float) * reward_model_parameters(t->model)->size, gradients);
     const size_t clips = t->slot.clip_count;
     for (size_t i = 0; i < clips; i++) {
         philox_stream window = {
@@ -85,12 +85,13 @@ static status run_slot(reward_trainer *t, uint64_t position, double *sums) {
         TRY(forward_part(t, first, count, &scores));
         memcpy(t->scores + first, scores, sizeof(float) * count);
     }
-    measure_slot(t, sums);
+    measure_slot(t, sums, d_threshold);
+    TRY(reward_threshold_gradient(t->model, d_threshold, gradients));
     for (size_t first = 0; first < clips; first += part) {
         const size_t count = clips - first < part ? clips - first : part;
         if (clips > part)
             TRY(forward_part(t, first, count, &scores));
-        TRY(reward_backward(t->model, t->pass, (int)count, t->d_scores + first, t->gradients));
+        TRY(reward_backward(t->model, t->pass, (int)count, t->d_scores + first, gradients));
     }
     return STATUS_OK;
 }
@@ -109,9 +110,9 @@ static status train_step(reward_trainer *t, step_outcome *out) {
     memset(t->sums, 0, sizeof(double) * (size_t)slots * REWARD_SUMS);
     for (int slot = t->first_slot; slot < t->first_slot + t->slots; slot++) {
         TRY(run_slot(t, (uint64_t)t->step * (uint64_t)slots + (uint64_t)slot, t->sums + slot * REWARD_SUMS));
-        tree_accumulator_add(t->tree, t->gradients);
+        gradient_sum_add(t->gradients);
     }
-    TRY(group_all_reduce_tree(t->group, t->gradients, list->size));
+    TRY(gradient_sum_share(t->gradients, t->group));
     TRY(group_all_reduce_tree_double(t->group, t->sums, (size_t)slots * REWARD_SUMS));
     double total[REWARD_SUMS] = {0.0};
     for (int slot = 0; slot < slots; slot++)
@@ -126,11 +127,10 @@ static status train_step(reward_trainer *t, step_outcome *out) {
     out->rate = (float)t->settings->learning_rate *
                 schedule_factor(t->step, t->settings->warm_up, t->settings->steps, 0.1f);
     if (count > 0.0) { // a step whose rows are all held out changes nothing
-        const float share = 1.0f / (float)count;
-        for (size_t i = 0; i < list->size; i++)
-            t->gradients[i] *= share;
+        float *gradients = gradient_sum_values(t->gradients);
+        op_scale(t->device, list->size, 1.0f / (float)count, gradients);
         const optimizer_result update =
-            optimizer_update(t->optimizer, out->rate, t->gradients, reward_model_values(t->model));
+            optimizer_update(t->optimizer, out->rate, gradients, reward_model_values(t->model));
         out->gradient_norm = update.gradient_norm;
         out->skipped = update.skipped;
         TRY(reward_model_pack(t->model));
@@ -146,13 +146,13 @@ static status evaluate(reward_trainer *t, reward_outcome *out) {
     TRY(reward_score_set(&t->data, t->model, t->pass, &t->inputs, t->group, &t->selection, t->selection_score,
                          NULL));
     *out = reward_measure(&t->selection, t->data.plan.quality, t->selection_score,
-                          reward_model_head(t->model).threshold);
+                          reward_model_threshold(t->model));
     if (out->loss < t->best_loss) {
         t->best_loss = out->loss;
         t->best_step = t->step;
         t->waits = 0;
-        memcpy(t->best, reward_model_values(t->model),
-               sizeof(float) * reward_model_parameters(t->model)->size);
+        parameter_list_copy(t->device, reward_model_parameters(t->model), reward_model_values(t->model),
+                            t->best);
     } else {
         t->waits++;
     }
@@ -170,10 +170,10 @@ static status save(reward_trainer *t) {
         TRY_GOTO(result, metrics_sync(t->run.metrics), done);
         TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "reward"), done);
         TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "reward.safetensors", list, reward_model_values(t->model),
-                                         NULL, 0),
+                 model_add_to_checkpoint(writer, "reward.safetensors", list, t->device,
+                                         reward_model_values(t->model)),
                  done);
-        TRY_GOTO(result, model_add_to_checkpoint(writer, "best.safetensors", list, t->best, NULL, 0), done);
+        TRY_GOTO(result, model_add_to_checkpoint(writer, "best.safetensors", list, t->device, t->best), done);
         TRY_GOTO(result, run_save_optimizer(writer, "optimizer.safetensors", t->optimizer), done);
         checkpoint_writer *finished = writer;
         writer = NULL;
@@ -187,11 +187,10 @@ static status save(reward_trainer *t) {
     return world_agree(t->world, result);
 }
 
-static status read_values(const checkpoint *from, const char *name, const parameter_list *list,
-                          float *values) {
+static status read_values(const reward_trainer *t, const checkpoint *from, const char *name, float *values) {
     safetensors *file;
     TRY(checkpoint_open_tensors(from, name, &file));
-    const status result = model_read(file, list, values);
+    const status result = model_read_values(file, reward_model_parameters(t->model), t->device, values);
     safetensors_close(file);
     return result;
 }
@@ -205,7 +204,6 @@ static status compare_settings(const json_t *recorded, const json_t *wanted, con
 }
 
 static status resume_from(reward_trainer *t, const checkpoint *from) {
-    const parameter_list *list = reward_model_parameters(t->model);
     json_int_t step, best_step, waits;
     if (json_unpack((json_t *)checkpoint_state(from), "{s:I,s:I,s:I,s:F}", "step", &step, "best_step",
                     &best_step, "waits", &waits, "best_loss", &t->best_loss) != 0)
@@ -216,8 +214,8 @@ static status resume_from(reward_trainer *t, const checkpoint *from) {
     t->step = step;
     t->best_step = best_step;
     t->waits = waits;
-    TRY(read_values(from, "reward.safetensors", list, reward_model_values(t->model)));
-    TRY(read_values(from, "best.safetensors", list, t->best));
+    TRY(read_values(t, from, "reward.safetensors", reward_model_values(t->model)));
+    TRY(read_values(t, from, "best.safetensors", t->best));
     TRY(run_load_optimizer(from, "optimizer.safetensors", t->optimizer));
     return reward_model_pack(t->model);
 }
@@ -225,14 +223,15 @@ static status resume_from(reward_trainer *t, const checkpoint *from) {
 static status start_from_policy(reward_trainer *t) {
     policy *policy;
     TRY(reward_data_load_base(&t->data, &policy));
-    parameter_list_copy_shared(policy_parameters(policy), policy_values(policy),
+    parameter_list_copy_shared(t->device, policy_parameters(policy), policy_values(policy),
                                reward_model_parameters(t->model), reward_model_values(t->model));
     policy_destroy(policy);
     return STATUS_OK;
 }
 
 static status start_model(reward_trainer *t) {
-    parameter_list_initialise(reward_model_parameters(t->model), t->seed, reward_model_values(t->model));
+    TRY(model_initialise(t->device, reward_model_parameters(t->model), t->seed,
+                         reward_model_values(t->model)));
     if (t->data.plan.start == RUN_REWARD_START_POLICY)
         TRY(start_from_policy(t));
     return reward_model_pack(t->model);
@@ -261,7 +260,7 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
                                     .weight_decay = (float)c->reward.weight_decay,
                                     .gradient_clip = (float)c->reward.gradient_clip};
     TRY(optimizer_create(&t->optimizer, t->device, list, &adamw));
-    TRY(tree_accumulator_create(&t->tree, TREE_FLOAT, list->size, (uint32_t)t->slots));
+    TRY(gradient_sum_create(&t->gradients, t->device, list->size, (uint32_t)t->slots));
     TRY(reward_set_create(&t->slot, t->slot_rows));
     TRY(reward_set_create(&t->selection, (size_t)c->reward.evaluate_limit));
     const size_t clips = 2 * t->slot_rows;
@@ -271,8 +270,7 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
     TRY(memory_allocate((void **)&t->d_scores, sizeof(float) * clips, "score gradients"));
     TRY(memory_allocate((void **)&t->selection_score, sizeof(float) * 2 * (size_t)c->reward.evaluate_limit,
                         "selection scores"));
-    TRY(memory_allocate((void **)&t->gradients, sizeof(float) * list->size, "gradients"));
-    TRY(memory_allocate((void **)&t->best, sizeof(float) * list->size, "selected model"));
+    TRY(device_allocate(t->device, (void **)&t->best, sizeof(float) * list->size, "selected model"));
     TRY(memory_allocate((void **)&t->sums, sizeof(double) * (size_t)slots * REWARD_SUMS, "statistics"));
     TRY(reward_set_fill(&t->selection, &t->data, REWARD_SIDE_SELECTION));
     if (t->selection.count == 0)
@@ -363,7 +361,7 @@ static status fit_and_train(reward_trainer *t, bool resumed) {
 static status publish(reward_trainer *t, const char *folder) {
     if (!t->run.writes)
         return STATUS_OK;
-    memcpy(reward_model_values(t->model), t->best, sizeof(float) * reward_model_parameters(t->model)->size);
+    parameter_list_copy(t->device, reward_model_parameters(t->model), t->best, reward_model_values(t->model));
     reward_description d = {.model = t->data.shape, .members = t->data.plan.members};
     snprintf(d.kind, sizeof d.kind, "%s", reward_plan_kind(&t->data.plan));
     snprintf(d.codec, sizeof d.codec, "%s", corpus_get_format(t->data.clips)->codec);
@@ -379,7 +377,7 @@ static status publish(reward_trainer *t, const char *folder) {
     printf("reward %s: selected step %lld of %lld, %.0f %s/s\n", d.kind, (long long)t->best_step,
            (long long)t->step, t->seconds > 0.0 ? (double)t->seen / t->seconds : 0.0,
            t->data.plan.quality ? "scores" : "pairs");
-    return reward_file_save(folder, t->member, &d, t->record, t->model);
+    return reward_file_save(folder, t->member, &d, t->record, t->device, t->model);
 }
 
 static status run_member(reward_trainer *t, const reward_plan *plan) {
@@ -425,7 +423,7 @@ static status train_one(world *world, const run_config *config, const reward_pla
                         .best_loss = INFINITY};
     const status result = run_member(&t, plan);
     run_folder_close(&t.run);
-    tree_accumulator_destroy(t.tree);
+    gradient_sum_destroy(t.gradients);
     optimizer_destroy(t.optimizer);
     reward_pass_destroy(t.pass);
     reward_model_destroy(t.model);
@@ -437,8 +435,7 @@ static status train_one(world *world, const run_config *config, const reward_pla
     memory_free(t.scores);
     memory_free(t.d_scores);
     memory_free(t.selection_score);
-    memory_free(t.gradients);
-    memory_free(t.best);
+    device_free(t.device, t.best);
     memory_free(t.sums);
     reward_data_close(&t.data);
     device_destroy(t.device);

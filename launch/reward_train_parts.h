@@ -1,7 +1,7 @@
 // What the files of reward training share.
 #pragma once
 
-#include "comm/group.h"
+#include "comm/gradient_sum.h"
 #include "core/linear_fit.h"
 #include "core/optimizer.h"
 #include "launch/plan.h"
@@ -22,17 +22,17 @@ typedef struct reward_trainer {
     reward_model *model;
     reward_pass *pass; // of slot_clips
     optimizer *optimizer;
-    tree_accumulator *tree;
+    gradient_sum *gradients;
     int first_slot, slots; // of this rank
     size_t slot_rows;      // rows of a gradient slot
     reward_set slot, selection;
-    reward_inputs inputs;    // of a slot's clips
-    int *starts;             // [2 * slot_rows] first frames of windows
-    float *scores;           // [2 * slot_rows]
-    float *d_scores;         // [2 * slot_rows]
-    float *selection_score;  // [clips of the selection]
-    float *gradients, *best; // [parameters]
-    double *sums;            // [gradient slots, REWARD_SUMS]
+    reward_inputs inputs;   // of a slot's clips
+    int *starts;            // [2 * slot_rows] first frames of windows
+    float *scores;          // [2 * slot_rows]
+    float *d_scores;        // [2 * slot_rows]
+    float *selection_score; // [clips of the selection]
+    float *best;            // [parameters] of the selected step, on the device
+    double *sums;           // [gradient slots, REWARD_SUMS]
     run_folder run;
     int64_t step, best_step, waits; // evaluations since the best
     double best_loss;

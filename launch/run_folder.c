@@ -1,6 +1,7 @@
 #include "launch/run_folder.h"
 
 #include "data/publish.h"
+#include "kernels/mirror.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -125,25 +126,44 @@ void run_folder_close(run_folder *run) {
     run->events = NULL;
 }
 
-void run_optimizer_views(const optimizer *o, tensor_view views[RUN_OPTIMIZER_TENSORS]) {
+void run_optimizer_views(const optimizer *o, const float *moments, tensor_view views[RUN_OPTIMIZER_TENSORS]) {
     const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
-    views[0] = tensor_view_make("moments", TENSOR_F32, o->moments, 2, shape);
+    views[0] = tensor_view_make("moments", TENSOR_F32, moments, 2, shape);
     views[1] = tensor_view_make("step", TENSOR_I64, &o->step, 1, one);
 }
 
+static status mirror_moments(mirror *out, const optimizer *o) {
+    return mirror_create(out, o->device, o->moments, sizeof(float) * 2 * o->list->size,
+                         "optimiser moments on the host");
+}
+
 status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *o) {
+    mirror moments;
     tensor_view views[RUN_OPTIMIZER_TENSORS];
-    run_optimizer_views(o, views);
-    return checkpoint_add_tensors(writer, name, views, RUN_OPTIMIZER_TENSORS, NULL, 0);
+    TRY(mirror_moments(&moments, o));
+    run_optimizer_views(o, moments.host, views);
+    status result = mirror_fetch(&moments);
+    if (result == STATUS_OK)
+        result = checkpoint_add_tensors(writer, name, views, RUN_OPTIMIZER_TENSORS, NULL, 0);
+    mirror_release(&moments);
+    return result;
+}
+
+static status read_optimizer(const safetensors *file, optimizer *o) {
+    const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
+    mirror moments;
+    TRY(mirror_moments(&moments, o));
+    status result = safetensors_read(file, "moments", TENSOR_F32, 2, shape, moments.host);
+    if (result == STATUS_OK)
+        result = mirror_store(&moments);
+    mirror_release(&moments);
+    return result == STATUS_OK ? safetensors_read(file, "step", TENSOR_I64, 1, one, &o->step) : result;
 }
 
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *o) {
     safetensors *file;
     TRY(checkpoint_open_tensors(checkpoint, name, &file));
-    const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
-    status result = safetensors_read(file, "moments", TENSOR_F32, 2, shape, o->moments);
-    if (result == STATUS_OK)
-        result = safetensors_read(file, "step", TENSOR_I64, 1, one, &o->step);
+    const status result = read_optimizer(file, o);
     safetensors_close(file);
     return result;
 }

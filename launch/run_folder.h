@@ -33,7 +33,9 @@ void run_folder_close(run_folder *run);
 
 // Records of the optimiser in a checkpoint: NAME.safetensors with the flat moments, and the update count.
 enum { RUN_OPTIMIZER_TENSORS = 2 };
-void run_optimizer_views(const optimizer *optimizer, tensor_view views[RUN_OPTIMIZER_TENSORS]);
+// moments: optimizer->moments, or a copy of them.
+void run_optimizer_views(const optimizer *optimizer, const float *moments,
+                         tensor_view views[RUN_OPTIMIZER_TENSORS]);
 status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *optimizer);
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
 

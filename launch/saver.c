@@ -15,8 +15,9 @@ enum { FILES_MAX = 64, NAME_MAX_BYTES = 64, MESSAGE_BYTES = 2048 };
 typedef struct saved_file {
     char name[NAME_MAX_BYTES];
     size_t count;
-    tensor_view *live, *copies; // [count]
-    char *names, *bytes;        // of the copies
+    saved_tensor *live;  // [count]
+    tensor_view *copies; // [count]
+    char *names, *bytes; // of the copies
 } saved_file;
 
 struct saver {
@@ -120,7 +121,7 @@ static size_t aligned(size_t bytes) {
     return (bytes + 63) / 64 * 64;
 }
 
-status saver_add_tensors(saver *s, const char *name, const tensor_view *views, size_t count) {
+status saver_add_tensors(saver *s, const char *name, const saved_tensor *tensors, size_t count) {
     if (s->file_count == FILES_MAX || strlen(name) >= NAME_MAX_BYTES)
         return FAIL("a checkpoint cannot take '%.80s' as its file %d: at most %d, of %d letters", name,
                     s->file_count + 1, FILES_MAX, NAME_MAX_BYTES - 1);
@@ -129,22 +130,24 @@ status saver_add_tensors(saver *s, const char *name, const tensor_view *views, s
     f->count = count;
     size_t bytes = 0, letters = 0;
     for (size_t i = 0; i < count; i++) {
-        bytes += aligned(tensor_view_bytes(&views[i]));
-        letters += strlen(views[i].name) + 1;
+        bytes += aligned(tensor_view_bytes(&tensors[i].view));
+        letters += strlen(tensors[i].view.name) + 1;
     }
-    TRY(memory_allocate((void **)&f->live, sizeof *views * (count + 1), "saved views"));
-    TRY(memory_allocate((void **)&f->copies, sizeof *views * (count + 1), "saved views"));
+    TRY(memory_allocate((void **)&f->live, sizeof *f->live * (count + 1), "saved views"));
+    TRY(memory_allocate((void **)&f->copies, sizeof *f->copies * (count + 1), "saved views"));
     TRY(memory_allocate((void **)&f->names, letters + 1, "saved views"));
     TRY(memory_allocate((void **)&f->bytes, bytes + 1, "checkpoint copy"));
     char *next_name = f->names, *next_bytes = f->bytes;
     for (size_t i = 0; i < count; i++) {
-        f->live[i] = f->copies[i] = views[i];
-        const size_t length = strlen(views[i].name) + 1;
-        memcpy(next_name, views[i].name, length);
-        f->live[i].name = f->copies[i].name = next_name;
+        const tensor_view *view = &tensors[i].view;
+        const size_t length = strlen(view->name) + 1;
+        f->live[i] = tensors[i];
+        f->copies[i] = *view;
+        memcpy(next_name, view->name, length);
+        f->live[i].view.name = f->copies[i].name = next_name;
         f->copies[i].data = next_bytes;
         next_name += length;
-        next_bytes += aligned(tensor_view_bytes(&views[i]));
+        next_bytes += aligned(tensor_view_bytes(view));
     }
     return STATUS_OK;
 }
@@ -162,20 +165,31 @@ static status start_thread(saver *s) {
     return STATUS_OK;
 }
 
+static status copy_file(const saved_file *f) {
+    for (size_t i = 0; i < f->count; i++) {
+        const saved_tensor *from = &f->live[i];
+        void *to = (void *)f->copies[i].data; // within f->bytes
+        const size_t bytes = tensor_view_bytes(&from->view);
+        if (from->device != NULL)
+            TRY(device_download(from->device, to, from->view.data, bytes));
+        else
+            memcpy(to, from->view.data, bytes);
+    }
+    return STATUS_OK;
+}
+
 status saver_start(saver *s, const char *folder, uint64_t step, json_t *state, const saver_hooks *hooks) {
     status result = saver_wait(s);
     if (result == STATUS_OK && !s->started)
         result = start_thread(s);
     if (result == STATUS_OK && snprintf(s->folder, sizeof s->folder, "%s", folder) >= (int)sizeof s->folder)
         result = FAIL("path is too long: %.60s...", folder);
+    for (int i = 0; i < s->file_count && result == STATUS_OK; i++)
+        result = copy_file(&s->files[i]);
     if (result != STATUS_OK) {
         json_decref(state);
         return result;
     }
-    for (int i = 0; i < s->file_count; i++)
-        for (size_t j = 0; j < s->files[i].count; j++)
-            memcpy((void *)s->files[i].copies[j].data, s->files[i].live[j].data,
-                   tensor_view_bytes(&s->files[i].live[j]));
     s->step = step;
     s->state = state;
     s->hooks = hooks != NULL ? *hooks : (saver_hooks){0};

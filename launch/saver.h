@@ -5,6 +5,7 @@
 
 #include "data/checkpoint.h"
 #include "data/safetensors.h"
+#include "kernels/device.h"
 
 #include <jansson.h>
 
@@ -16,9 +17,13 @@ status saver_create(saver **out, const char *kind);
 // Waits for the write under way, whose outcome is dropped (see saver_wait), and frees. NULL is allowed.
 void saver_destroy(saver *saver);
 
-// A file of every checkpoint from here on: `views` [count], whose data stay where they are as long as the
+typedef struct saved_tensor {
+    tensor_view view;
+    device *device; // that has its data; NULL: the host
+} saved_tensor;
+// A file of every checkpoint from here on: tensors [count], whose data stay where they are as long as the
 // saver lives. Allocates room for the copy. Names are copied.
-status saver_add_tensors(saver *saver, const char *name, const tensor_view *views, size_t count);
+status saver_add_tensors(saver *saver, const char *name, const saved_tensor *tensors, size_t count);
 
 // What the thread does around a checkpoint; NULL for nothing. A failure is the failure of the write.
 typedef struct saver_hooks {

@@ -67,8 +67,8 @@ static status create_groups(train *t) {
             ranks[receivers++] = rank;
     }
     if (result == STATUS_OK)
-        result = weights_create(&t->channel, t->world, roles_rank(&t->layout, ROLE_LEARNER, 0), ranks,
-                                receivers, t->parameters);
+        result = weights_create(&t->channel, t->world, t->device, roles_rank(&t->layout, ROLE_LEARNER, 0),
+                                ranks, receivers, t->parameters);
     memory_free(ranks);
     return result;
 }
@@ -185,8 +185,9 @@ static status learn(train *t, step_record *step) {
     if (t->run.writes && t->config->train.lag > 0) {
         const size_t lag = (size_t)t->config->train.lag;
         memmove(t->older, t->older + t->parameters, sizeof(float) * t->parameters * (lag - 1));
-        memcpy(t->older + (lag - 1) * t->parameters, policy_values(learner_policy(t->learner.learner)),
-               sizeof(float) * t->parameters);
+        TRY(device_download(t->device, t->older + (lag - 1) * t->parameters,
+                            policy_values(learner_policy(t->learner.learner)),
+                            sizeof(float) * t->parameters));
     }
     if (t->config->train.method == RUN_METHOD_DPO) {
         TRY(train_dpo_update(t, step->rate_factor, &step->result, &step->dpo));

@@ -15,32 +15,28 @@ status train_load_base(train *t) {
     uint64_t step;
     const char *base = t->config->data.base;
     if (t->rollout.active) {
-        TRY(model_load_policy(t->rollout.policy, base, t->run.writes ? model_listener : NULL, &step));
+        TRY(model_load_policy(t->rollout.policy, t->device, base, t->run.writes ? model_listener : NULL,
+                              &step));
         t->rollout.packed_version = 0;
     }
     if (!t->learner.active)
         return STATUS_OK;
     policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
     value_network *value = learner_value(t->learner.learner);
-    TRY(model_load_policy(reference, base, NULL, &step));
-    const digest found = digest_bytes(policy_values(reference), sizeof(float) * t->parameters);
-    digest_to_hex(&found, t->reference);
-    memcpy(policy_values(policy), policy_values(reference), sizeof(float) * t->parameters);
+    const parameter_list *list = policy_parameters(policy);
+    TRY(model_load_policy(reference, t->device, base, NULL, &step));
+    TRY(model_digest(t->device, list, policy_values(reference), t->reference));
+    parameter_list_copy(t->device, list, policy_values(reference), policy_values(policy));
     for (int i = 0; i < t->config->train.lag && t->run.writes; i++)
-        memcpy(t->older + (size_t)i * t->parameters, policy_values(reference), sizeof(float) * t->parameters);
+        TRY(device_download(t->device, t->older + (size_t)i * t->parameters, policy_values(reference),
+                            sizeof(float) * t->parameters));
     TRY(policy_pack(policy));
     if (value == NULL)
         return STATUS_OK;
-    parameter_list_initialise(value_parameters(value), (uint64_t)t->config->seed, value_values(value));
-    parameter_list_copy_shared(policy_parameters(policy), policy_values(policy), value_parameters(value),
+    TRY(model_initialise(t->device, value_parameters(value), (uint64_t)t->config->seed, value_values(value)));
+    parameter_list_copy_shared(t->device, list, policy_values(policy), value_parameters(value),
                                value_values(value));
     return value_pack(value);
-}
-
-static void embedding_digest(const train *t, char text[DIGEST_HEX]) {
-    const digest found = digest_bytes(embedding_values(t->conditioner->embedding),
-                                      sizeof(float) * embedding_parameters(t->conditioner->embedding)->size);
-    digest_to_hex(&found, text);
 }
 
 // The weights of version step - lag + i, in a checkpoint of `step`.
@@ -80,7 +76,8 @@ status train_record_settings(train *t) {
     const settings_scope scope = {keys, except};
     char text[DIGEST_HEX];
     TRY(settings_record_create(&t->settings, t->config, &scope));
-    embedding_digest(t, text);
+    embedding *embedding = t->conditioner->embedding;
+    TRY(model_digest(t->device, embedding_parameters(embedding), embedding_values(embedding), text));
     json_object_set_new(t->settings, "codec of data.tokens", json_string(t->format.codec));
     json_object_set_new(t->settings, "weights in data.embedding", json_string(text));
     const run_config_rewards *rewards = &t->config->train.rewards;
@@ -90,19 +87,30 @@ status train_record_settings(train *t) {
     return STATUS_OK;
 }
 
-static status add_weights(saver *saver, const char *name, const parameter_list *list, const float *values) {
-    tensor_view *views;
-    TRY(memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"));
+// device: that has the values; NULL: the host.
+static status add_weights(saver *saver, const char *name, const parameter_list *list, device *device,
+                          const float *values) {
+    const size_t count = (size_t)list->count;
+    tensor_view *views = NULL;
+    saved_tensor *tensors = NULL;
+    status result;
+    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * count, "tensor list"), done);
+    TRY_GOTO(result, memory_allocate((void **)&tensors, sizeof *tensors * count, "tensor list"), done);
     model_views(list, values, views);
-    const status result = saver_add_tensors(saver, name, views, (size_t)list->count);
+    for (size_t i = 0; i < count; i++)
+        tensors[i] = (saved_tensor){views[i], device};
+    result = saver_add_tensors(saver, name, tensors, count);
+done:
     memory_free(views);
+    memory_free(tensors);
     return result;
 }
 
 static status add_optimizer(saver *saver, const char *name, const optimizer *optimizer) {
     tensor_view views[RUN_OPTIMIZER_TENSORS];
-    run_optimizer_views(optimizer, views);
-    return saver_add_tensors(saver, name, views, RUN_OPTIMIZER_TENSORS);
+    run_optimizer_views(optimizer, optimizer->moments, views);
+    const saved_tensor tensors[RUN_OPTIMIZER_TENSORS] = {{views[0], optimizer->device}, {views[1], NULL}};
+    return saver_add_tensors(saver, name, tensors, RUN_OPTIMIZER_TENSORS);
 }
 
 status train_create_saver(train *t) {
@@ -111,16 +119,16 @@ status train_create_saver(train *t) {
     learner *l = t->learner.learner;
     const parameter_list *list = policy_parameters(learner_policy(l));
     TRY(saver_create(&t->saver, "rl"));
-    TRY(add_weights(t->saver, "policy.safetensors", list, policy_values(learner_policy(l))));
+    TRY(add_weights(t->saver, "policy.safetensors", list, t->device, policy_values(learner_policy(l))));
     for (int i = 0; i < t->config->train.lag; i++) {
         char name[64];
         older_name(i, name, sizeof name);
-        TRY(add_weights(t->saver, name, list, t->older + (size_t)i * t->parameters));
+        TRY(add_weights(t->saver, name, list, NULL, t->older + (size_t)i * t->parameters));
     }
     TRY(add_optimizer(t->saver, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
     if (learner_value(l) == NULL)
         return STATUS_OK;
-    TRY(add_weights(t->saver, "value.safetensors", value_parameters(learner_value(l)),
+    TRY(add_weights(t->saver, "value.safetensors", value_parameters(learner_value(l)), t->device,
                     value_values(learner_value(l))));
     return add_optimizer(t->saver, "value-optimizer.safetensors", learner_value_optimizer(l));
 }
@@ -184,11 +192,13 @@ status train_save_finish(train *t) {
     return world_agree(t->world, t->run.writes ? saver_wait(t->saver) : STATUS_OK);
 }
 
-static status read_policy(const checkpoint *from, const char *name, const parameter_list *list,
-                          float *values) {
+// device: that has the values; NULL: the host.
+static status read_weights(const checkpoint *from, const char *name, const parameter_list *list,
+                           device *device, float *values) {
     safetensors *file;
     TRY(checkpoint_open_tensors(from, name, &file));
-    status result = model_read(file, list, values);
+    const status result =
+        device != NULL ? model_read_values(file, list, device, values) : model_read(file, list, values);
     safetensors_close(file);
     return result;
 }
@@ -201,14 +211,14 @@ static status resume_learner(train *t, const checkpoint *from) {
             "%s was trained against another base than the one in %s; restore that base or choose another "
             "'folder'",
             checkpoint_path(from), t->config->data.base);
-    TRY(read_policy(from, "policy.safetensors", policy_parameters(learner_policy(l)),
-                    policy_values(learner_policy(l))));
+    TRY(read_weights(from, "policy.safetensors", policy_parameters(learner_policy(l)), t->device,
+                     policy_values(learner_policy(l))));
     TRY(run_load_optimizer(from, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
     TRY(policy_pack(learner_policy(l)));
     if (learner_value(l) == NULL)
         return STATUS_OK;
-    TRY(read_policy(from, "value.safetensors", value_parameters(learner_value(l)),
-                    value_values(learner_value(l))));
+    TRY(read_weights(from, "value.safetensors", value_parameters(learner_value(l)), t->device,
+                     value_values(learner_value(l))));
     TRY(run_load_optimizer(from, "value-optimizer.safetensors", learner_value_optimizer(l)));
     return value_pack(learner_value(l));
 }
@@ -251,7 +261,7 @@ status train_resume_older(train *t, const checkpoint *from, int i, int64_t versi
     if (list == NULL)
         return STATUS_OK;
     TRY(memory_allocate((void **)&values, sizeof(float) * t->parameters, "older weights"));
-    status result = read_policy(from, name, list, values);
+    status result = read_weights(from, name, list, NULL, values);
     if (result == STATUS_OK && t->rollout.active)
         result = train_rollout_set_weights(t, version, values);
     if (result == STATUS_OK && t->run.writes)
@@ -263,11 +273,9 @@ status train_resume_older(train *t, const checkpoint *from, int i, int64_t versi
 status train_resume_rollout(train *t, const checkpoint *from) {
     if (!t->rollout.active)
         return STATUS_OK;
-    float *values;
-    TRY(memory_allocate((void **)&values, sizeof(float) * t->parameters, "weights"));
-    status result = read_policy(from, "policy.safetensors", policy_parameters(t->rollout.policy), values);
-    if (result == STATUS_OK)
-        result = train_rollout_set_weights(t, t->step, values);
-    memory_free(values);
-    return result;
+    policy *policy = t->rollout.policy;
+    TRY(read_weights(from, "policy.safetensors", policy_parameters(policy), t->device,
+                     policy_values(policy)));
+    t->rollout.packed_version = t->step;
+    return policy_pack(policy);
 }

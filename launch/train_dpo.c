@@ -199,7 +199,7 @@ status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_re
     for (uint32_t slot = l->slots.first; slot < l->slots.first + l->slots.count; slot++) {
         const dpo_slot view = {d->prefix, d->tokens};
         TRY(read_slot(t, slot * pairs, pairs));
-        TRY(dpo_pass_slot(d->dpo, &view, l->policy_gradients, d->statistics));
+        TRY(dpo_pass_slot(d->dpo, &view, gradient_sum_values(l->policy_gradients), d->statistics));
         for (size_t i = 0; i < pairs; i++) {
             double *row = d->rows + (slot * pairs + i) * DPO_COLUMNS;
             row[DPO_LOSS] = d->statistics[i].loss;
@@ -207,10 +207,9 @@ status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_re
             row[DPO_PREFERRED] = d->statistics[i].preferred;
             row[DPO_REJECTED] = d->statistics[i].rejected;
         }
-        tree_accumulator_add(l->policy_tree, l->policy_gradients);
+        gradient_sum_add(l->policy_gradients);
     }
-    TRY(group_all_reduce_tree(l->group, l->policy_gradients,
-                              policy_parameters(learner_policy(l->learner))->size));
+    TRY(gradient_sum_share(l->policy_gradients, l->group));
     TRY(group_all_reduce_tree_double(l->group, d->rows, (size_t)t->config->dpo.batch * DPO_COLUMNS));
     *out = summarise(t);
     if (t->step == 0 && out->margin != 0.0)

@@ -49,18 +49,15 @@ status train_learner_create(train *t) {
     };
     TRY(learner_create(&l->learner, t->device, &shape));
     const size_t policy_size = policy_parameters(learner_policy(l->learner))->size;
-    TRY(tree_accumulator_create(&l->policy_tree, TREE_FLOAT, policy_size, l->slots.count));
-    if (learner_value(l->learner) != NULL) {
-        const size_t value_size = value_parameters(learner_value(l->learner))->size;
-        TRY(tree_accumulator_create(&l->value_tree, TREE_FLOAT, value_size, l->slots.count));
-        TRY(memory_allocate((void **)&l->value_gradients, sizeof(float) * value_size, "value gradients"));
-    } else {
+    TRY(gradient_sum_create(&l->policy_gradients, t->device, policy_size, l->slots.count));
+    if (learner_value(l->learner) != NULL)
+        TRY(gradient_sum_create(&l->value_gradients, t->device,
+                                value_parameters(learner_value(l->learner))->size, l->slots.count));
+    else
         TRY(memory_allocate((void **)&l->group_advantages, sizeof(double) * (size_t)config->train.batch,
                             "advantages"));
-    }
     const size_t samples = l->samples.count, frames = (size_t)config->train.frames;
     const size_t tokens = samples * frames * (size_t)t->shape.temporal.levels;
-    TRY(memory_allocate((void **)&l->policy_gradients, sizeof(float) * policy_size, "policy gradients"));
     TRY(memory_allocate((void **)&l->prefix,
                         sizeof(uint16_t) * (samples * (size_t)t->shape.temporal.prefix + 1),
                         "learner prefixes"));
@@ -81,12 +78,10 @@ status train_learner_create(train *t) {
 
 void train_learner_destroy(train *t) {
     learner_role *l = &t->learner;
-    tree_accumulator_destroy(l->policy_tree);
-    tree_accumulator_destroy(l->value_tree);
+    gradient_sum_destroy(l->policy_gradients);
+    gradient_sum_destroy(l->value_gradients);
     learner_destroy(l->learner);
     group_destroy(l->group);
-    memory_free(l->policy_gradients);
-    memory_free(l->value_gradients);
     memory_free(l->group_advantages);
     memory_free(l->prefix);
     memory_free(l->tokens);

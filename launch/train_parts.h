@@ -2,9 +2,9 @@
 #pragma once
 
 #include "comm/batch.h"
+#include "comm/gradient_sum.h"
 #include "comm/group.h"
 #include "comm/mailbox.h"
-#include "comm/tree.h"
 #include "comm/weights.h"
 #include "core/codec.h"
 #include "core/dpo.h"
@@ -89,9 +89,8 @@ typedef struct learner_role {
     sample_range samples, slots;
     group *group;
     learner *learner;
-    tree_accumulator *policy_tree, *value_tree;
-    float *policy_gradients, *value_gradients;
-    uint16_t *prefix, *tokens; // [S, ...] as in rollout_role
+    gradient_sum *policy_gradients, *value_gradients; // the latter of a value network, else NULL
+    uint16_t *prefix, *tokens;                        // [S, ...] as in rollout_role
     float *log_probabilities;
     float *scores;                                // [S, score width]
     float *returns;                               // [S]
@@ -168,7 +167,7 @@ typedef struct train {
     conditioner *conditioner;          // on rollout and reward ranks
     int embedding_width, reward_width; // reward_width: numbers a sample that the reward role sends
     size_t parameters;                 // floats of the policy
-    float *older; // [lag, parameters] weights of versions step - lag .. step - 1, on the writing rank
+    float *older; // [lag, parameters] weights of versions step - lag .. step - 1, on the writing rank's host
     rollout_role rollout;
     reward_role reward;
     learner_role learner;
@@ -242,8 +241,7 @@ void train_rollout_destroy(train *t);
 status train_rollout_round(train *t, const sampling_round *round);
 // Weights of a version: this rank's own if it learns, else received, and every version before it.
 status train_rollout_take_weights(train *t, int64_t version);
-// Gives the rollout policy weights that did not come by message (the base's, a checkpoint's), values
-// [parameters].
+// Gives the rollout policy weights of a checkpoint, values [parameters] on the host.
 status train_rollout_set_weights(train *t, int64_t version, const float *values);
 
 status train_reward_create(train *t);

@@ -57,7 +57,7 @@ void train_rollout_destroy(train *t) {
 
 status train_rollout_set_weights(train *t, int64_t version, const float *values) {
     rollout_role *r = &t->rollout;
-    memcpy(policy_values(r->policy), values, sizeof(float) * t->parameters);
+    TRY(device_upload(t->device, policy_values(r->policy), values, sizeof(float) * t->parameters));
     r->packed_version = version;
     return policy_pack(r->policy);
 }
@@ -66,8 +66,11 @@ status train_rollout_take_weights(train *t, int64_t version) {
     rollout_role *r = &t->rollout;
     if (r->packed_version == version)
         return STATUS_OK;
-    if (t->learner.active)
-        return train_rollout_set_weights(t, version, policy_values(learner_policy(t->learner.learner)));
+    if (t->learner.active) {
+        policy *own = learner_policy(t->learner.learner);
+        parameter_list_copy(t->device, policy_parameters(own), policy_values(own), policy_values(r->policy));
+        r->packed_version = version;
+    }
     while (r->packed_version < version) {
         TRY(weights_receive(t->channel, (uint64_t)r->packed_version + 1, policy_values(r->policy)));
         r->packed_version++;

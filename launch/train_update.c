@@ -32,8 +32,8 @@ static learner_slot slot_of(const train *t, uint32_t slot) {
                           .values = l->values + at * frames};
 }
 
-// Value pass over this learner's slots; leaves the summed gradient of all learners in value_gradients. The
-// first epoch's also gives the values that the advantages come from, and the statistics.
+// Value pass over this learner's slots; leaves the gradient of all learners in value_gradients. The first
+// epoch's also gives the values that the advantages come from, and the statistics.
 static status value_pass_over_slots(train *t, int epoch) {
     learner_role *l = &t->learner;
     for (uint32_t slot = l->slots.first; slot < l->slots.first + l->slots.count; slot++) {
@@ -41,16 +41,16 @@ static status value_pass_over_slots(train *t, int epoch) {
         const sample_range samples = roles_slot_samples(&t->layout, slot);
         if (epoch > 0)
             view.values = NULL;
-        TRY(learner_value_slot(l->learner, &view, l->value_gradients, l->value_statistics));
+        TRY(learner_value_slot(l->learner, &view, gradient_sum_values(l->value_gradients),
+                               l->value_statistics));
         for (uint32_t i = 0; epoch == 0 && i < samples.count; i++) {
             double *row = train_row(t, samples.first + i);
             row[STATISTIC_ERROR] = l->value_statistics[i].error;
             row[STATISTIC_SQUARED_ERROR] = l->value_statistics[i].squared_error;
         }
-        tree_accumulator_add(l->value_tree, l->value_gradients);
+        gradient_sum_add(l->value_gradients);
     }
-    return group_all_reduce_tree(l->group, l->value_gradients,
-                                 value_parameters(learner_value(l->learner))->size);
+    return gradient_sum_share(l->value_gradients, l->group);
 }
 
 static status policy_pass_over_slots(train *t, int epoch, float advantage_scale) {
@@ -58,7 +58,7 @@ static status policy_pass_over_slots(train *t, int epoch, float advantage_scale)
     for (uint32_t slot = l->slots.first; slot < l->slots.first + l->slots.count; slot++) {
         const learner_slot view = slot_of(t, slot);
         const sample_range samples = roles_slot_samples(&t->layout, slot);
-        TRY(learner_policy_slot(l->learner, &view, advantage_scale, l->policy_gradients,
+        TRY(learner_policy_slot(l->learner, &view, advantage_scale, gradient_sum_values(l->policy_gradients),
                                 l->policy_statistics));
         for (uint32_t i = 0; i < samples.count; i++) {
             double *row = train_row(t, samples.first + i);
@@ -72,10 +72,9 @@ static status policy_pass_over_slots(train *t, int epoch, float advantage_scale)
             row[STATISTIC_POLICY_LOSS] = l->policy_statistics[i].policy_loss;
             row[STATISTIC_GAP] = l->policy_statistics[i].log_probability_gap;
         }
-        tree_accumulator_add(l->policy_tree, l->policy_gradients);
+        gradient_sum_add(l->policy_gradients);
     }
-    return group_all_reduce_tree(l->group, l->policy_gradients,
-                                 policy_parameters(learner_policy(l->learner))->size);
+    return gradient_sum_share(l->policy_gradients, l->group);
 }
 
 status train_learner_measure_kl(train *t) {
@@ -182,9 +181,10 @@ static void group_baseline_advantages(train *t, step_result *out, float *scale) 
 static bool gradients_are_finite(const train *t) {
     const learner_role *l = &t->learner;
     return op_all_finite(t->device, policy_parameters(learner_policy(l->learner))->size,
-                         l->policy_gradients) &&
+                         gradient_sum_values(l->policy_gradients)) &&
            (learner_value(l->learner) == NULL ||
-            op_all_finite(t->device, value_parameters(learner_value(l->learner))->size, l->value_gradients));
+            op_all_finite(t->device, value_parameters(learner_value(l->learner))->size,
+                          gradient_sum_values(l->value_gradients)));
 }
 
 static status update(train *t, float rate_factor, step_result *out) {
@@ -195,7 +195,7 @@ static status update(train *t, float rate_factor, step_result *out) {
     TRY(weights_wait(t->channel));
     out->gradient_norm += optimizer_update(learner_policy_optimizer(l->learner),
                                            (float)config->train.learning_rate * rate_factor,
-                                           l->policy_gradients, policy_values(policy))
+                                           gradient_sum_values(l->policy_gradients), policy_values(policy))
                               .gradient_norm /
                           config->train.ppo_epochs;
     TRY(policy_pack(policy));
@@ -203,7 +203,7 @@ static status update(train *t, float rate_factor, step_result *out) {
         return STATUS_OK;
     out->value_gradient_norm += optimizer_update(learner_value_optimizer(l->learner),
                                                  (float)config->train.value_learning_rate * rate_factor,
-                                                 l->value_gradients, value_values(value))
+                                                 gradient_sum_values(l->value_gradients), value_values(value))
                                     .gradient_norm /
                                 config->train.ppo_epochs;
     return value_pack(value);

@@ -138,9 +138,27 @@ static void check_host(const char *function, const void *pointer) {
         die(function, "was handed memory of the device as the host's");
 }
 
+static bool shares_memory(const device *d) {
+    (void)d;
+    return false;
+}
+
 static void zero(device *d, size_t bytes, void *out) {
     check_pointer("op_zero", out);
     checking_op_zero(d, bytes, out);
+}
+
+// The gradient of the scale is handed over on the host.
+static double contrastive_loss(device *d, int64_t rows, int64_t width, const float *a, const float *b,
+                               float scale, float *da, float *db, float *dscale, float *scratch) {
+    const float *const buffers[] = {a, b, da, db, scratch};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        check_pointer("op_contrastive_loss", buffers[i]);
+    check_host("op_contrastive_loss", dscale);
+    enter();
+    const double loss = cpu_backend.op_contrastive_loss(d, rows, width, a, b, scale, da, db, dscale, scratch);
+    leave();
+    return loss;
 }
 
 static status upload(device *d, void *to, const void *from, size_t bytes) {
@@ -180,7 +198,9 @@ void checking_device_guard(device *d) {
             .weight_destroy = cpu_backend.weight_destroy,
         };
         table.device_allocate = take;
+        table.device_shares_memory = shares_memory;
         table.op_zero = zero;
+        table.op_contrastive_loss = contrastive_loss;
         table.device_upload = upload;
         table.device_download = download;
     }

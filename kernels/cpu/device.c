@@ -106,6 +106,11 @@ bool cpu_device_is_batch_invariant(const device *d) {
     return d->batch_invariant;
 }
 
+bool cpu_device_shares_memory(const device *d) {
+    (void)d;
+    return true;
+}
+
 status cpu_device_allocate(device *d, void **out, size_t bytes, const char *what) {
     (void)d;
     return memory_allocate(out, bytes, what);
@@ -125,6 +130,11 @@ status cpu_device_upload(device *d, void *to, const void *from, size_t bytes) {
 status cpu_device_download(device *d, void *to, const void *from, size_t bytes) {
     (void)d;
     memcpy(to, from, bytes);
+    return STATUS_OK;
+}
+
+status cpu_device_finish(device *d) {
+    (void)d;
     return STATUS_OK;
 }
 

@@ -4,8 +4,34 @@
 #include "kernels/operators.h"
 
 #include <math.h>
+#include <string.h>
 
-enum { CHUNK = 16384, CHUNKS_AT_ONCE = 64 };
+enum {
+    CHUNK = 16384,
+    CHUNKS_AT_ONCE = 64,
+    SLOT_CHUNK = 4096, // goes through all levels of a tree while it is in the first cache
+};
+
+void cpu_op_scale(device *d, size_t count, float factor, float *x) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < count; at += CHUNK)
+        v->scale(count - at < CHUNK ? count - at : CHUNK, factor, x + at);
+}
+
+void cpu_op_add_slot(device *d, size_t count, int depth, bool keep, size_t stride, float *partial,
+                     float *values) {
+    const vector_operators *v = d->vector;
+#pragma omp parallel for schedule(static)
+    for (size_t at = 0; at < count; at += SLOT_CHUNK) {
+        const size_t size = count - at < SLOT_CHUNK ? count - at : SLOT_CHUNK;
+        float *level = partial + at;
+        for (int i = 0; i < depth; i++, level += stride)
+            v->add(size, level, values + at);
+        if (keep)
+            memcpy(level, values + at, sizeof(float) * size);
+    }
+}
 
 double cpu_op_sum_squares(device *d, size_t count, const float *x) {
     const vector_operators *v = d->vector;

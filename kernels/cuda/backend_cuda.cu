@@ -103,6 +103,10 @@ bool cuda_device_is_batch_invariant(const device *) {
     return false; // no measurement has shown it
 }
 
+bool cuda_device_shares_memory(const device *) {
+    return false;
+}
+
 status cuda_device_allocate(device *d, void **out, size_t bytes, const char *what) {
     return card_allocate(d->gpu, out, bytes, what);
 }
@@ -117,6 +121,10 @@ status cuda_device_upload(device *d, void *to, const void *from, size_t bytes) {
 
 status cuda_device_download(device *d, void *to, const void *from, size_t bytes) {
     return card_download(d->gpu, to, from, bytes);
+}
+
+status cuda_device_finish(device *d) {
+    return card_finish(d->gpu);
 }
 
 void cuda_op_zero(device *d, size_t bytes, void *out) {
@@ -407,6 +415,18 @@ void cuda_op_cross_entropy(device *d, int64_t rows, int64_t codebook, float *log
 }
 
 // Updates.
+void cuda_op_scale(device *d, size_t count, float factor, float *x) {
+    note(d, scale(stream_of(d), static_cast<int64_t>(count), factor, x), "scaling");
+}
+
+void cuda_op_add_slot(device *d, size_t count, int depth, bool keep, size_t stride, float *partial,
+                      float *values) {
+    note(d,
+         add_slot(stream_of(d), static_cast<int64_t>(count), depth, keep, static_cast<int64_t>(stride),
+                  partial, values),
+         "adding gradients");
+}
+
 double cuda_op_sum_squares(device *d, size_t count, const float *x) {
     const int64_t values = static_cast<int64_t>(count);
     double sum = NAN;

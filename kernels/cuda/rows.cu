@@ -132,7 +132,7 @@ __global__ void row_dot_kernel(int64_t rows, int64_t width, const T *x, const fl
         return;
     const float sum = row_product(width, x + row * width, vector);
     if (threadIdx.x % WARP_LANES == 0)
-        out[row] = sum + bias[0];
+        out[row] = sum + (bias != nullptr ? bias[0] : 0.0f);
 }
 
 template <typename T>
@@ -283,7 +283,7 @@ cudaError_t row_dot_backward(cudaStream_t stream, int64_t rows, int64_t width, c
     if (error == cudaSuccess)
         error = launch(outer_kernel<T>, chunk_blocks<T>(rows, width), THREADS, 0, stream, rows, width, dout,
                        vector, dx);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess && dbias != nullptr)
         error = launch(sum_kernel, 1, THREADS, 0, stream, rows, dout, dbias);
     return error;
 }

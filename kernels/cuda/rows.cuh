@@ -25,11 +25,11 @@ cudaError_t column_sums(cudaStream_t stream, int64_t rows, int64_t width, const 
                         float *scratch);
 size_t column_sums_scratch_floats(int64_t rows, int64_t width);
 
-// out [rows] = x [rows, width] . vector [width] + bias [1]
+// out [rows] = x [rows, width] . vector [width] + bias [1]; bias NULL: 0
 template <typename T>
 cudaError_t row_dot(cudaStream_t stream, int64_t rows, int64_t width, const T *x, const float *vector,
                     const float *bias, float *out);
-// dx [rows, width] = dout [rows] vector; dvector [width] and dbias [1] +=. scratch:
+// dx [rows, width] = dout [rows] vector; dvector [width] and dbias [1] +=; dbias NULL: not wanted. scratch:
 // row_dot_backward_scratch_floats.
 template <typename T>
 cudaError_t row_dot_backward(cudaStream_t stream, int64_t rows, int64_t width, const T *x,

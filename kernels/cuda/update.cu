@@ -1,5 +1,6 @@
 // AdamW reads gradient, parameter and both moments once and writes the last three: 28 bytes a parameter, 30
-// with the bf16 copy. The norm reads the gradient once.
+// with the bf16 copy. The norm reads the gradient once. A slot of gradients reads each partial sum that it
+// completes once and is written once, or twice.
 #include "kernels/cuda/update.cuh"
 
 namespace cuda_kernels {
@@ -26,6 +27,39 @@ __device__ __forceinline__ double block_sum_double(double x, double *partial) {
         for (int i = 1; i < WARPS; i++)
             x += partial[i];
     return x;
+}
+
+__global__ void scale_kernel(int64_t count, float factor, float *x) {
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+         i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+        x[i] *= factor;
+}
+
+__global__ void add_slot_kernel(int64_t count, int depth, bool keep, int64_t stride, float *partial,
+                                float *values) {
+    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+    if (at + 4 <= count) {
+        float sum[4], added[4];
+        load_pack(values + at, sum);
+        for (int level = 0; level < depth; level++) {
+            stream_pack(partial + level * stride + at, added);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sum[i] = added[i] + sum[i];
+        }
+        store_pack(values + at, sum);
+        if (keep)
+            store_pack(partial + depth * stride + at, sum);
+        return;
+    }
+    for (int64_t i = at; i < count; i++) {
+        float sum = values[i];
+        for (int level = 0; level < depth; level++)
+            sum = partial[level * stride + i] + sum;
+        values[i] = sum;
+        if (keep)
+            partial[depth * stride + i] = sum;
+    }
 }
 
 __global__ void squares_kernel(int64_t count, const float *x, double *sums) {
@@ -143,6 +177,16 @@ __global__ void round_kernel(int64_t count, const float *x, bf16 *rounded) {
 }
 
 } // namespace
+
+cudaError_t scale(cudaStream_t stream, int64_t count, float factor, float *x) {
+    return launch(scale_kernel, blocks_for(count, THREADS * 4), THREADS, 0, stream, count, factor, x);
+}
+
+cudaError_t add_slot(cudaStream_t stream, int64_t count, int depth, bool keep, int64_t stride, float *partial,
+                     float *values) {
+    return launch(add_slot_kernel, blocks_for(count, THREADS * 4), THREADS, 0, stream, count, depth, keep,
+                  stride, partial, values);
+}
 
 cudaError_t sum_squares(cudaStream_t stream, int64_t count, const float *x, double *out, double *scratch) {
     const unsigned chunks = blocks_for(count, CHUNK_VALUES);

@@ -16,6 +16,13 @@ struct update_state {
     int32_t skip;
 };
 
+// x [count] *= factor, as op_scale.
+cudaError_t scale(cudaStream_t stream, int64_t count, float factor, float *x);
+
+// One slot of a balanced tree of sums, as op_add_slot.
+cudaError_t add_slot(cudaStream_t stream, int64_t count, int depth, bool keep, int64_t stride, float *partial,
+                     float *values);
+
 // out [1] = sum of squares in double over fixed chunks, as op_sum_squares. scratch:
 // sum_squares_scratch_bytes.
 cudaError_t sum_squares(cudaStream_t stream, int64_t count, const float *x, double *out, double *scratch);

@@ -64,11 +64,13 @@ template <typename T> void check_sums(int64_t rows, int64_t width) {
     expect_close("column_sums", std::get<0>(columns), wanted, order);
 
     wanted.resize(static_cast<size_t>(rows));
-    op_row_dot(device, rows, width, x.data(), vector.data(), &bias, wanted.data());
-    const auto dots = in_every_order(std::make_tuple(poisoned<float>(rows)), [&](float *out) {
-        return row_dot(nullptr, rows, width, input.data(), vector.data(), &bias, out);
-    });
-    expect_close("row_dot", std::get<0>(dots), wanted, 1e-5);
+    for (const float *added : {&bias, static_cast<const float *>(nullptr)}) {
+        op_row_dot(device, rows, width, x.data(), vector.data(), added, wanted.data());
+        const auto dots = in_every_order(std::make_tuple(poisoned<float>(rows)), [&](float *out) {
+            return row_dot(nullptr, rows, width, input.data(), vector.data(), added, out);
+        });
+        expect_close("row_dot", std::get<0>(dots), wanted, 1e-5);
+    }
 
     std::vector<float> dx(x.size()), dvector = before, dbias(1, 0.5f);
     op_row_dot_backward(device, rows, width, x.data(), vector.data(), dout.data(), dx.data(), dvector.data(),
@@ -83,6 +85,13 @@ template <typename T> void check_sums(int64_t rows, int64_t width) {
     expect_close("dx", plain(std::get<0>(backward)), dx, tolerance<T>(0.0));
     expect_close("dvector", std::get<1>(backward), dvector, order);
     expect_close("dbias", std::get<2>(backward), dbias, order);
+    std::vector<T> unbiased_dx = poisoned<T>(rows * width);
+    std::vector<float> unbiased = before,
+                       scratch(std::get<3>(backward).size()); // without a bias, the rest is the same
+    expect_success(row_dot_backward(nullptr, rows, width, input.data(), vector.data(), dout.data(),
+                                    unbiased_dx.data(), unbiased.data(), nullptr, scratch.data()));
+    assert_true(same_bytes(unbiased_dx, std::get<0>(backward)) &&
+                same_bytes(unbiased, std::get<1>(backward)));
 
     if (sizeof(T) == 2)
         return;

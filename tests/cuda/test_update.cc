@@ -97,9 +97,48 @@ void test_adamw(void **) {
         }
 }
 
+void test_scale(void **) {
+    const cpu device;
+    for (int64_t count : counts) {
+        philox_stream numbers = {};
+        const std::vector<float> x = random_values<float>(&numbers, count);
+        std::vector<float> wanted = x;
+        op_scale(device, wanted.size(), 0.3f, wanted.data());
+        const auto found = in_every_order(std::make_tuple(x),
+                                          [&](float *values) { return scale(nullptr, count, 0.3f, values); });
+        assert_true(same_bytes(std::get<0>(found), wanted));
+    }
+}
+
+// The fourth of eight slots completes two subtrees and is kept as a third; the last completes all.
+void test_add_slot(void **) {
+    const cpu device;
+    for (int64_t count : counts)
+        for (bool keep : {true, false}) {
+            philox_stream numbers = {};
+            const int depth = keep ? 2 : 3;
+            const int64_t stride = (count + 15) / 16 * 16;
+            const std::vector<float> values = random_values<float>(&numbers, count);
+            std::vector<float> partial = random_values<float>(&numbers, 3 * stride);
+            if (keep)
+                for (int64_t i = 0; i < count; i++)
+                    partial[static_cast<size_t>(2 * stride + i)] = NAN;
+            std::vector<float> wanted = values, wanted_partial = partial;
+            op_add_slot(device, wanted.size(), depth, keep, static_cast<size_t>(stride),
+                        wanted_partial.data(), wanted.data());
+            const auto found =
+                in_every_order(std::make_tuple(values, partial), [&](float *sum, float *partial_sums) {
+                    return add_slot(nullptr, count, depth, keep, stride, partial_sums, sum);
+                });
+            assert_true(same_bytes(std::get<0>(found), wanted));
+            assert_true(same_bytes(std::get<1>(found), wanted_partial));
+        }
+}
+
 } // namespace
 
 int main() {
-    const CMUnitTest tests[] = {cmocka_unit_test(test_sum_squares), cmocka_unit_test(test_adamw)};
+    const CMUnitTest tests[] = {cmocka_unit_test(test_sum_squares), cmocka_unit_test(test_adamw),
+                                cmocka_unit_test(test_scale), cmocka_unit_test(test_add_slot)};
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -34,13 +34,16 @@ static void fill(tree_type type, void *values, size_t count, uint32_t slot) {
 
 // values becomes the sum of slots [first, first + slots).
 static void sum_slots(tree_type type, void *values, size_t count, uint32_t first, uint32_t slots) {
-    tree_accumulator *accumulator;
-    CHECK_OK(tree_accumulator_create(&accumulator, type, count, slots));
-    for (uint32_t slot = first; slot < first + slots; slot++) {
-        fill(type, values, count, slot);
-        tree_accumulator_add(accumulator, values);
+    if (slots == 1) {
+        fill(type, values, count, first);
+        return;
     }
-    tree_accumulator_destroy(accumulator);
+    void *right;
+    CHECK_OK(memory_allocate(&right, count * tree_type_bytes(type) + 64, "right half"));
+    sum_slots(type, values, count, first, slots / 2);
+    sum_slots(type, right, count, first + slots / 2, slots / 2);
+    tree_add(type, values, values, right, count);
+    memory_free(right);
 }
 
 // The sum of SLOTS slots over the first `members` ranks equals that of one rank, bit for bit.

@@ -115,8 +115,10 @@ static void test_weights(world *world) {
     int size = world_size(world), rank = world_rank(world), receivers[64], count = 0;
     for (int peer = (size + 1) / 2; peer < size; peer++)
         receivers[count++] = peer;
+    device *device;
+    CHECK_OK(device_create(&device, 1));
     weights_channel *channel;
-    CHECK_OK(weights_create(&channel, world, 0, receivers, count, WEIGHTS));
+    CHECK_OK(weights_create(&channel, world, device, 0, receivers, count, WEIGHTS));
     float *weights;
     CHECK_OK(memory_allocate((void **)&weights, WEIGHTS * sizeof(float), "weights"));
     uint64_t allocations = memory_read_counters().allocations;
@@ -150,6 +152,7 @@ static void test_weights(world *world) {
     CHECK_OK(weights_wait(channel));
     memory_free(weights);
     weights_destroy(channel);
+    device_destroy(device);
 }
 
 static double now_seconds(clockid_t clock) {

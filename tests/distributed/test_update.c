@@ -33,7 +33,7 @@ static void create(train *t, const run_config *config) {
     policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
     value_network *value = learner_value(t->learner.learner);
     t->parameters = policy_parameters(policy)->size;
-    CHECK_OK(weights_create(&t->channel, t->world, 0, ranks, 0, t->parameters));
+    CHECK_OK(weights_create(&t->channel, t->world, t->device, 0, ranks, 0, t->parameters));
     parameter_list_initialise(policy_parameters(policy), 3, policy_values(policy));
     memcpy(policy_values(reference), policy_values(policy), sizeof(float) * t->parameters);
     CHECK_OK(policy_pack(policy));

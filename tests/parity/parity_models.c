@@ -272,7 +272,7 @@ static void run_reward(const temporal_config *config) {
     for (int i = 0; i < votes; i++) {
         double gradient[4];
         losses[i] = preference_loss((preference_vote)i, (double)scores[i], (double)scores[i + 1],
-                                    reward_model_head(model).threshold, gradient);
+                                    reward_model_threshold(model), gradient);
         d_scores[i] += (float)gradient[0];
         d_scores[i + 1] += (float)gradient[1];
         d_threshold[0] += (float)gradient[2];

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "comm/tree.h"
+#include "comm/gradient_sum.h"
 #include "core/learner.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
@@ -509,35 +509,34 @@ static void test_slots(void **state) {
     make(&whole, &all, 0.1f);
     policy_slot(&whole, 1.0f);
     make(&parts, &one, 0.1f);
-    float *sums[3];
-    tree_accumulator *eight, *four;
-    must(tree_accumulator_create(&eight, TREE_FLOAT, parts.size, 8));
-    must(tree_accumulator_create(&four, TREE_FLOAT, parts.size, 4));
-    for (int i = 0; i < 3; i++)
-        must(memory_allocate((void **)&sums[i], sizeof(float) * parts.size, "sums"));
+    gradient_sum *eight, *four[2];
+    must(gradient_sum_create(&eight, parts.device, parts.size, 8));
+    for (int i = 0; i < 2; i++)
+        must(gradient_sum_create(&four[i], parts.device, parts.size, 4));
     const learner_slot base = parts.slot;
     for (int s = 0; s < SAMPLES; s++) {
         parts.slot = (learner_slot){base.prefix + s, base.tokens + s * FRAMES * LEVELS,
                                     base.log_probabilities + s * FRAMES * LEVELS, base.returns + s,
                                     base.values + s * FRAMES};
         policy_slot(&parts, 1.0f);
-        memcpy(sums[0], parts.gradients, sizeof(float) * parts.size);
-        memcpy(sums[1 + s / 4], parts.gradients, sizeof(float) * parts.size);
-        tree_accumulator_add(eight, sums[0]);
-        tree_accumulator_add(four, sums[1 + s / 4]);
+        gradient_sum *into[] = {eight, four[s / 4]};
+        for (int i = 0; i < 2; i++) {
+            memcpy(gradient_sum_values(into[i]), parts.gradients, sizeof(float) * parts.size);
+            gradient_sum_add(into[i]);
+        }
     }
-    tree_add(TREE_FLOAT, sums[1], sums[1], sums[2], parts.size);
-    assert_memory_equal(sums[0], sums[1], sizeof(float) * parts.size);
+    float *sum = gradient_sum_values(eight), *halves = gradient_sum_values(four[0]);
+    tree_add(TREE_FLOAT, halves, halves, gradient_sum_values(four[1]), parts.size);
+    assert_memory_equal(sum, halves, sizeof(float) * parts.size);
     double error = 0.0;
     for (size_t i = 0; i < parts.size; i++) {
-        const double difference = (double)sums[0][i] - (double)whole.gradients[i];
+        const double difference = (double)sum[i] - (double)whole.gradients[i];
         error += difference * difference;
     }
     assert_true(sqrt(error) < 1e-6 * norm(whole.gradients, whole.size));
-    for (int i = 0; i < 3; i++)
-        memory_free(sums[i]);
-    tree_accumulator_destroy(eight);
-    tree_accumulator_destroy(four);
+    gradient_sum_destroy(eight);
+    for (int i = 0; i < 2; i++)
+        gradient_sum_destroy(four[i]);
     release(&whole);
     release(&parts);
 }

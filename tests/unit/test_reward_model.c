@@ -47,15 +47,17 @@ static void make(fixture *f, int threads) {
     const parameter_list *list = reward_model_parameters(f->model);
     parameter_list_initialise(list, 7, reward_model_values(f->model));
     philox_stream stream = {.key = 3};
-    const reward_head head = reward_model_head(f->model);
+    float pooled[64], features[FEATURES];
+    const float bias = 0.2f, threshold[2] = {-0.7f, -0.4f};
     for (int i = 0; i < 64; i++)
-        head.pooled[i] = philox_next_uniform(&stream) - 0.5f;
+        pooled[i] = philox_next_uniform(&stream) - 0.5f;
     for (int i = 0; i < FEATURES; i++)
-        head.features[i] = philox_next_uniform(&stream) - 0.5f;
-    head.bias[0] = 0.2f;
-    head.threshold[0] = -0.7f;
-    head.threshold[1] = -0.4f;
+        features[i] = philox_next_uniform(&stream) - 0.5f;
+    must(reward_model_set_head(
+        f->model,
+        &(reward_head){.pooled = pooled, .features = features, .bias = &bias, .threshold = threshold}));
     must(reward_model_pack(f->model));
+    assert_memory_equal(reward_model_threshold(f->model), threshold, sizeof threshold);
     for (int i = 0; i < BATCH * PREFIX; i++)
         f->prefix[i] = (uint16_t)philox_next_below(&stream, 8);
     for (int i = 0; i < BATCH * LONG * LEVELS; i++)
@@ -188,25 +190,21 @@ static double loss_of(fixture *f, reward_pass *pass, float *gradients) {
     const float *scores;
     must(reward_model_pack(f->model));
     must(reward_forward(f->model, pass, BATCH, f->prefix, f->tokens, LONG, starts, f->features, &scores));
-    const reward_head head = reward_model_head(f->model);
-    float d_scores[BATCH] = {0.0f};
-    double loss = 0.0, d_threshold[2] = {0.0, 0.0};
+    float d_scores[BATCH] = {0.0f}, d_threshold[2] = {0.0f};
+    double loss = 0.0;
     for (int i = 0; i < 4; i++) {
         const int a = pairs[i][0], b = pairs[i][1];
         double gradient[4];
-        loss += preference_loss((preference_vote)i, (double)scores[a], (double)scores[b], head.threshold,
-                                gradient);
+        loss += preference_loss((preference_vote)i, (double)scores[a], (double)scores[b],
+                                reward_model_threshold(f->model), gradient);
         d_scores[a] += (float)gradient[0];
         d_scores[b] += (float)gradient[1];
-        d_threshold[0] += gradient[2];
-        d_threshold[1] += gradient[3];
+        d_threshold[0] += (float)gradient[2];
+        d_threshold[1] += (float)gradient[3];
     }
     if (gradients != NULL) {
+        must(reward_threshold_gradient(f->model, d_threshold, gradients));
         must(reward_backward(f->model, pass, BATCH, d_scores, gradients));
-        const parameter *threshold =
-            parameter_list_find(reward_model_parameters(f->model), "preference.threshold");
-        gradients[threshold->offset] += (float)d_threshold[0];
-        gradients[threshold->offset + 1] += (float)d_threshold[1];
     }
     return loss;
 }
@@ -324,7 +322,7 @@ static void test_starts_from_a_policy(void **state) {
     must(policy_create(&p, f.device, &policy_shape, WEIGHT_SCORE, WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(f.model);
     // All but the head's four tensors.
-    assert_int_equal(parameter_list_copy_shared(policy_parameters(p), policy_values(p), list,
+    assert_int_equal(parameter_list_copy_shared(f.device, policy_parameters(p), policy_values(p), list,
                                                 reward_model_values(f.model)),
                      list->count - 4);
     policy_destroy(p);

@@ -35,8 +35,9 @@ static saver *create(void) {
     const int64_t shape[] = {COUNT / 10, 10}, one[] = {1};
     expect_ok(saver_create(&saver, "test"));
     char name[] = "weights"; // copied
-    const tensor_view first = tensor_view_make(name, TENSOR_F32, weights, 2, shape),
-                      second[] = {tensor_view_make("updates", TENSOR_I64, &updates, 1, one), first};
+    const saved_tensor first = {.view = tensor_view_make(name, TENSOR_F32, weights, 2, shape)},
+                       second[] = {{.view = tensor_view_make("updates", TENSOR_I64, &updates, 1, one)},
+                                   first};
     expect_ok(saver_add_tensors(saver, "one.safetensors", &first, 1));
     expect_ok(saver_add_tensors(saver, "two.safetensors", second, 2));
     name[0] = 'x';
