@@ -89,6 +89,18 @@ cleanup:
     return result;
 }
 
+status group_create_whole(group **out, world *world) {
+    const int count = world_size(world);
+    int *ranks;
+    *out = NULL;
+    TRY(memory_allocate((void **)&ranks, (size_t)count * sizeof(int), "rank list"));
+    for (int i = 0; i < count; i++)
+        ranks[i] = i;
+    const status result = group_create(out, world, ranks, count);
+    memory_free(ranks);
+    return result;
+}
+
 void group_destroy(group *group) {
     if (group == NULL)
         return;

@@ -16,6 +16,8 @@ typedef struct group group;
 // caller owns *out. Buffers for the all-reduce (2 MiB) are taken here; the calls below allocate nothing
 // themselves.
 status group_create(group **out, world *world, const int *ranks, int count);
+// Of all ranks of the world, in their order.
+status group_create_whole(group **out, world *world);
 void group_destroy(group *group); // NULL is allowed; before world_destroy
 
 int group_size(const group *group);

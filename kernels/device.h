@@ -15,10 +15,18 @@ typedef struct device device;
 // AVX2) and measures at once whether a row's product is the same whatever the batch around it
 // (device_is_batch_invariant).
 status device_create(device **out, int threads);
+// One of the GPUs that this process sees, the first for place 0, the second for place 1, and from the first
+// again where there are no more. threads: for what the host does beside it. Fails with one line if the
+// program was built without CUDA, and if there is no driver, one that is too old, no GPU, one that is too
+// old, or no cuBLASLt.
+status device_create_gpu(device **out, int place, int threads);
 void device_destroy(device *device); // NULL is allowed
 
 int device_threads(const device *device);
-const char *device_instruction_set(const device *device); // "avx512" or "avx2"
+const char *device_name(const device *device); // "CPU", "NVIDIA H200"
+// Equal for the ranks of a host that share a GPU: its PCI bus id; "" on the CPU.
+const char *device_card(const device *device);
+const char *device_instruction_set(const device *device); // "avx512", "avx2", "sm_90"
 // "oneDNN 2.6.3": what results depend on besides our own build.
 const char *device_library(const device *device);
 // True if one-token decoding and teacher-forced scoring agree to the last bit here.
@@ -35,6 +43,20 @@ void device_free(device *device, void *pointer); // NULL is allowed
 // next of these calls fail.
 status device_upload(device *device, void *to, const void *from, size_t bytes);
 status device_download(device *device, void *to, const void *from, size_t bytes);
+
+typedef struct device_memory {
+    uint64_t live_bytes, peak_bytes;  // that device_allocate and weights hold, now and at most
+    uint64_t free_bytes, total_bytes; // of a device with memory of its own, whoever holds the rest; else 0
+} device_memory;
+status device_read_memory(device *device, device_memory *out);
+
+// A device with memory of its own takes it as soon as it is allocated. To know what a run will take, it is
+// created once between these two calls: there memory is only counted, addresses are made up, operators do
+// nothing, and downloads give zeros. What was allocated between must be freed before the end, which returns
+// the most bytes that were held at once. On a device that shares the host's memory they do nothing, and the
+// end returns 0.
+void device_plan_begin(device *device);
+uint64_t device_plan_end(device *device);
 
 // Waits until all operators so far are done; the first failure of one that had no status to return.
 status device_finish(device *device);

@@ -17,5 +17,10 @@ int library_version_append(library_version *list, int count, int capacity, const
                            const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 // The best instruction set that oneDNN's matrix products use on this processor: "AVX2", "AVX-512 with bf16",
-// ...
+// ... Once this process computes on a GPU, that of the GPU: "sm_90".
 const char *kernels_product_isa(void);
+
+// Tells of the GPU that this process computes on, and of its libraries, as kernels_library_versions then
+// lists them.
+void kernels_note_gpu(const char *name, const char *instruction_set, const char *cuda, const char *driver,
+                      const char *cublas);

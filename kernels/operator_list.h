@@ -6,6 +6,8 @@
 //     PRODUCT(type, name, parameters, arguments)    returns a value; the first parameter is the weight w
 
 QUESTION(int, device_threads, (const device *d), (d))
+QUESTION(const char *, device_name, (const device *d), (d))
+QUESTION(const char *, device_card, (const device *d), (d))
 QUESTION(const char *, device_instruction_set, (const device *d), (d))
 QUESTION(const char *, device_library, (const device *d), (d))
 QUESTION(bool, device_is_batch_invariant, (const device *d), (d))
@@ -16,6 +18,9 @@ QUESTION(status, device_upload, (device * d, void *to, const void *from, size_t 
 QUESTION(status, device_download, (device * d, void *to, const void *from, size_t bytes),
          (d, to, from, bytes))
 QUESTION(status, device_finish, (device * d), (d))
+QUESTION(status, device_read_memory, (device * d, device_memory *out), (d, out))
+OPERATOR(device_plan_begin, (device * d), (d))
+QUESTION(uint64_t, device_plan_end, (device * d), (d))
 
 OPERATOR(op_zero, (device * d, size_t bytes, void *out), (d, bytes, out))
 OPERATOR(op_rms_norm,

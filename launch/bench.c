@@ -427,8 +427,12 @@ status bench_run(const run_config *config, const bench_options *options, bench_l
     for (uint32_t level = 0; level < format.levels; level++)
         format.codebook_size[level] = (uint32_t)options->codebook;
     TRY(model_policy_config(&b.policy, config, &format));
-    TRY(stage_create_device(&b.device, config));
+    TRY(stage_create_device(&b.device, config, NULL));
+    char where[160];
     status result;
+    snprintf(where, sizeof where, "on %s (%s), %s", device_name(b.device), device_instruction_set(b.device),
+             device_library(b.device));
+    listener(context, where, NULL);
     TRY_GOTO(result, find_ceilings(&b), done);
     if (options->stages & BENCH_ROLLOUT)
         TRY_GOTO(result, run_rollout(&b, WEIGHT_F32), done);

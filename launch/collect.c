@@ -99,7 +99,7 @@ static status open_parts(collection *c) {
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++)
         TRY(run_config_require(config, required[i]));
     TRY(listeners_load(&c->listeners, config->data.listeners));
-    TRY(generator_create(&c->generator, config, SAMPLE_BATCH, config->train.frames));
+    TRY(generator_create(&c->generator, config, "collect", SAMPLE_BATCH, config->train.frames));
     TRY(corpus_open(&c->corpus, config->data.tokens, SHARD_TOKENS));
     const shard_format *format = corpus_get_format(c->corpus);
     const codec_description *codec = codec_describe(c->generator->codec);

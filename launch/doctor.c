@@ -3,6 +3,7 @@
 #include "comm/nccl.h"
 #include "data/render.h"
 #include "kernels/cuda/device_query.h"
+#include "kernels/device.h"
 #include "kernels/library_version.h"
 
 #include <inttypes.h>
@@ -228,6 +229,14 @@ static void examine_devices(doctor_report *report) {
     else if (!device_query_has_kernels())
         advise(add_line(report, DOCTOR_NOTE, "CUDA", "this build has no CUDA"),
                "install the CUDA toolkit and build again");
+    // What device=auto will do.
+    device *gpu;
+    if (device_create_gpu(&gpu, 0, 1) == STATUS_OK)
+        add_line(report, DOCTOR_OK, "device", "auto is the GPU: %s (%s), %s", device_name(gpu),
+                 device_instruction_set(gpu), device_library(gpu));
+    else
+        add_line(report, DOCTOR_NOTE, "device", "auto is the CPU: %s", status_message());
+    device_destroy(gpu);
 
     nccl_library *nccl;
     if (nccl_library_open(&nccl, NULL) == STATUS_OK)

@@ -293,7 +293,7 @@ static status initialise(embed_job *job) {
 
 static status prepare(embed_job *job) {
     const run_config *config = job->config;
-    TRY(stage_create_device(&job->device, config));
+    TRY(stage_create_device(&job->device, config, "embedding"));
     TRY(run_config_require(config, "data.tokens"));
     TRY(run_config_require(config, "data.codec"));
     TRY(run_config_require(config, "data.embedding"));

@@ -181,7 +181,7 @@ static status prepare(evaluation *e) {
     TRY(check_folders(e));
     TRY(read_config(e));
     TRY(read_prompts(e));
-    TRY(generator_create(&e->generator, &e->config, EVALUATE_BATCH, e->config.train.frames));
+    TRY(generator_create(&e->generator, &e->config, "evaluate", EVALUATE_BATCH, e->config.train.frames));
     for (int m = 0; m < e->model_count; m++)
         TRY(check_codec(e, &e->models[m]));
     TRY(read_captions(e));

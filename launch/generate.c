@@ -109,7 +109,7 @@ static status load(generation *g) {
         if (frames < 1 || frames > 65536)
             return FAIL_USAGE("--seconds %g is %d token frames, 1 to 65536 are wanted", o->seconds, frames);
     }
-    TRY(generator_create(&g->generator, &g->config, BATCH, frames));
+    TRY(generator_create(&g->generator, &g->config, "generate", BATCH, frames));
     return generator_load(g->generator, o->use_base ? g->config.data.base : o->run);
 }
 

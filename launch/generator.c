@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static status create_parts(generator *g, const run_config *config) {
+static status create_parts(generator *g, const run_config *config, const char *title) {
     TRY(run_config_require(config, "data.codec"));
     TRY(run_config_require(config, "data.embedding"));
-    TRY(stage_create_device(&g->device, config));
+    TRY(stage_create_device(&g->device, config, title));
     TRY(codec_load(&g->codec, config->data.codec));
     TRY(codec_identify(g->codec, g->codec_identity));
     const codec_description *description = codec_describe(g->codec);
@@ -39,13 +39,13 @@ static status create_parts(generator *g, const run_config *config) {
                            "log-probabilities");
 }
 
-status generator_create(generator **out, const run_config *config, int batch, int frames) {
+status generator_create(generator **out, const run_config *config, const char *title, int batch, int frames) {
     *out = NULL;
     generator *g;
     TRY(memory_allocate((void **)&g, sizeof *g, "generator"));
     g->batch = batch;
     g->frames = frames;
-    status result = create_parts(g, config);
+    status result = create_parts(g, config, title);
     if (result != STATUS_OK)
         generator_destroy(g);
     else

@@ -21,9 +21,9 @@ typedef struct generator {
     char codec_identity[SHARD_CODEC_MAX];
 } generator;
 
-// Loads codec and embedding of the run file and makes a policy without weights. batch: sampled at a time; no
-// result depends on it.
-status generator_create(generator **out, const run_config *config, int batch, int frames);
+// Loads codec and embedding of the run file and makes a policy without weights. title: before the line that
+// says what it computes on. batch: sampled at a time; no result depends on it.
+status generator_create(generator **out, const run_config *config, const char *title, int batch, int frames);
 void generator_destroy(generator *generator); // NULL is allowed
 // Weights of the newest sound checkpoint of a run folder.
 status generator_load(generator *generator, const char *run_folder);

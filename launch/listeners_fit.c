@@ -514,7 +514,7 @@ static status open_inputs(fit *f) {
     TRY(run_config_require(config, "data.tokens"));
     TRY(run_config_require(config, "data.base"));
     TRY(run_config_require(config, "data.listeners"));
-    TRY(generator_create(&f->generator, config, BATCH, config->train.frames));
+    TRY(generator_create(&f->generator, config, "listeners", BATCH, config->train.frames));
     const codec_description *about = codec_describe(f->generator->codec);
     TRY(corpus_open(&f->corpus, config->data.tokens, SHARD_TOKENS));
     const shard_format *format = corpus_get_format(f->corpus);

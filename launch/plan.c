@@ -120,18 +120,14 @@ static void print(const plan *p, const char *title, uint64_t host_bytes, int hos
 status plan_check(plan *p, world *world, int speaker, const char *title) {
     const int ranks = world_size(world);
     group *everyone = NULL;
-    int *list = NULL;
     uint64_t *needs = NULL; // [ranks]
     const uint64_t library = memory_library_bytes();
     p->library_bytes = library > p->library_before ? library - p->library_before : 0;
     p->bytes = memory_read_counters().live_bytes - p->live_before + p->library_bytes;
     const uint64_t available = plan_available_bytes();
     status result;
-    TRY_GOTO(result, memory_allocate((void **)&list, sizeof *list * (size_t)ranks, "rank list"), done);
     TRY_GOTO(result, memory_allocate((void **)&needs, sizeof *needs * (size_t)ranks, "plan"), done);
-    for (int i = 0; i < ranks; i++)
-        list[i] = i;
-    TRY_GOTO(result, group_create(&everyone, world, list, ranks), done);
+    TRY_GOTO(result, group_create_whole(&everyone, world), done);
     TRY_GOTO(result, group_all_gather(everyone, &p->bytes, sizeof p->bytes, needs), done);
     uint64_t together = 0;
     for (int i = 0; i < ranks; i++)
@@ -148,6 +144,68 @@ status plan_check(plan *p, world *world, int speaker, const char *title) {
 done:
     group_destroy(everyone);
     memory_free(needs);
-    memory_free(list);
     return world_agree(world, result);
+}
+
+// What a rank needs of its card.
+typedef struct card_need {
+    char card[64];
+    uint64_t bytes;
+} card_need;
+
+// Of the ranks that share this one's card, itself included.
+static void sum_needs(const world *world, const card_need *needs, uint64_t *bytes, int *sharing) {
+    const int self = world_rank(world);
+    *bytes = 0;
+    *sharing = 0;
+    for (int i = 0; i < world_size(world); i++)
+        if (strcmp(world_host_of(world, i), world_host(world)) == 0 &&
+            strcmp(needs[i].card, needs[self].card) == 0) {
+            *bytes += needs[i].bytes;
+            ++*sharing;
+        }
+}
+
+static status compare_needs(const plan *p, world *world, device *device, int speaker, const char *title) {
+    card_need own = {.bytes = p->device_bytes}, *needs = NULL; // [ranks]
+    group *everyone = NULL;
+    device_memory memory;
+    uint64_t together;
+    int sharing;
+    status result;
+    snprintf(own.card, sizeof own.card, "%s", device_card(device));
+    TRY_GOTO(result, memory_allocate((void **)&needs, sizeof *needs * (size_t)world_size(world), "plan"),
+             done);
+    TRY_GOTO(result, group_create_whole(&everyone, world), done);
+    TRY_GOTO(result, group_all_gather(everyone, &own, sizeof own, needs), done);
+    TRY_GOTO(result, device_read_memory(device, &memory), done);
+    sum_needs(world, needs, &together, &sharing);
+    if (world_rank(world) == speaker)
+        printf("%s: GPU memory: %.1f MiB for this rank, %.1f MiB for the %d on its GPU, %.0f of %.0f MiB are "
+               "free\n",
+               title, (double)own.bytes / mebibyte, (double)together / mebibyte, sharing,
+               (double)memory.free_bytes / mebibyte, (double)memory.total_bytes / mebibyte);
+    if (together > memory.free_bytes)
+        result = FAIL(
+            "the run needs %.1f MiB of the GPU %s on %s (%d ranks, this one %.1f MiB), %.1f of %.1f "
+            "MiB are free; use a smaller batch, fewer frames, a smaller model, fewer ranks a GPU, or "
+            "device=cpu",
+            (double)together / mebibyte, own.card, world_host(world), sharing, (double)own.bytes / mebibyte,
+            (double)memory.free_bytes / mebibyte, (double)memory.total_bytes / mebibyte);
+done:
+    group_destroy(everyone);
+    memory_free(needs);
+    return result;
+}
+
+status plan_device(plan *p, world *world, device *device, int speaker, const char *title,
+                   const plan_parts *parts) {
+    if (device_shares_memory(device))
+        return STATUS_OK;
+    device_plan_begin(device);
+    const status created = parts->create(parts->context);
+    parts->destroy(parts->context);
+    p->device_bytes = device_plan_end(device);
+    TRY(world_agree(world, created));
+    return world_agree(world, compare_needs(p, world, device, speaker, title));
 }

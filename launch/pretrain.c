@@ -7,6 +7,7 @@
 #include "kernels/mirror.h"
 #include "kernels/philox.h"
 #include "launch/conditioner.h"
+#include "launch/device_choice.h"
 #include "launch/plan.h"
 #include "launch/progress.h"
 #include "launch/run_folder.h"
@@ -284,7 +285,6 @@ static status prepare(pretrain *p) {
     TRY(run_config_require(config, "data.tokens"));
     TRY(run_config_require(config, "data.embedding"));
     TRY(run_config_require(config, "data.base"));
-    TRY(device_create(&p->device, world_threads(p->world)));
     const int slots = config->pretrain.gradient_slots, ranks = world_size(p->world);
     if (ranks > slots || slots % ranks != 0 || (ranks & (ranks - 1)) != 0)
         return FAIL_USAGE(
@@ -307,9 +307,19 @@ static status prepare(pretrain *p) {
         return FAIL("a gradient slot of pretrain.batch / pretrain.gradient_slots = %d clips of %d frames has "
                     "%lld tokens, at most %d are possible; use more slots or fewer frames",
                     p->slot_batch, p->frames, (long long)rows, INT32_MAX);
-    plan_begin(&p->plan);
     TRY(clip_order_create(&p->training, p->corpus, false, (uint64_t)config->seed, config->data.tokens));
     TRY(clip_order_create(&p->held_out, p->corpus, true, (uint64_t)config->seed, config->data.tokens));
+    const size_t batch = (size_t)p->slot_batch;
+    const size_t chunks = ((size_t)config->pretrain.evaluate_clips + batch - 1) / batch;
+    p->sums_rows = chunks > (size_t)slots ? chunks : (size_t)slots;
+    return STATUS_OK;
+}
+
+// The model and all that it works in.
+static status create_parts(void *context) {
+    pretrain *p = context;
+    const run_config *config = p->config;
+    const shard_format *format = corpus_get_format(p->corpus);
     TRY(policy_create(&p->policy, p->device, &p->shape, WEIGHT_LEARN, WEIGHT_F32));
     const parameter_list *list = policy_parameters(p->policy);
     TRY(policy_pass_create(&p->pass, p->policy, p->slot_batch, p->frames, true));
@@ -321,8 +331,6 @@ static status prepare(pretrain *p) {
     TRY(optimizer_create(&p->optimizer, p->device, list, &adamw));
     TRY(gradient_sum_create(&p->gradients, p->device, list->size, (uint32_t)p->slots));
     const size_t batch = (size_t)p->slot_batch, frames = (size_t)p->frames, levels = (size_t)p->levels;
-    const size_t chunks = ((size_t)config->pretrain.evaluate_clips + batch - 1) / batch;
-    p->sums_rows = chunks > (size_t)slots ? chunks : (size_t)slots;
     TRY(device_allocate(p->device, (void **)&p->losses, sizeof(float) * batch * frames, "losses"));
     TRY(memory_allocate((void **)&p->host_losses, sizeof(float) * batch * frames, "losses"));
     TRY(memory_allocate((void **)&p->batch_prefix,
@@ -330,8 +338,28 @@ static status prepare(pretrain *p) {
     TRY(memory_allocate((void **)&p->batch_tokens, sizeof(uint16_t) * batch * frames * levels, "tokens"));
     TRY(memory_allocate((void **)&p->scratch, sizeof(uint16_t) * (size_t)format->frames * format->levels,
                         "clip"));
-    TRY(memory_allocate((void **)&p->sums, sizeof(double) * p->sums_rows * levels, "statistics"));
-    return STATUS_OK;
+    return memory_allocate((void **)&p->sums, sizeof(double) * p->sums_rows * levels, "statistics");
+}
+
+static void destroy_parts(void *context) {
+    pretrain *p = context;
+    gradient_sum_destroy(p->gradients);
+    optimizer_destroy(p->optimizer);
+    policy_pass_destroy(p->pass);
+    policy_destroy(p->policy);
+    device_free(p->device, p->losses);
+    memory_free(p->host_losses);
+    memory_free(p->batch_prefix);
+    memory_free(p->batch_tokens);
+    memory_free(p->scratch);
+    memory_free(p->sums);
+    p->gradients = NULL;
+    p->optimizer = NULL;
+    p->pass = NULL;
+    p->policy = NULL;
+    p->losses = p->host_losses = NULL;
+    p->batch_prefix = p->batch_tokens = p->scratch = NULL;
+    p->sums = NULL;
 }
 
 static status write_step(pretrain *p, const double *loss, double gradient_norm, bool skipped, float rate,
@@ -538,15 +566,15 @@ static status initialise(pretrain *p) {
 
 static status run(pretrain *p) {
     checkpoint *resume = NULL;
-    int *ranks = NULL;
+    char note[DEVICE_NOTE];
+    const plan_parts parts = {create_parts, destroy_parts, p};
     status result;
     TRY_GOTO(result, world_agree(p->world, prepare(p)), done);
-    TRY_GOTO(result,
-             memory_allocate((void **)&ranks, sizeof(int) * (size_t)world_size(p->world), "rank list"), done);
-    for (int i = 0; i < world_size(p->world); i++)
-        ranks[i] = i;
-    TRY_GOTO(result, world_agree(p->world, group_create(&p->group, p->world, ranks, world_size(p->world))),
-             done);
+    TRY_GOTO(result, device_choose(&p->device, p->config, p->world, world_threads(p->world), note), done);
+    plan_begin(&p->plan);
+    TRY_GOTO(result, plan_device(&p->plan, p->world, p->device, 0, "pretrain", &parts), done);
+    TRY_GOTO(result, world_agree(p->world, create_parts(p)), done);
+    TRY_GOTO(result, world_agree(p->world, group_create_whole(&p->group, p->world)), done);
     TRY_GOTO(result, plan_check(&p->plan, p->world, 0, "pretrain"), done);
     TRY_GOTO(result, world_agree(p->world, initialise(p)), done);
     TRY_GOTO(result, world_agree(p->world, measure_unigram(p)), done);
@@ -558,8 +586,9 @@ static status run(pretrain *p) {
              world_agree(p->world, run_folder_start(&p->run, p->config, resume != NULL ? p->step + 1 : 0)),
              done);
     if (p->run.writes)
-        printf("pretrain: %zu parameters, %zu training and %zu held-out clips, %d ranks x %d threads%s\n",
-               policy_parameters(p->policy)->size, clip_order_count(p->training),
+        printf("pretrain: %s\npretrain: %zu parameters, %zu training and %zu held-out clips, %d ranks x %d "
+               "threads%s\n",
+               note, policy_parameters(p->policy)->size, clip_order_count(p->training),
                clip_order_count(p->held_out), world_size(p->world), world_threads(p->world),
                resume != NULL ? ", taken up from a checkpoint" : "");
     const watch_plan watched = watch_plan_make(p->config, p->config->data.base, "learner");
@@ -571,7 +600,6 @@ static status run(pretrain *p) {
     TRY_GOTO(result, world_agree(p->world, summarise(p)), done);
 done:
     checkpoint_close(resume);
-    memory_free(ranks);
     return result;
 }
 
@@ -584,18 +612,9 @@ status pretrain_run(const run_config *config) {
     run_speak_once(p.world, result);
     watch_stop(p.watch);
     run_folder_close(&p.run);
-    gradient_sum_destroy(p.gradients);
-    optimizer_destroy(p.optimizer);
-    policy_pass_destroy(p.pass);
-    policy_destroy(p.policy);
+    destroy_parts(&p);
     group_destroy(p.group);
     memory_free(p.prefixes);
-    device_free(p.device, p.losses);
-    memory_free(p.host_losses);
-    memory_free(p.batch_prefix);
-    memory_free(p.batch_tokens);
-    memory_free(p.scratch);
-    memory_free(p.sums);
     clip_order_destroy(p.training);
     clip_order_destroy(p.held_out);
     corpus_close(p.corpus);

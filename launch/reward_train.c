@@ -3,6 +3,7 @@
 #include "data/json_file.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
+#include "launch/device_choice.h"
 #include "launch/progress.h"
 #include "launch/reward_file.h"
 #include "launch/reward_train_parts.h"
@@ -239,7 +240,6 @@ static status start_model(reward_trainer *t) {
 
 static status prepare(reward_trainer *t, const reward_plan *plan) {
     const run_config *c = t->config;
-    TRY(device_create(&t->device, world_threads(t->world)));
     const int slots = c->reward.gradient_slots, ranks = world_size(t->world);
     if (ranks > slots || slots % ranks != 0 || (ranks & (ranks - 1)) != 0)
         return FAIL_USAGE(
@@ -248,9 +248,30 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
     t->slots = slots / ranks;
     t->first_slot = t->slots * world_rank(t->world);
     t->slot_rows = (size_t)(t->settings->batch / slots);
-    plan_begin(&t->plan);
     TRY(reward_data_open(&t->data, t->device, c, plan));
     TRY(reward_data_record(&t->data, &t->record));
+    TRY(reward_set_create(&t->slot, t->slot_rows));
+    TRY(reward_set_create(&t->selection, (size_t)c->reward.evaluate_limit));
+    const size_t clips = 2 * t->slot_rows;
+    TRY(reward_inputs_create(&t->inputs, &t->data, clips));
+    TRY(memory_allocate((void **)&t->starts, sizeof(int) * clips, "windows"));
+    TRY(memory_allocate((void **)&t->scores, sizeof(float) * clips, "scores"));
+    TRY(memory_allocate((void **)&t->d_scores, sizeof(float) * clips, "score gradients"));
+    TRY(memory_allocate((void **)&t->selection_score, sizeof(float) * 2 * (size_t)c->reward.evaluate_limit,
+                        "selection scores"));
+    TRY(memory_allocate((void **)&t->sums, sizeof(double) * (size_t)slots * REWARD_SUMS, "statistics"));
+    TRY(reward_set_fill(&t->selection, &t->data, REWARD_SIDE_SELECTION));
+    if (t->selection.count == 0)
+        return FAIL("%s holds no %s of the captions that select a model (one caption in twenty is); collect "
+                    "ratings of more captions",
+                    c->data.ratings, plan->quality ? "scores" : "votes");
+    return STATUS_OK;
+}
+
+// The model and what is as large.
+static status create_parts(void *context) {
+    reward_trainer *t = context;
+    const run_config *c = t->config;
     TRY(reward_model_create(&t->model, t->device, &t->data.shape, true, WEIGHT_F32));
     TRY(reward_pass_create(&t->pass, t->model, t->settings->slot_clips, true));
     const parameter_list *list = reward_model_parameters(t->model);
@@ -261,23 +282,21 @@ static status prepare(reward_trainer *t, const reward_plan *plan) {
                                     .gradient_clip = (float)c->reward.gradient_clip};
     TRY(optimizer_create(&t->optimizer, t->device, list, &adamw));
     TRY(gradient_sum_create(&t->gradients, t->device, list->size, (uint32_t)t->slots));
-    TRY(reward_set_create(&t->slot, t->slot_rows));
-    TRY(reward_set_create(&t->selection, (size_t)c->reward.evaluate_limit));
-    const size_t clips = 2 * t->slot_rows;
-    TRY(reward_inputs_create(&t->inputs, &t->data, clips));
-    TRY(memory_allocate((void **)&t->starts, sizeof(int) * clips, "windows"));
-    TRY(memory_allocate((void **)&t->scores, sizeof(float) * clips, "scores"));
-    TRY(memory_allocate((void **)&t->d_scores, sizeof(float) * clips, "score gradients"));
-    TRY(memory_allocate((void **)&t->selection_score, sizeof(float) * 2 * (size_t)c->reward.evaluate_limit,
-                        "selection scores"));
-    TRY(device_allocate(t->device, (void **)&t->best, sizeof(float) * list->size, "selected model"));
-    TRY(memory_allocate((void **)&t->sums, sizeof(double) * (size_t)slots * REWARD_SUMS, "statistics"));
-    TRY(reward_set_fill(&t->selection, &t->data, REWARD_SIDE_SELECTION));
-    if (t->selection.count == 0)
-        return FAIL("%s holds no %s of the captions that select a model (one caption in twenty is); collect "
-                    "ratings of more captions",
-                    c->data.ratings, plan->quality ? "scores" : "votes");
-    return STATUS_OK;
+    return device_allocate(t->device, (void **)&t->best, sizeof(float) * list->size, "selected model");
+}
+
+static void destroy_parts(void *context) {
+    reward_trainer *t = context;
+    gradient_sum_destroy(t->gradients);
+    optimizer_destroy(t->optimizer);
+    reward_pass_destroy(t->pass);
+    reward_model_destroy(t->model);
+    device_free(t->device, t->best);
+    t->gradients = NULL;
+    t->optimizer = NULL;
+    t->pass = NULL;
+    t->model = NULL;
+    t->best = NULL;
 }
 
 static status write_step(reward_trainer *t, const step_outcome *s, const reward_outcome *held_out) {
@@ -382,17 +401,16 @@ static status publish(reward_trainer *t, const char *folder) {
 
 static status run_member(reward_trainer *t, const reward_plan *plan) {
     checkpoint *resume = NULL;
-    int *ranks = NULL;
-    char path[PATH_MAX], title[48];
+    char path[PATH_MAX], title[48], note[DEVICE_NOTE];
+    const plan_parts parts = {create_parts, destroy_parts, t};
     status result;
-    TRY_GOTO(result, world_agree(t->world, prepare(t, plan)), done);
-    TRY_GOTO(result,
-             memory_allocate((void **)&ranks, sizeof(int) * (size_t)world_size(t->world), "rank list"), done);
-    for (int i = 0; i < world_size(t->world); i++)
-        ranks[i] = i;
-    TRY_GOTO(result, world_agree(t->world, group_create(&t->group, t->world, ranks, world_size(t->world))),
-             done);
     snprintf(title, sizeof title, "reward %s", reward_plan_kind(plan));
+    TRY_GOTO(result, device_choose(&t->device, t->config, t->world, world_threads(t->world), note), done);
+    plan_begin(&t->plan);
+    TRY_GOTO(result, world_agree(t->world, prepare(t, plan)), done);
+    TRY_GOTO(result, plan_device(&t->plan, t->world, t->device, 0, title, &parts), done);
+    TRY_GOTO(result, world_agree(t->world, create_parts(t)), done);
+    TRY_GOTO(result, world_agree(t->world, group_create_whole(&t->group, t->world)), done);
     TRY_GOTO(result, plan_check(&t->plan, t->world, 0, title), done);
     if (t->member == 0)
         snprintf(path, sizeof path, "%s", plan->folder);
@@ -403,6 +421,8 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
     TRY_GOTO(result,
              world_agree(t->world, run_folder_start(&t->run, t->config, resume != NULL ? t->step + 1 : 0)),
              done);
+    if (t->run.writes)
+        printf("%s: %s\n", title, note);
     result = fit_and_train(t, resume != NULL);
     if (result == STATUS_FAILED && world_size(t->world) > 1)
         world_abort(t->world, status_message()); // the other ranks may be waiting in a collective
@@ -410,7 +430,6 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
     TRY_GOTO(result, world_agree(t->world, publish(t, plan->folder)), done);
 done:
     checkpoint_close(resume);
-    memory_free(ranks);
     return result;
 }
 
@@ -423,10 +442,7 @@ static status train_one(world *world, const run_config *config, const reward_pla
                         .best_loss = INFINITY};
     const status result = run_member(&t, plan);
     run_folder_close(&t.run);
-    gradient_sum_destroy(t.gradients);
-    optimizer_destroy(t.optimizer);
-    reward_pass_destroy(t.pass);
-    reward_model_destroy(t.model);
+    destroy_parts(&t);
     group_destroy(t.group);
     reward_set_destroy(&t.slot);
     reward_set_destroy(&t.selection);
@@ -435,7 +451,6 @@ static status train_one(world *world, const run_config *config, const reward_pla
     memory_free(t.scores);
     memory_free(t.d_scores);
     memory_free(t.selection_score);
-    device_free(t.device, t.best);
     memory_free(t.sums);
     reward_data_close(&t.data);
     device_destroy(t.device);

@@ -1,6 +1,8 @@
 #include "launch/reward_variants.h"
+#include "launch/device_choice.h"
 
 #include "kernels/memory.h"
+#include "launch/device_choice.h"
 #include "launch/reward_file.h"
 #include "launch/reward_train.h"
 #include "launch/reward_train_parts.h"
@@ -39,7 +41,8 @@ double reward_variant_paper(reward_variant variant) {
 }
 
 static status open_test(reward_test *t, const char *kind) {
-    TRY(device_create(&t->device, world_threads(t->world)));
+    char note[DEVICE_NOTE];
+    TRY(device_choose(&t->device, t->config, t->world, world_threads(t->world), note));
     TRY(reward_plan_make(&t->plan, t->config, kind));
     TRY(reward_data_open(&t->data, t->device, t->config, &t->plan));
     TRY(reward_set_create(&t->set, (size_t)t->config->reward.test_limit));

@@ -11,6 +11,13 @@
 
 enum { RUN_CONFIG_NAME_MAX = 128, RUN_CONFIG_PATH_MAX = 1024, RUN_CONFIG_REWARDS_MAX = 8 };
 
+// What a run computes on (launch/device_choice.h).
+typedef enum run_device {
+    RUN_DEVICE_AUTO,
+    RUN_DEVICE_CPU,
+    RUN_DEVICE_CUDA,
+} run_device;
+
 typedef enum run_precision {
     RUN_PRECISION_F32,
     RUN_PRECISION_BF16,
@@ -82,6 +89,7 @@ typedef struct run_config {
     char folder[RUN_CONFIG_PATH_MAX];
     int64_t seed;
     int32_t threads;
+    run_device device;
     char roles[RUN_CONFIG_NAME_MAX];
     struct {
         char tokens[RUN_CONFIG_PATH_MAX];

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 static const char *const precisions[] = {"f32", "bf16", NULL};
 static const char *const reward_names[] = {"text_adherence", "quality", "preference", NULL};
 static const char *const methods[] = {"rl", "dpo", NULL};
@@ -21,6 +22,7 @@ static const char *const kl_controls[] = {"fixed", "adaptive", NULL};
         double: SETTING_REAL,                                                                                \
         bool: SETTING_BOOLEAN,                                                                               \
         char *: SETTING_TEXT,                                                                                \
+        run_device: SETTING_WORD,                                                                            \
         run_precision: SETTING_WORD,                                                                         \
         run_reward_start: SETTING_WORD,                                                                      \
         run_reward_features: SETTING_WORD,                                                                         \
@@ -56,6 +58,7 @@ const setting run_settings[] = {
     TEXT(folder, "", "folder of the run; empty: runs/NAME"),
     NUMBER(seed, "1", 0, 9007199254740991.0, "of every random number of the run"),
     NUMBER(threads, "0", 0, 1024, "threads a rank; 0: usable local cores / local ranks"),
+    WORDS(device, "auto", devices, "auto: a GPU for each rank where there are GPUs, else the CPU; cpu; cuda"),
     TEXT(roles, "colocated", "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2"),
 
     TEXT(data.tokens, "", "folder of the token shards"),

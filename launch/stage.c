@@ -1,11 +1,14 @@
 #include "launch/stage.h"
 
 #include "comm/cores.h"
+#include "launch/device_choice.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-status stage_create_device(device **out, const run_config *config) {
+status stage_create_device(device **out, const run_config *config, const char *title) {
+    char note[DEVICE_NOTE];
     int threads = config->threads;
     if (threads == 0) {
         core_set cores = cores_of_process(0);
@@ -13,7 +16,10 @@ status stage_create_device(device **out, const run_config *config) {
         threads = quota > 0 && quota < count ? quota : count;
         threads = threads < 1 ? 1 : threads;
     }
-    return device_create(out, threads);
+    TRY(device_choose(out, config, NULL, threads, note));
+    if (title != NULL)
+        printf("%s: %s\n", title, note);
+    return STATUS_OK;
 }
 
 status stage_read_tokens(corpus *corpus, size_t clip, int start, int frames, int levels, uint16_t *scratch,

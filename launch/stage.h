@@ -5,8 +5,9 @@
 #include "kernels/device.h"
 #include "launch/run_config.h"
 
-// A device with config->threads threads, or as many as cores are usable.
-status stage_create_device(device **out, const run_config *config);
+// The device of this process by config->device, with config->threads threads, or as many as cores are usable.
+// Prints what it computes on, behind `title`; NULL: prints nothing.
+status stage_create_device(device **out, const run_config *config, const char *title);
 
 // Reads the first `levels` levels of `frames` frames from `start` of a clip; out: [frames, levels]. scratch:
 // [format->frames, format->levels].

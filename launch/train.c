@@ -110,9 +110,17 @@ static status prepare(train *t) {
     TRY(roles_parse(&t->layout, config->roles, world_size(t->world), (uint32_t)config->train.batch,
                     (uint32_t)config->train.gradient_slots));
     TRY(memory_allocate((void **)&t->routes, sizeof *t->routes * (size_t)t->layout.ranks, "routes"));
-    TRY(device_create(&t->device, world_threads(t->world)));
     TRY(read_format(t));
-    plan_begin(&t->plan);
+    for (int i = 0; i < REWARDS_MAX; i++)
+        t->reward_std[i] = 1.0;
+    t->alpha = config->train.alpha;
+    return STATUS_OK;
+}
+
+// The models and all that they work in.
+static status create_parts(void *context) {
+    train *t = context;
+    const run_config *config = t->config;
     TRY(conditioner_load(&t->conditioner, t->device, config->data.embedding, CONDITIONER_BATCH));
     TRY(conditioner_check_format(t->conditioner, &t->format));
     const embedding_config *embedding = embedding_get_config(t->conditioner->embedding);
@@ -136,13 +144,28 @@ static status prepare(train *t) {
             INT32_MAX);
     t->embedding_width = embedding->output;
     t->reward_width = train_embedding_column(t) + t->embedding_width;
-    for (int i = 0; i < REWARDS_MAX; i++)
-        t->reward_std[i] = 1.0;
-    t->alpha = config->train.alpha;
     TRY(train_rollout_create(t));
     TRY(train_reward_create(t));
     TRY(train_learner_create(t));
-    TRY(train_dpo_create(t));
+    return train_dpo_create(t);
+}
+
+static void destroy_parts(void *context) {
+    train *t = context;
+    train_rollout_destroy(t);
+    train_reward_destroy(t);
+    train_dpo_destroy(t);
+    train_learner_destroy(t);
+    conditioner_destroy(t->conditioner);
+    t->rollout = (rollout_role){0};
+    t->reward = (reward_role){0};
+    t->dpo = (dpo_role){0};
+    t->learner = (learner_role){0};
+    t->conditioner = NULL;
+}
+
+static status create(train *t) {
+    TRY(create_parts(t));
     TRY(train_record_settings(t));
     return count_parameters(t);
 }
@@ -349,6 +372,7 @@ static void print_start(const train *t, bool resumed) {
     topology_check(t->world, &t->layout, warning, sizeof warning);
     if (warning[0] != '\0')
         printf("train: warning: %s\n", warning);
+    printf("train: %s\n", t->device_note);
     printf("train: %d ranks x %d threads, %s, %s; %s\n", world_size(t->world), world_threads(t->world),
            device_instruction_set(t->device), device_library(t->device),
            device_is_batch_invariant(t->device)
@@ -364,7 +388,7 @@ static void print_start(const train *t, bool resumed) {
 // What results depend on besides the run file is compared over the ranks.
 static status compare_builds(train *t) {
     char identity[256], warning[512];
-    snprintf(identity, sizeof identity, "musicrl %s; %s; %s", MUSICRL_VERSION,
+    snprintf(identity, sizeof identity, "musicrl %s; %s; %s; %s", MUSICRL_VERSION, device_name(t->device),
              device_instruction_set(t->device), device_library(t->device));
     TRY(world_compare_identity(t->world, identity, warning, sizeof warning));
     if (warning[0] != '\0' && t->run.writes)
@@ -395,15 +419,19 @@ static status run(train *t) {
     checkpoint *resume = NULL;
     status result;
     TRY_GOTO(result, world_agree(t->world, prepare(t)), done);
+    TRY_GOTO(result, device_choose(&t->device, t->config, t->world, world_threads(t->world), t->device_note),
+             done);
+    const int speaker = roles_rank(&t->layout, ROLE_LEARNER, 0);
+    const plan_parts parts = {create_parts, destroy_parts, t};
+    plan_begin(&t->plan);
+    TRY_GOTO(result, plan_device(&t->plan, t->world, t->device, speaker, "train", &parts), done);
+    TRY_GOTO(result, world_agree(t->world, create(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_mailboxes(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_groups(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_older(t)), done);
     TRY_GOTO(result, world_agree(t->world, train_create_saver(t)), done);
-    TRY_GOTO(result, plan_check(&t->plan, t->world, roles_rank(&t->layout, ROLE_LEARNER, 0), "train"), done);
-    TRY_GOTO(result,
-             run_folder_open(&t->run, t->world, t->config->folder, roles_rank(&t->layout, ROLE_LEARNER, 0),
-                             &resume),
-             done);
+    TRY_GOTO(result, plan_check(&t->plan, t->world, speaker, "train"), done);
+    TRY_GOTO(result, run_folder_open(&t->run, t->world, t->config->folder, speaker, &resume), done);
     result = train_load_base(t);
     if (result == STATUS_OK && resume != NULL)
         result = train_resume(t, resume);
@@ -433,14 +461,10 @@ status train_run(const run_config *config) {
     saver_destroy(t.saver); // before what its thread may still use
     json_decref(t.saving.selection);
     run_folder_close(&t.run);
-    train_rollout_destroy(&t);
-    train_reward_destroy(&t);
     weights_destroy(t.channel);
-    train_dpo_destroy(&t);
-    train_learner_destroy(&t);
+    destroy_parts(&t);
     mailbox_destroy(t.mailboxes[0]);
     mailbox_destroy(t.mailboxes[1]);
-    conditioner_destroy(t.conditioner);
     memory_free(t.evaluations);
     memory_free(t.older);
     memory_free(t.routes);

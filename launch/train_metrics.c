@@ -119,6 +119,8 @@ status train_write_metrics(train *t, const step_record *step, const evaluation *
     if (!t->run.writes)
         return STATUS_OK;
     metrics *m = t->run.metrics;
+    device_memory memory;
+    TRY(device_read_memory(t->device, &memory));
     metrics_begin(m, t->step);
     if (t->config->train.method == RUN_METHOD_DPO)
         add_dpo(t, step, held_out);
@@ -131,8 +133,10 @@ status train_write_metrics(train *t, const step_record *step, const evaluation *
     metrics_add(m, "seconds/save", t->save_seconds);
     metrics_add(m, "seconds/write", saver_write_seconds(t->saver));
     metrics_add(m, "peak_host_bytes", (double)memory_resident_peak_bytes());
-    metrics_add(m, "peak_device_bytes", (double)memory_read_counters().peak_bytes);
+    metrics_add(m, "peak_device_bytes", (double)memory.peak_bytes);
     metrics_add(m, "planned_bytes", (double)t->plan.bytes);
+    if (!device_shares_memory(t->device))
+        metrics_add(m, "planned_device_bytes", (double)t->plan.device_bytes);
     metrics_add(m, "resident_before_bytes", (double)t->plan.resident_before);
     metrics_add(m, "allocations", (double)memory_read_counters().allocations);
     metrics_add(m, "skipped_updates", (double)t->skipped_updates);

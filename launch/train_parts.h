@@ -12,6 +12,7 @@
 #include "data/digest.h"
 #include "data/ratings.h"
 #include "launch/conditioner.h"
+#include "launch/device_choice.h"
 #include "launch/plan.h"
 #include "launch/roles.h"
 #include "launch/run_folder.h"
@@ -158,6 +159,7 @@ typedef struct train {
     const run_config *config;
     world *world;
     device *device;
+    char device_note[DEVICE_NOTE];
     roles layout;
     sample_route *routes;  // [ranks] scratch of the roles
     mailbox *mailboxes[2]; // of training rounds, which may be under way for several steps, and of all others

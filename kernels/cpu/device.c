@@ -1,14 +1,12 @@
 #include "kernels/device.h"
 
 #include "kernels/cpu/device_cpu.h"
+#include "kernels/host_threads.h"
 #include "kernels/memory.h"
 #include "kernels/product.h"
 
 #include <stdio.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 // Compares the product of a row alone with the same row inside larger batches.
 static status check_batch_invariance(device *d) {
@@ -50,9 +48,7 @@ status device_create(device **out, int threads) {
     TRY(memory_allocate((void **)&d, sizeof *d, "device"));
     d->backend = &cpu_backend;
     d->threads = threads;
-#ifdef _OPENMP
-    omp_set_num_threads(threads);
-#endif
+    host_threads_use(threads);
     d->vector = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
                     ? &vector_operators_avx512
@@ -92,6 +88,16 @@ void cpu_device_destroy(device *d) {
 
 int cpu_device_threads(const device *d) {
     return d->threads;
+}
+
+const char *cpu_device_name(const device *d) {
+    (void)d;
+    return "CPU";
+}
+
+const char *cpu_device_card(const device *d) {
+    (void)d;
+    return "";
 }
 
 const char *cpu_device_instruction_set(const device *d) {
@@ -136,6 +142,22 @@ status cpu_device_download(device *d, void *to, const void *from, size_t bytes) 
 status cpu_device_finish(device *d) {
     (void)d;
     return STATUS_OK;
+}
+
+status cpu_device_read_memory(device *d, device_memory *out) {
+    (void)d;
+    const memory_counters host = memory_read_counters();
+    *out = (device_memory){.live_bytes = host.live_bytes, .peak_bytes = host.peak_bytes};
+    return STATUS_OK;
+}
+
+void cpu_device_plan_begin(device *d) {
+    (void)d;
+}
+
+uint64_t cpu_device_plan_end(device *d) {
+    (void)d;
+    return 0;
 }
 
 void cpu_op_zero(device *d, size_t bytes, void *out) {

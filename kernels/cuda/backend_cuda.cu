@@ -19,6 +19,8 @@
 extern "C" {
 #include "kernels/backend.h"
 #include "kernels/cuda/product_cublas.h"
+#include "kernels/host_threads.h"
+#include "kernels/library_version.h"
 #include "kernels/memory.h"
 }
 
@@ -46,7 +48,10 @@ struct device {
     size_t scratch_bytes;
     void *rounded; // a product's inputs as bf16
     size_t rounded_bytes;
-    char library[48], architecture[16];
+    void *kept_rounded; // what stood there before a plan
+    size_t kept_rounded_bytes;
+    int threads;
+    char library[80], architecture[16];
 };
 
 struct weight {
@@ -57,6 +62,9 @@ struct weight {
 };
 
 namespace {
+
+// Enough for most models, so that what a plan counted is nearly all that is taken.
+constexpr size_t FIRST_SCRATCH_BYTES = static_cast<size_t>(64) << 20;
 
 cudaStream_t stream_of(device *d) {
     return static_cast<cudaStream_t>(card_stream(d->gpu));
@@ -87,8 +95,16 @@ void *scratch_of(device *d, size_t bytes) {
 }
 
 // The memory of the device.
-int cuda_device_threads(const device *) {
-    return 1;
+int cuda_device_threads(const device *d) {
+    return d->threads;
+}
+
+const char *cuda_device_name(const device *d) {
+    return card_name(d->gpu);
+}
+
+const char *cuda_device_card(const device *d) {
+    return card_bus(d->gpu);
 }
 
 const char *cuda_device_instruction_set(const device *d) {
@@ -125,6 +141,13 @@ status cuda_device_download(device *d, void *to, const void *from, size_t bytes)
 
 status cuda_device_finish(device *d) {
     return card_finish(d->gpu);
+}
+
+status cuda_device_read_memory(device *d, device_memory *out) {
+    card_memory memory;
+    TRY(card_read_memory(d->gpu, &memory));
+    *out = {memory.live_bytes, memory.peak_bytes, memory.free_bytes, memory.total_bytes};
+    return STATUS_OK;
 }
 
 void cuda_op_zero(device *d, size_t bytes, void *out) {
@@ -595,6 +618,9 @@ void cuda_device_destroy(device *d) {
     memory_free(d);
 }
 
+void cuda_device_plan_begin(device *d);
+uint64_t cuda_device_plan_end(device *d);
+
 const backend *table_of_card() {
     static const backend table = [] {
         backend t = {};
@@ -611,13 +637,69 @@ const backend *table_of_card() {
     return &table;
 }
 
-status open_device(device *d, const cuda_calls *calls, int number, const char *cublas_path) {
-    int major = 0, minor = 0;
-    TRY(card_open(&d->gpu, calls, number));
+// While memory is planned: what computes does nothing, what allocates goes to the card, which counts.
+template <typename... P> void compute_nothing(P...) {
+}
+template <typename... P> status succeed(P...) {
+    return STATUS_OK;
+}
+
+const backend *table_of_plan() {
+    static const backend table = [] {
+        backend t = *table_of_card();
+#define OPERATOR(name, parameters, arguments) t.name = compute_nothing;
+#define QUESTION(type, name, parameters, arguments)
+#define PRODUCT(type, name, parameters, arguments)
+#include "kernels/operator_list.h"
+        t.device_plan_begin = cuda_device_plan_begin;
+        t.op_decode = succeed;
+        t.weight_pack = succeed;
+        t.product_forward = succeed;
+        t.product_backward_data = succeed;
+        t.product_backward_weight = succeed;
+        return t;
+    }();
+    return &table;
+}
+
+void cuda_device_plan_begin(device *d) {
+    d->kept_rounded = d->rounded;
+    d->kept_rounded_bytes = d->rounded_bytes;
+    d->rounded = nullptr;
+    d->rounded_bytes = 0;
+    d->table = table_of_plan();
+    card_plan_begin(d->gpu);
+}
+
+uint64_t cuda_device_plan_end(device *d) {
+    card_free(d->gpu, d->rounded);
+    d->rounded = d->kept_rounded;
+    d->rounded_bytes = d->kept_rounded_bytes;
+    d->table = table_of_card();
+    return card_plan_end(d->gpu);
+}
+
+// "CUDA 13.0, driver 13.0, cuBLASLt 13.0.2"
+void describe_libraries(device *d) {
+    int driver, runtime;
+    char cuda[16], of_driver[16];
+    const char *cublas = cublas_version_text(d->products);
+    card_cuda_versions(d->gpu, &driver, &runtime);
+    snprintf(cuda, sizeof cuda, "%d.%d", runtime / 1000, runtime % 1000 / 10);
+    snprintf(of_driver, sizeof of_driver, "%d.%d", driver / 1000, driver % 1000 / 10);
+    snprintf(d->library, sizeof d->library, "CUDA %s, driver %s, cuBLASLt %s", cuda, of_driver, cublas);
+    kernels_note_gpu(card_name(d->gpu), d->architecture, cuda, of_driver, cublas);
+}
+
+status open_device(device *d, const cuda_calls *calls, int place, const char *cublas_path) {
+    int major = 0, minor = 0, cards;
+    TRY(card_count(calls, &cards));
+    TRY(card_open(&d->gpu, calls, place % cards));
     card_capability(d->gpu, &major, &minor);
     TRY(cublas_open(&d->products, d->gpu, cublas_path));
     snprintf(d->architecture, sizeof d->architecture, "sm_%d%d", major, minor);
-    snprintf(d->library, sizeof d->library, "cuBLASLt %s", cublas_version_text(d->products));
+    describe_libraries(d);
+    TRY(grow(d, &d->scratch, &d->scratch_bytes, FIRST_SCRATCH_BYTES, "scratch of kernels"));
     return card_allocate(d->gpu, reinterpret_cast<void **>(&d->values), sizeof *d->values,
                          "values of updates");
 }
@@ -626,13 +708,15 @@ status open_device(device *d, const cuda_calls *calls, int number, const char *c
 
 namespace cuda_kernels {
 
-status create_device(device **out, const cuda_calls *calls, int number, const char *cublas_path) {
+status create_device(device **out, const cuda_calls *calls, int place, int threads, const char *cublas_path) {
     *out = nullptr;
     void *memory;
     TRY(memory_allocate(&memory, sizeof(device), "device"));
     device *d = static_cast<device *>(memory);
     d->table = table_of_card();
-    const status result = open_device(d, calls, number, cublas_path);
+    d->threads = threads;
+    host_threads_use(threads);
+    const status result = open_device(d, calls, place, cublas_path);
     if (result != STATUS_OK)
         cuda_device_destroy(d);
     else

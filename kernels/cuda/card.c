@@ -2,7 +2,8 @@
 
 #include "kernels/memory.h"
 
-#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
 
 // Values of the runtime's enumerations.
 enum {
@@ -19,12 +20,24 @@ enum {
 };
 enum { OLDEST_MAJOR = 8 };
 
+typedef struct allocation {
+    void *pointer;
+    size_t bytes;
+} allocation;
+
 struct card {
     const cuda_calls *calls;
-    int number, multiprocessors, major, minor;
+    int number, multiprocessors, major, minor, driver, runtime;
+    char name[64], bus[32];
     void *stream;
     int failed;              // first outcome that was not success
     const char *failed_what; // what failed then
+    allocation *allocations; // [allocation_count] that are held
+    size_t allocation_count, allocation_capacity;
+    uint64_t live, peak; // bytes of them; of the plan, while there is one
+    bool planning;
+    uint64_t unplanned_live, unplanned_peak; // live and peak from before the plan
+    uintptr_t next_address;                  // of what is planned
 };
 
 #if !MUSICRL_CUDA
@@ -55,8 +68,11 @@ static status must(card *c, int code, const char *what) {
     return c->failed == SUCCESS ? STATUS_OK : fail(c, c->failed, c->failed_what);
 }
 
-static status find_gpu(const cuda_calls *calls, int number) {
+status card_count(const cuda_calls *calls, int *out) {
     int driver = 0, runtime = 0, count = 0;
+    *out = 0;
+    if (calls == NULL)
+        return FAIL("this program was built without CUDA: build it where nvcc is, with MUSICRL_CUDA=ON");
     if (calls->driver_version(&driver) != SUCCESS || driver == 0)
         return FAIL("no NVIDIA driver on this machine: install one, or run on the CPU");
     calls->runtime_version(&runtime);
@@ -69,19 +85,30 @@ static status find_gpu(const cuda_calls *calls, int number) {
                     code);
     if (count == 0 || code == NO_DEVICE)
         return FAIL("no GPU on this machine is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES");
-    if (number < 0 || number >= count)
-        return FAIL("GPU %d is wanted, there are %d here, counted from 0", number, count);
+    *out = count;
     return STATUS_OK;
 }
 
+// What is told of a card; none of it is needed.
+static void describe(card *c) {
+    if (c->calls->driver_version(&c->driver) != SUCCESS || c->calls->runtime_version(&c->runtime) != SUCCESS)
+        c->driver = c->runtime = 0;
+    if (c->calls->device_name(c->name, sizeof c->name, c->number) != SUCCESS)
+        snprintf(c->name, sizeof c->name, "GPU");
+    if (c->calls->device_bus(c->bus, sizeof c->bus, c->number) != SUCCESS)
+        snprintf(c->bus, sizeof c->bus, "GPU %d", c->number);
+}
+
 status card_open(card **out, const cuda_calls *calls, int number) {
+    int count;
     *out = NULL;
-    if (calls == NULL)
-        return FAIL("this program was built without CUDA: build it where nvcc is, with MUSICRL_CUDA=ON");
-    TRY(find_gpu(calls, number));
+    TRY(card_count(calls, &count));
+    if (number < 0 || number >= count)
+        return FAIL("GPU %d is wanted, there are %d here, counted from 0", number, count);
     card *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "GPU"));
     *c = (card){.calls = calls, .number = number};
+    describe(c);
     status result;
     TRY_GOTO(result, must(c, calls->device_attribute(&c->major, ATTRIBUTE_CAPABILITY_MAJOR, number), "start"),
              failed);
@@ -110,11 +137,25 @@ void card_close(card *c) {
         return;
     if (c->stream != NULL)
         c->calls->stream_destroy(c->stream);
+    memory_free(c->allocations);
     memory_free(c);
 }
 
 int card_number(const card *c) {
     return c->number;
+}
+
+const char *card_name(const card *c) {
+    return c->name;
+}
+
+const char *card_bus(const card *c) {
+    return c->bus;
+}
+
+void card_cuda_versions(const card *c, int *driver, int *runtime) {
+    *driver = c->driver;
+    *runtime = c->runtime;
 }
 
 int card_multiprocessors(const card *c) {
@@ -130,49 +171,133 @@ void *card_stream(card *c) {
     return c->stream;
 }
 
+// Room for one more.
+static status grow_list(card *c) {
+    if (c->allocation_count < c->allocation_capacity)
+        return STATUS_OK;
+    const size_t capacity = c->allocation_capacity == 0 ? 64 : 2 * c->allocation_capacity;
+    allocation *larger;
+    TRY(memory_allocate((void **)&larger, sizeof *larger * capacity, "list of GPU memory"));
+    if (c->allocation_count > 0)
+        memcpy(larger, c->allocations, sizeof *larger * c->allocation_count);
+    memory_free(c->allocations);
+    c->allocations = larger;
+    c->allocation_capacity = capacity;
+    return STATUS_OK;
+}
+
+static void note_allocation(card *c, void *pointer, size_t bytes) {
+    c->allocations[c->allocation_count++] = (allocation){pointer, bytes};
+    c->live += bytes;
+    c->peak = c->live > c->peak ? c->live : c->peak;
+}
+
+static void forget_allocation(card *c, const void *pointer) {
+    size_t i = c->allocation_count;
+    while (i > 0 && c->allocations[i - 1].pointer != pointer)
+        i--;
+    if (i == 0)
+        return;
+    c->live -= c->allocations[i - 1].bytes;
+    c->allocations[i - 1] = c->allocations[--c->allocation_count];
+}
+
+static status out_of_memory(const card *c, size_t bytes, const char *what) {
+    size_t free = 0, total = 0;
+    if (c->calls->memory_info(&free, &total) != SUCCESS)
+        return FAIL("out of memory on GPU %d: %s needs %zu bytes; use a smaller batch or model", c->number,
+                    what, bytes);
+    return FAIL("out of memory on GPU %d: %s needs %zu bytes, %zu of %zu are free; use a smaller batch or "
+                "model, or more GPUs",
+                c->number, what, bytes, free, total);
+}
+
 status card_allocate(card *c, void **out, size_t bytes, const char *what) {
     *out = NULL;
     TRY(card_check(c));
+    TRY(grow_list(c));
+    if (c->planning) {
+        *out = (void *)c->next_address;
+        c->next_address += (bytes + 256) / 256 * 256;
+        note_allocation(c, *out, bytes);
+        return STATUS_OK;
+    }
     const int code = c->calls->allocate(out, bytes > 0 ? bytes : 1);
     if (code == OUT_OF_MEMORY) {
-        size_t free = 0, total = 0;
         *out = NULL;
-        if (c->calls->memory_info(&free, &total) != SUCCESS)
-            return FAIL("out of memory on GPU %d: %s needs %zu bytes; use a smaller batch or model",
-                        c->number, what, bytes);
-        return FAIL(
-            "out of memory on GPU %d: %s needs %zu bytes, %zu of %zu are free; use a smaller batch or "
-            "model, or more GPUs",
-            c->number, what, bytes, free, total);
+        return out_of_memory(c, bytes, what);
     }
     TRY(must(c, code, what));
     card_zero(c, *out, bytes);
-    if (c->failed == SUCCESS)
+    if (c->failed == SUCCESS) {
+        note_allocation(c, *out, bytes);
         return STATUS_OK;
+    }
     c->calls->release(*out);
     *out = NULL;
     return card_check(c);
 }
 
 void card_free(card *c, void *pointer) {
-    if (pointer != NULL)
+    if (pointer == NULL)
+        return;
+    forget_allocation(c, pointer);
+    if (!c->planning)
         card_note(c, c->calls->release(pointer), "freeing memory");
+}
+
+status card_read_memory(card *c, card_memory *out) {
+    size_t free = 0, total = 0;
+    *out = (card_memory){.live_bytes = c->live, .peak_bytes = c->peak};
+    TRY(card_check(c));
+    TRY(must(c, c->calls->memory_info(&free, &total), "asking for its memory"));
+    out->free_bytes = free;
+    out->total_bytes = total;
+    return STATUS_OK;
+}
+
+void card_plan_begin(card *c) {
+    c->planning = true;
+    c->unplanned_live = c->live;
+    c->unplanned_peak = c->peak;
+    c->live = c->peak = 0;
+    // Where no system has memory; aligned as the runtime's.
+    c->next_address = (uintptr_t)1 << 62;
+}
+
+uint64_t card_plan_end(card *c) {
+    const uint64_t planned = c->peak;
+    c->planning = false;
+    c->live = c->unplanned_live;
+    c->peak = c->unplanned_peak;
+    return planned;
+}
+
+bool card_is_planning(const card *c) {
+    return c->planning;
 }
 
 status card_upload(card *c, void *to, const void *from, size_t bytes) {
     TRY(card_check(c));
+    if (c->planning)
+        return STATUS_OK;
     // Memory that is not pinned has been read when the call returns.
     return must(c, c->calls->copy(to, from, bytes, HOST_TO_DEVICE, c->stream), "copying to the GPU");
 }
 
 status card_download(card *c, void *to, const void *from, size_t bytes) {
     TRY(card_check(c));
+    if (c->planning) {
+        memset(to, 0, bytes);
+        return STATUS_OK;
+    }
     TRY(must(c, c->calls->copy(to, from, bytes, DEVICE_TO_HOST, c->stream), "copying from the GPU"));
     return card_finish(c);
 }
 
 void card_zero(card *c, void *to, size_t bytes) {
-    card_note(c, c->calls->fill(to, 0, bytes, c->stream), "clearing memory");
+    if (!c->planning)
+        card_note(c, c->calls->fill(to, 0, bytes, c->stream), "clearing memory");
 }
 
 void card_note(card *c, int code, const char *what) {

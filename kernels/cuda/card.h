@@ -4,7 +4,9 @@
 
 #include "kernels/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 // Of the runtime's functions those that are used, by their published signatures; outcomes are cudaError_t, 0
 // is success.
@@ -14,6 +16,8 @@ typedef struct cuda_calls {
     int (*device_count)(int *count);
     int (*set_device)(int device);
     int (*device_attribute)(int *value, int attribute, int device);
+    int (*device_name)(char *out, int bytes, int device); // "NVIDIA H200"
+    int (*device_bus)(char *out, int bytes, int device);  // "0000:1b:00.0"
     int (*memory_info)(size_t *free, size_t *total);
     int (*allocate)(void **out, size_t bytes);
     int (*release)(void *pointer);
@@ -34,12 +38,19 @@ const cuda_calls *cuda_calls_of_this_build(void);
 }
 #endif
 
+// How many GPUs this process sees, at least 1. Fails with one line if this build has no CUDA, and if there is
+// no driver, one that is too old, or no GPU.
+status card_count(const cuda_calls *calls, int *count);
+
 typedef struct card card;
-// Takes GPU `number` of the machine. calls is borrowed. Fails with one line if this build has no CUDA, and if
-// there is no driver, one that is too old, no such GPU, or one below compute capability 8.0.
+// Takes GPU `number` of those that this process sees. calls is borrowed. Fails as card_count, and if there is
+// no such GPU, or if it is below compute capability 8.0.
 status card_open(card **out, const cuda_calls *calls, int number);
 void card_close(card *card); // NULL is allowed
 int card_number(const card *card);
+const char *card_name(const card *card);
+const char *card_bus(const card *card); // PCI bus id: the same for every process on this card
+void card_cuda_versions(const card *card, int *driver, int *runtime); // 13000: 13.0
 int card_multiprocessors(const card *card);
 void card_capability(const card *card, int *major, int *minor); // compute capability
 void *card_stream(card *card);
@@ -47,6 +58,18 @@ void *card_stream(card *card);
 // Zeroed. Where memory runs out, the message has the sizes.
 status card_allocate(card *card, void **out, size_t bytes, const char *what);
 void card_free(card *card, void *pointer); // NULL is allowed
+
+typedef struct card_memory {
+    uint64_t live_bytes, peak_bytes;  // that card_allocate gave, now and at most
+    uint64_t free_bytes, total_bytes; // of the card, whoever holds the rest
+} card_memory;
+status card_read_memory(card *card, card_memory *out);
+
+// From here on memory is only counted: addresses are made up, copies do nothing, downloads give zeros.
+void card_plan_begin(card *card);
+// To be called when all that was allocated since is freed; the most bytes that were held at once.
+uint64_t card_plan_end(card *card);
+bool card_is_planning(const card *card);
 
 // In the order of the stream. The host's memory may be changed, or read, as soon as the call returns.
 status card_upload(card *card, void *to, const void *from, size_t bytes);

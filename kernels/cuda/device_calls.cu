@@ -2,6 +2,7 @@
 #include "kernels/cuda/card.h"
 #include "kernels/cuda/cublas_table.h"
 
+#include <cstdio>
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
@@ -13,6 +14,14 @@ static const cuda_calls calls = {
     [](int *value, int attribute, int device) -> int {
         return cudaDeviceGetAttribute(value, static_cast<cudaDeviceAttr>(attribute), device);
     },
+    [](char *out, int bytes, int device) -> int {
+        cudaDeviceProp properties;
+        const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+        if (error == cudaSuccess)
+            snprintf(out, static_cast<size_t>(bytes), "%s", properties.name);
+        return error;
+    },
+    [](char *out, int bytes, int device) -> int { return cudaDeviceGetPCIBusId(out, bytes, device); },
     [](size_t *free, size_t *total) -> int { return cudaMemGetInfo(free, total); },
     [](void **out, size_t bytes) -> int { return cudaMalloc(out, bytes); },
     [](void *pointer) -> int { return cudaFree(pointer); },

@@ -1,6 +1,7 @@
 // The device of a GPU as a whole, emulated: its kernels in the shim, its memory and products by stand-ins for
 // the CUDA runtime and cuBLASLt. A policy is scored, learns and samples on it and on the CPU.
 #include "tests/cuda/check.h"
+#include "tests/cuda/emulated_card.h"
 
 #include "kernels/cuda/backend_cuda.cuh"
 
@@ -22,36 +23,6 @@ void must(status result) {
     if (result != STATUS_OK)
         fail_msg("%s", status_message());
 }
-
-int live; // allocations
-char stream;
-
-const cuda_calls calls = {
-    [](int *version) { return *version = 13000, 0; },
-    [](int *version) { return *version = 13000, 0; },
-    [](int *count) { return *count = 1, 0; },
-    [](int) { return 0; },
-    [](int *value, int attribute, int) {
-        return *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 4, 0;
-    },
-    [](size_t *free_bytes, size_t *total) { return *free_bytes = *total = 0, 0; },
-    [](void **out, size_t bytes) {
-        live++;
-        *out = aligned_alloc(256, (bytes + 255) / 256 * 256);
-        return *out == nullptr ? 2 : 0;
-    },
-    [](void *pointer) {
-        live--;
-        free(pointer);
-        return 0;
-    },
-    [](void *to, const void *from, size_t bytes, int, void *) { return memcpy(to, from, bytes), 0; },
-    [](void *to, int byte, size_t bytes, void *) { return memset(to, byte, bytes), 0; },
-    [](void **out) { return *out = &stream, 0; },
-    [](void *) { return 0; },
-    [](void *) { return 0; },
-    [](int) { return shim::error_message(); },
-};
 
 struct outcome {
     std::vector<float> logits[LEVELS], gradients, values;
@@ -167,9 +138,11 @@ constexpr double UNIT = 0x1p-7;
 void test_policy(void **) {
     device *cpu, *gpu;
     must(device_create(&cpu, 1));
-    must(shim_kernels::create_device(&gpu, &calls, 0, FAKE_CUBLASLT_PATH));
+    must(shim_kernels::create_device(&gpu, &emulated::calls, 3, 1, FAKE_CUBLASLT_PATH));
+    assert_string_equal(device_name(gpu), "emulated GPU");
+    assert_string_equal(device_card(gpu), "0000:02:00.0"); // the fourth place of two
     assert_string_equal(device_instruction_set(gpu), "sm_90");
-    assert_string_equal(device_library(gpu), "cuBLASLt 13.0.2");
+    assert_string_equal(device_library(gpu), "CUDA 13.0, driver 13.0, cuBLASLt 13.0.2");
     const outcome wanted = run(cpu, WEIGHT_LEARN), found = run(gpu, WEIGHT_LEARN),
                   again = run(gpu, WEIGHT_LEARN);
     for (int level = 0; level < LEVELS; level++)
@@ -186,7 +159,61 @@ void test_policy(void **) {
     assert_true(found.tokens == again.tokens);
     device_destroy(cpu);
     device_destroy(gpu);
-    assert_int_equal(live, 0);
+    assert_int_equal(emulated::held_bytes(), 0);
+}
+
+struct parts {
+    device *owner;
+    policy *model;
+    policy_pass *pass;
+    policy_sampler *sampler;
+    optimizer *update;
+};
+
+void create(parts *p, weight_precision precision) {
+    const policy_config config = config_of();
+    const optimizer_config adamw = {};
+    must(policy_create(&p->model, p->owner, &config, precision == WEIGHT_BF16 ? WEIGHT_SAMPLE : WEIGHT_LEARN,
+                       precision));
+    must(policy_pack(p->model));
+    must(policy_pass_create(&p->pass, p->model, BATCH, FRAMES, precision == WEIGHT_F32));
+    must(policy_sampler_create(&p->sampler, p->model, BATCH, FRAMES));
+    must(optimizer_create(&p->update, p->owner, policy_parameters(p->model), &adamw));
+}
+
+void destroy(parts *p) {
+    optimizer_destroy(p->update);
+    policy_sampler_destroy(p->sampler);
+    policy_pass_destroy(p->pass);
+    policy_destroy(p->model);
+}
+
+// What a plan counts is what is then taken, and the plan itself takes nothing.
+void test_plan(void **) {
+    for (weight_precision precision : {WEIGHT_F32, WEIGHT_BF16}) {
+        parts p = {};
+        device_memory before, after;
+        must(shim_kernels::create_device(&p.owner, &emulated::calls, 0, 1, FAKE_CUBLASLT_PATH));
+        must(device_read_memory(p.owner, &before));
+        const size_t held = emulated::held_bytes();
+        device_plan_begin(p.owner);
+        create(&p, precision);
+        const size_t held_in_plan = emulated::held_bytes();
+        destroy(&p);
+        const uint64_t planned = device_plan_end(p.owner);
+        assert_int_equal(held_in_plan, held);
+        must(device_read_memory(p.owner, &after));
+        assert_int_equal(after.live_bytes, before.live_bytes);
+        assert_int_equal(after.peak_bytes, before.peak_bytes);
+        assert_true(planned > 100000);
+        create(&p, precision);
+        must(device_read_memory(p.owner, &after));
+        assert_int_equal(after.live_bytes, before.live_bytes + planned);
+        assert_int_equal(before.free_bytes - after.free_bytes, planned);
+        destroy(&p);
+        device_destroy(p.owner);
+        assert_int_equal(emulated::held_bytes(), 0);
+    }
 }
 
 } // namespace
@@ -194,6 +221,7 @@ void test_policy(void **) {
 int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_plan),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

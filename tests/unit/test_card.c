@@ -12,6 +12,7 @@
 
 #include <dlfcn.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +69,14 @@ static int device_attribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? fake.major : attribute == 76 ? 5 : 132;
     return 0;
 }
+static int device_name(char *out, int bytes, int device) {
+    snprintf(out, (size_t)bytes, "GPU of kind %d", device);
+    return 0;
+}
+static int device_bus(char *out, int bytes, int device) {
+    snprintf(out, (size_t)bytes, "0000:%02x:00.0", device);
+    return 0;
+}
 static int memory_info(size_t *free_bytes, size_t *total) {
     *free_bytes = 1234;
     *total = 5678;
@@ -117,9 +126,10 @@ static const char *error_text(int code) {
     return code == 719 ? "unspecified launch failure" : "some failure";
 }
 
-static const cuda_calls calls = {driver_version, runtime_version, device_count, set_device, device_attribute,
-                                 memory_info,    allocate,        release,      copy,       fill,
-                                 stream_create,  stream_destroy,  stream_wait,  error_text};
+static const cuda_calls calls = {driver_version,   runtime_version, device_count, set_device,
+                                 device_attribute, device_name,     device_bus,   memory_info,
+                                 allocate,         release,         copy,         fill,
+                                 stream_create,    stream_destroy,  stream_wait,  error_text};
 
 static card *open_card(void) {
     card *c;
@@ -164,6 +174,8 @@ static void test_memory(void **state) {
     card *c = open_card();
     assert_int_equal(card_number(c), 1);
     assert_int_equal(card_multiprocessors(c), 132);
+    assert_string_equal(card_name(c), "GPU of kind 1");
+    assert_string_equal(card_bus(c), "0000:01:00.0");
     unsigned char *memory;
     char text[32] = "to the card and back", back[32] = "";
     must(card_allocate(c, (void **)&memory, 100, "test"));
@@ -184,6 +196,45 @@ static void test_memory(void **state) {
     card_free(c, memory);
     card_free(c, NULL);
     must(card_finish(c));
+    assert_int_equal(fake.live, 0);
+    card_close(c);
+}
+
+// Live and peak bytes, and what is planned without being taken.
+static void test_memory_is_counted(void **state) {
+    (void)state;
+    card *c = open_card();
+    card_memory memory;
+    void *first, *second, *planned[2];
+    must(card_allocate(c, &first, 1000, "test"));
+    must(card_allocate(c, &second, 500, "test"));
+    card_free(c, first);
+    must(card_read_memory(c, &memory));
+    assert_int_equal(memory.live_bytes, 500);
+    assert_int_equal(memory.peak_bytes, 1500);
+    assert_int_equal(memory.free_bytes, 1234);
+    assert_int_equal(memory.total_bytes, 5678);
+
+    const int live = fake.live;
+    char back[4] = "old";
+    card_plan_begin(c);
+    assert_true(card_is_planning(c));
+    must(card_allocate(c, &planned[0], (size_t)1 << 40, "more than there is"));
+    must(card_allocate(c, &planned[1], 24, "test"));
+    assert_true(planned[0] != planned[1] && (uintptr_t)planned[1] % 256 == 0);
+    must(card_upload(c, planned[0], back, sizeof back));
+    card_zero(c, planned[0], 4);
+    must(card_download(c, back, planned[0], sizeof back));
+    assert_int_equal(back[0], 0);
+    card_free(c, planned[0]);
+    card_free(c, planned[1]);
+    assert_true(card_plan_end(c) == ((uint64_t)1 << 40) + 24);
+    assert_false(card_is_planning(c));
+    assert_int_equal(fake.live, live);
+    must(card_read_memory(c, &memory));
+    assert_int_equal(memory.live_bytes, 500);
+    assert_int_equal(memory.peak_bytes, 1500);
+    card_free(c, second);
     assert_int_equal(fake.live, 0);
     card_close(c);
 }
@@ -377,10 +428,10 @@ static void test_this_machine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_gpu_to_use), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_lost),          cmocka_unit_test(test_launch_failure_is_kept),
-        cmocka_unit_test(test_products),      cmocka_unit_test(test_library_missing),
-        cmocka_unit_test(test_this_machine),
+        cmocka_unit_test(test_no_gpu_to_use),          cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory_is_counted),      cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_launch_failure_is_kept), cmocka_unit_test(test_products),
+        cmocka_unit_test(test_library_missing),        cmocka_unit_test(test_this_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

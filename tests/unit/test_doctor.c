@@ -42,8 +42,8 @@ static void test_every_line_says_something(void **state) {
         assert_null(strstr(line->text, "(null)"));
     }
     assert_int_equal(report.missing, missing);
-    static const char *const topics[] = {"musicrl", "processor", "cores", "memory",
-                                         "disk",    "mpirun",    "Slurm", "GPU"};
+    static const char *const topics[] = {"musicrl", "processor", "cores", "memory", "disk",
+                                         "mpirun",  "Slurm",     "GPU",   "device"};
     for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++)
         assert_non_null(find_line(&report, topics[i], ""));
 }

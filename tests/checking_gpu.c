@@ -1,0 +1,9 @@
+// The program's GPU is the checking device: `musicrl_checking` runs on it with device=cuda.
+#include "tests/checking_device.h"
+
+status device_create_gpu(device **out, int place, int threads) {
+    (void)place;
+    TRY(device_create(out, threads));
+    checking_device_guard(*out);
+    return STATUS_OK;
+}

@@ -1,0 +1,110 @@
+#include "tests/cuda/emulated_card.h"
+
+#include "tests/cuda/shim/shim.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+namespace emulated {
+
+machine host;
+
+namespace {
+
+enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 100, LAUNCH_FAILURE = 719 };
+
+std::map<void *, size_t> held;
+size_t held_total;
+char stream;
+
+int outcome() {
+    if (host.calls_until_lost < 0)
+        return SUCCESS;
+    if (host.calls_until_lost > 0) {
+        host.calls_until_lost--;
+        return SUCCESS;
+    }
+    return LAUNCH_FAILURE;
+}
+
+int allocate(void **out, size_t bytes) {
+    if (bytes > host.card_bytes - held_total)
+        return OUT_OF_MEMORY;
+    *out = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (*out == nullptr)
+        return OUT_OF_MEMORY;
+    memset(*out, 0xFF, bytes); // what is read before it was written shows
+    held[*out] = bytes;
+    held_total += bytes;
+    return SUCCESS;
+}
+
+int release(void *pointer) {
+    const auto found = held.find(pointer);
+    if (found == held.end())
+        return LAUNCH_FAILURE;
+    held_total -= found->second;
+    held.erase(found);
+    free(pointer);
+    return SUCCESS;
+}
+
+int copy(void *to, const void *from, size_t bytes, int, void *) {
+    const int code = outcome();
+    if (code == SUCCESS)
+        memcpy(to, from, bytes);
+    return code;
+}
+
+int fill(void *to, int byte, size_t bytes, void *) {
+    const int code = outcome();
+    if (code == SUCCESS)
+        memset(to, byte, bytes);
+    return code;
+}
+
+const char *error_text(int code) {
+    const char *of_shim = shim::error_message();
+    return of_shim[0] != '\0' ? of_shim : code == LAUNCH_FAILURE ? "unspecified launch failure" : "failure";
+}
+
+} // namespace
+
+size_t held_bytes() {
+    return held_total;
+}
+
+const cuda_calls calls = {
+    [](int *version) { return *version = host.driver, 0; },
+    [](int *version) { return *version = 13000, 0; },
+    [](int *count) { return *count = host.cards, host.cards > 0 ? 0 : static_cast<int>(NO_DEVICE); },
+    [](int) { return 0; },
+    [](int *value, int attribute, int) {
+        return *value = attribute == 75 ? host.major : attribute == 76 ? 0 : 4, 0;
+    },
+    [](char *out, int bytes, int) {
+        snprintf(out, static_cast<size_t>(bytes), "emulated GPU");
+        return 0;
+    },
+    [](char *out, int bytes, int device) {
+        snprintf(out, static_cast<size_t>(bytes), "0000:%02x:00.0", device + 1);
+        return 0;
+    },
+    [](size_t *free_bytes, size_t *total) {
+        *total = host.card_bytes;
+        *free_bytes = host.card_bytes - held_total;
+        return 0;
+    },
+    allocate,
+    release,
+    copy,
+    fill,
+    [](void **out) { return *out = &stream, 0; },
+    [](void *) { return 0; },
+    [](void *) { return outcome(); },
+    error_text,
+};
+
+} // namespace emulated

@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Every stage on devices whose memory is not the host's, on machines without a card. On the checking device
+# (tests/checking_gpu.c), which ends the process that touches its memory from the host, files are the same to the byte
+# as on the CPU; on the emulated GPU (tests/cuda/emulated_gpu.cc) runs repeat, whoever shares it, and what can go wrong
+# with a GPU ends every rank with one line.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+musicrl=$(realpath "${MUSICRL:?path of the program}")
+checking=$(dirname "$musicrl")/tests/musicrl_checking
+emulated=$(dirname "$musicrl")/tests/musicrl_emulated
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# shellcheck source=tests/tiny_run.sh
+source "$here/../tiny_run.sh"
+
+split=roles=rollout=1,reward=1,learner=1
+prepare() {
+    tiny_prepare && {
+        "$musicrl" reward listeners run.yaml && "$musicrl" reward collect run.yaml &&
+            "$musicrl" reward train quality run.yaml && "$musicrl" train run.yaml folder=cpu train.lag=1 &&
+            mpirun -n 3 "$musicrl" train run.yaml folder=cpus train.lag=1 "$split" threads=1
+    } >>prepare.log 2>&1
+}
+if ! prepare; then
+    fail "a tiny run" "its stages failed" prepare.log
+    exit 1
+fi
+
+launch() { # NAME RANKS PROGRAM ARGUMENT...: succeeds; what it says is in stdout and stderr
+    local name=$1 ranks=$2 rc=0
+    shift 2
+    local -a launcher=(mpirun -n "$ranks")
+    ((ranks > 1)) || launcher=()
+    timeout -k 2 200 "${launcher[@]}" "$@" device=cuda </dev/null >stdout 2>stderr || rc=$?
+    ((rc == 0)) || fail "$name" "exit status $rc" stdout stderr
+    return "$rc"
+}
+same_files() { # NAME FILE OTHER
+    if cmp -s "$2" "$3"; then pass "$1"; else fail "$1" "$2 and $3 differ"; fi
+}
+same_run() { # NAME FOLDER OTHER STEP
+    if [[ $(checksum "$2" "$4") == "$(checksum "$3" "$4")" ]]; then
+        pass "$1"
+    else
+        fail "$1" "the weights of $2 and $3 differ after step $4"
+    fi
+}
+
+# No stage touches the memory of the device from the host. Threads and ranks are as above, because on some processors
+# the last bits depend on them.
+name="joint embedding, memory closed to the host"
+launch "$name" 1 "$checking" embed train run.yaml data.embedding=embedding-2 &&
+    same_files "$name" embedding/embedding.safetensors embedding-2/embedding.safetensors
+name="base model, memory closed to the host"
+launch "$name" 1 "$checking" pretrain run.yaml data.base=base-2 && same_run "$name" base base-2 12
+name="reward model, memory closed to the host"
+launch "$name" 1 "$checking" reward train quality run.yaml data.quality=quality-2 &&
+    same_files "$name" reward-quality/reward-0.safetensors quality-2/reward-0.safetensors
+name="finetuning, memory closed to the host, taken up again"
+launch "$name" 1 "$checking" train run.yaml folder=closed train.lag=1 train.steps=2 &&
+    launch "$name" 1 "$checking" train run.yaml folder=closed train.lag=1 && same_run "$name" cpu closed 4
+name="finetuning, memory closed to the host, split roles"
+launch "$name" 3 "$checking" train run.yaml folder=split train.lag=1 "$split" threads=1 &&
+    same_run "$name" cpus split 4
+name="ranks that share a GPU"
+if [[ $(grep -c 'up to 3 ranks share one GPU' stdout) == 1 ]]; then
+    pass "$name"
+else
+    fail "$name" "not said once" stdout
+fi
+
+# The emulated GPU: the same run again, alone and on two cards, has the same bits.
+small=(train run.yaml threads=1 train.steps=2 train.batch=4 train.gradient_slots=2 train.whiten_samples=4
+    train.evaluate_captions=4 train.evaluate_every=9 train.save_every=1)
+name="finetuning on an emulated GPU"
+if launch "$name" 1 "$emulated" "${small[@]}" folder=gpu; then
+    if ! grep -q 'train: computes on emulated GPU (sm_90), CUDA 13.0, driver 13.0, cuBLASLt' stdout; then
+        fail "$name" "it does not say where it computes" stdout
+    elif ! python3 - gpu/metrics.jsonl gpu/checkpoints/step-000002/manifest.json <<'SCRIPT' 2>python.log; then
+import json, sys
+last = json.loads(open(sys.argv[1]).readlines()[-1])
+made = json.load(open(sys.argv[2]))["created"]
+assert last["kl_ref"] > 0 and last["logprob_gap_max"] < 0.1, last
+assert last["peak_device_bytes"] >= last["planned_device_bytes"] > 1 << 20, last
+assert made["instruction_set"] == "sm_90" and made["libraries"]["cuBLASLt"] == "13.0.2", made
+assert made["libraries"]["GPU"] == "emulated GPU", made
+SCRIPT
+        fail "$name" "metrics or manifest" python.log
+    else
+        pass "$name"
+    fi
+fi
+name="the same bits on two GPUs as on one"
+launch "$name" 2 "$emulated" "${small[@]}" folder=gpus && same_run "$name" gpu gpus 2
+
+# What can go wrong: every rank ends with status 1, and one line says why.
+ends() { # NAME TEXT LAUNCHER...
+    local name=$1 text=$2 rc=0
+    shift 2
+    timeout -k 2 60 mpirun "$@" </dev/null >stdout 2>stderr || rc=$?
+    if [[ $rc != 1 ]]; then
+        fail "$name" "exit status $rc, wanted is 1" stderr
+    elif [[ $(grep -c '^musicrl: ' stderr) != 1 ]]; then
+        fail "$name" "not one line" stderr
+    elif ! grep '^musicrl: ' stderr | grep -qE -- "$text"; then
+        fail "$name" "no line says '$text'" stderr
+    else
+        pass "$name"
+    fi
+}
+on_gpu=("$emulated" "${small[@]}" device=cuda folder=bad)
+ends "no GPU" 'rank 0 on .*: device=cuda: no GPU on this machine is visible' -n 2 -x EMULATED_GPUS=0 "${on_gpu[@]}"
+ends "a GPU that is too old" 'compute capability 7.0, at least 8.0' -n 2 -x EMULATED_GPU_MAJOR=7 "${on_gpu[@]}"
+ends "a GPU that is too small" 'the run needs 14.* MiB of the GPU 0000:01:00.0 .*, 4.0 of 100.0 MiB are free' \
+    -n 2 -x EMULATED_GPU_MIB=100 "${on_gpu[@]}"
+ends "a GPU that two ranks together fill" 'the run needs 28.* MiB of the GPU .*2 ranks.*, 24.0 of 120.0 MiB are free' \
+    -n 2 -x EMULATED_GPU_MIB=120 -x EMULATED_GPUS=1 "${on_gpu[@]}"
+ends "a program without CUDA or a driver" 'device=cuda: (this program was built without CUDA|no NVIDIA driver)' \
+    -n 2 "$musicrl" "${small[@]}" device=cuda folder=bad
+name="auto without a GPU"
+if EMULATED_GPUS=0 timeout 100 "$emulated" "${small[@]}" device=auto folder=auto >stdout 2>stderr &&
+    grep -q 'computes on the CPU, as device=auto finds: .*no GPU on this machine is visible' stdout; then
+    pass "$name"
+else
+    fail "$name" "it does not go on the CPU, or does not say so" stdout stderr
+fi
+
+# A card is lost in the second step; the run is taken up from the first one's checkpoint.
+lost=800
+ends "a GPU lost in a run" 'rank 1 on .*: GPU 1 failed at .*: unspecified launch failure .*start the run again' \
+    -n 1 "$emulated" "${small[@]}" device=cuda folder=lost : \
+    -n 1 -x EMULATED_GPU_LOST_AFTER=$lost "$emulated" "${small[@]}" device=cuda folder=lost
+name="taken up after a GPU was lost"
+if [[ -d lost/checkpoints/step-000002 || ! -d lost/checkpoints/step-000001 ]]; then
+    fail "$name" "it was not lost in the second step: another EMULATED_GPU_LOST_AFTER is wanted than $lost" stdout
+else
+    launch "$name" 2 "$emulated" "${small[@]}" folder=lost && same_run "$name" gpu lost 2
+fi
+exit $status
