@@ -236,6 +236,8 @@ static status learn_from_rollouts(train *t, step_record *step) {
         .kind = ROUND_TRAIN, .step = t->step, .version = train_version_of(t, t->step)};
     if (t->rollout.active && ahead.step < t->config->train.steps)
         TRY(train_rollout_round(t, &ahead));
+    else if (t->rollout.active && !t->learner.active)
+        TRY(train_rollout_take_weights(t, t->step)); // the learner waits for them to be taken
     if (t->reward.active)
         TRY(train_reward_round(t, &due_round));
     if (!t->learner.active)

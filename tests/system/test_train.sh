@@ -106,6 +106,11 @@ rl "train with lag 3, split" lag3-split 3 threads=1 train.lag=3 roles=rollout=1,
     rl "train with lag 3" lag3 1 threads=1 train.lag=3 train.steps=6 &&
     same "lag 3: split as 1 rank" lag3 lag3-split 6
 
+# Two ranks that sample, and steps at the end for which nothing is sampled any more.
+rl "train with lag 2, split" lag2-split 4 threads=1 train.lag=2 roles=rollout=2,reward=1,learner=1 train.steps=8 &&
+    rl "train with lag 2" lag2 1 threads=1 train.lag=2 train.steps=8 &&
+    same "lag 2: split as 1 rank" lag2 lag2-split 8
+
 for ranks in 2 4; do
     base "pretrain on $ranks ranks" base-$ranks $ranks threads=1 && same "pretrain: $ranks ranks as 1" base base-$ranks 12 1
 done
