@@ -5,6 +5,7 @@
 #include "comm/world.h"
 #include "kernels/memory.h"
 #include "launch/nearest.h"
+#include "launch/roles.h"
 #include "launch/run_config_table.h"
 #include "launch/run_folder.h"
 #include "launch/supervise.h"
@@ -21,6 +22,7 @@ enum {
     OPTION_PRINT,
     OPTION_RANKS,
     OPTION_RESTARTS,
+    OPTION_WORKER,
     RANKS_MAX = 4096,
     RESTARTS_MAX = 1000000
 };
@@ -32,7 +34,18 @@ typedef struct arguments {
     int ranks;         // 0: this process is one of those that a launcher started, or the only one
     int max_restarts;
     bool restarts_given;
+    bool works;     // for another run
+    unsigned roles; // in these, 0: in all that it leaves to workers
 } arguments;
+
+// What the words are for.
+typedef struct command {
+    const char *about;
+    const struct argp_option *options;
+    const char *folder; // the setting that names its folder, where it may run on several ranks
+    status (*run)(const run_config *config);
+    status (*work)(const run_config *config, unsigned roles);
+} command;
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
     arguments *a = state->input;
@@ -50,6 +63,11 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
         a->restarts_given = true;
         a->max_restarts = (int)option_integer(state, "max-restarts", argument, 0, RESTARTS_MAX);
         return 0;
+    case OPTION_WORKER:
+        a->works = true;
+        if (argument != NULL && roles_parse_set(&a->roles, argument) != STATUS_OK)
+            argp_error(state, "--worker: %s", status_message());
+        return 0;
     case ARGP_KEY_ARG:
         a->words[a->count++] = argument;
         return 0;
@@ -59,6 +77,8 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
         if (a->restarts_given && a->ranks == 0)
             argp_error(state,
                        "--max-restarts needs --ranks: only ranks that it started can be started again");
+        if (a->works && a->ranks > 0)
+            argp_error(state, "--worker is one process: start several instead of --ranks");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -135,12 +155,11 @@ static status run_on_ranks(const run_config *config, const char *folder, const c
     return result;
 }
 
-static int run_with_options(int argc, char **argv, const char *about, const struct argp_option *options,
-                            const char *folder, status (*run)(const run_config *config)) {
-    const struct argp argp = {.options = options,
+static int run_with_options(int argc, char **argv, const command *command) {
+    const struct argp argp = {.options = command->options,
                               .parser = parse,
                               .args_doc = "RUN.yaml [OVERLAY.yaml...] [key.sub=value...]",
-                              .doc = about};
+                              .doc = command->about};
     // The words are collected in place: there are never more than were read.
     arguments a = {.words = argv + 1, .max_restarts = 3};
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
@@ -150,7 +169,10 @@ static int run_with_options(int argc, char **argv, const char *about, const stru
         return command_finish(a.print != NULL || a.ranks > 0 ? result : agree_on_failure(result));
     if (a.print != NULL)
         return command_finish(print_setting(&config, a.print));
-    return command_finish(a.ranks > 0 ? run_on_ranks(&config, folder, argv[0], &a) : run(&config));
+    if (a.works)
+        return command_finish(command->work(&config, a.roles));
+    return command_finish(a.ranks > 0 ? run_on_ranks(&config, command->folder, argv[0], &a)
+                                      : command->run(&config));
 }
 
 #define HELP_SETTINGS                                                                                        \
@@ -158,25 +180,48 @@ static int run_with_options(int argc, char **argv, const char *about, const stru
 #define PRINT                                                                                                \
     { "print", OPTION_PRINT, "KEY", 0, "Print the value of a setting as resolved, for scripts, and end", 0 }
 
+#define RANKS                                                                                                \
+    {                                                                                                        \
+        "ranks", OPTION_RANKS, "N", 0,                                                                       \
+            "Start mpirun with N ranks on this machine, and again, from the newest checkpoint, if one of "   \
+            "them dies",                                                                                     \
+            0                                                                                                \
+    }
+#define RESTARTS                                                                                             \
+    {                                                                                                        \
+        "max-restarts", OPTION_RESTARTS, "R", 0,                                                             \
+            "With --ranks: start again at most R times, 3 by default; never if three restarts in a row got " \
+            "no further",                                                                                    \
+            0                                                                                                \
+    }
+
 int run_command(int argc, char **argv, const char *about, status (*run)(const run_config *config)) {
     static const struct argp_option options[] = {HELP_SETTINGS, PRINT, {0}};
-    return run_with_options(argc, argv, about, options, NULL, run);
+    const command command = {about, options, NULL, run, NULL};
+    return run_with_options(argc, argv, &command);
 }
 
 int run_command_on_ranks(int argc, char **argv, const char *about, const char *folder,
                          status (*run)(const run_config *config)) {
+    static const struct argp_option options[] = {HELP_SETTINGS, PRINT, RANKS, RESTARTS, {0}};
+    const command command = {about, options, folder, run, NULL};
+    return run_with_options(argc, argv, &command);
+}
+
+int run_command_with_workers(int argc, char **argv, const char *about, const char *folder,
+                             status (*run)(const run_config *config),
+                             status (*work)(const run_config *config, unsigned roles)) {
     static const struct argp_option options[] = {
         HELP_SETTINGS,
         PRINT,
-        {"ranks", OPTION_RANKS, "N", 0,
-         "Start mpirun with N ranks on this machine, and again, from the newest checkpoint, if one of them "
-         "dies",
+        RANKS,
+        RESTARTS,
+        {"worker", OPTION_WORKER, "ROLES", OPTION_ARG_OPTIONAL,
+         "Be no rank of the run, but make rollouts and scores for it: all that the setting 'roles' leaves to "
+         "workers "
+         "(rollout:8 instead of rollout=8), or only those of ROLES (rollout, reward, rollout+reward)",
          0},
-        {"max-restarts", OPTION_RESTARTS, "R", 0,
-         "With --ranks: start again at most R times, 3 by default; never if three restarts in a row got no "
-         "further",
-         0},
-        {0},
-    };
-    return run_with_options(argc, argv, about, options, folder, run);
+        {0}};
+    const command command = {about, options, folder, run, work};
+    return run_with_options(argc, argv, &command);
 }

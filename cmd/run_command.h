@@ -13,3 +13,8 @@ int run_command(int argc, char **argv, const char *about, status (*run)(const ru
 // setting that names the folder with its checkpoints.
 int run_command_on_ranks(int argc, char **argv, const char *about, const char *folder,
                          status (*run)(const run_config *config));
+// The same, with --worker as well: a process that works for the run of others, in these roles (bits, 0 for
+// all that the run leaves to workers).
+int run_command_with_workers(int argc, char **argv, const char *about, const char *folder,
+                             status (*run)(const run_config *config),
+                             status (*work)(const run_config *config, unsigned roles));

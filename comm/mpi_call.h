@@ -35,9 +35,6 @@ bool wait_pause(wait_state *wait);
 // must not be reused, the run must end.
 status mpi_wait_all(const world *world, MPI_Request *requests, int count, const char *what, int peer);
 
-// Sets what world_look_at_wait tells; `what` NULL: nothing is waited for.
-void world_note_wait(const world *world, const char *what, int peer);
-
 const world *group_world(const group *group);
 
 // A group's communicator; MPI_COMM_NULL on a rank that is no member.

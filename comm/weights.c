@@ -1,7 +1,5 @@
 #include "comm/weights.h"
 
-#include "comm/batch.h"
-
 #include "comm/group.h"
 #include "comm/mpi_call.h"
 #include "kernels/memory.h"
@@ -76,6 +74,30 @@ void weights_destroy(weights_channel *channel) {
     memory_free(channel);
 }
 
+status weights_announce(void *announcement, uint64_t version, const float *weights, uint64_t count) {
+    const weight_update update = {version, count, XXH3_64bits(weights, count * sizeof(float))};
+    size_t bytes;
+    return weight_update_build(&update, announcement, WEIGHT_UPDATE_BYTES, &bytes);
+}
+
+status weights_verify(const void *announcement, uint64_t version, const float *weights, uint64_t count) {
+    weight_update update;
+    // The header of an announcement always takes one unit of 64 bytes.
+    TRY(weight_update_parse(&update, announcement, WEIGHT_UPDATE_BYTES));
+    if (update.version != version)
+        return FAIL("weights version %" PRIu64 " arrived, version %" PRIu64 " is wanted", update.version,
+                    version);
+    if (update.count != count)
+        return FAIL("weights version %" PRIu64 " has %" PRIu64 " numbers, %" PRIu64 " are wanted", version,
+                    update.count, count);
+    const uint64_t found = XXH3_64bits(weights, count * sizeof(float));
+    if (found != update.checksum)
+        return FAIL("weights version %" PRIu64 " arrived damaged: checksum %016" PRIx64 ", %016" PRIx64
+                    " is wanted",
+                    version, found, update.checksum);
+    return STATUS_OK;
+}
+
 // Starts the broadcasts of announcement and weights: the same calls on both sides.
 static status post(weights_channel *channel, float *weights) {
     const world *world = channel->world;
@@ -131,15 +153,12 @@ status weights_send(weights_channel *channel, uint64_t version, const float *wei
         return FAIL("rank %d on %s: weights version %" PRIu64 " is sent after version %" PRIu64,
                     world_rank(world), world_host(world), version, channel->last_version);
     TRY(weights_wait(channel));
-    const size_t weight_bytes = channel->count * sizeof(float);
     float *sent = (float *)weights; // which is only read
     if (channel->copy != NULL) {
         sent = channel->copy;
-        TRY(device_download(channel->device, sent, weights, weight_bytes));
+        TRY(device_download(channel->device, sent, weights, channel->count * sizeof(float)));
     }
-    weight_update update = {version, channel->count, XXH3_64bits(sent, weight_bytes)};
-    size_t bytes;
-    TRY(weight_update_build(&update, channel->announcement, WEIGHT_UPDATE_BYTES, &bytes));
+    TRY(weights_announce(channel->announcement, version, sent, channel->count));
     channel->any_sent = true;
     channel->last_version = version;
     return post(channel, sent);
@@ -155,21 +174,10 @@ status weights_receive(weights_channel *channel, uint64_t version, float *weight
     float *received = channel->copy != NULL ? channel->copy : weights;
     TRY(post(channel, received));
     TRY(weights_wait(channel));
-    weight_update update;
-    // The header of an announcement always takes one unit of 64 bytes.
-    TRY(weight_update_parse(&update, channel->announcement, WEIGHT_UPDATE_BYTES));
-    if (update.version != version)
-        return FAIL("rank %d on %s: weights version %" PRIu64 " arrived, version %" PRIu64 " is wanted",
-                    world_rank(world), world_host(world), update.version, version);
-    if (update.count != channel->count)
-        return FAIL("rank %d on %s: weights version %" PRIu64 " has %" PRIu64 " numbers, %" PRIu64
-                    " are wanted",
-                    world_rank(world), world_host(world), version, update.count, channel->count);
-    const size_t weight_bytes = channel->count * sizeof(float);
-    uint64_t found = XXH3_64bits(received, weight_bytes);
-    if (found != update.checksum)
-        return FAIL("rank %d on %s: weights version %" PRIu64 " arrived damaged: checksum %016" PRIx64
-                    ", %016" PRIx64 " is wanted",
-                    world_rank(world), world_host(world), version, found, update.checksum);
-    return received == weights ? STATUS_OK : device_upload(channel->device, weights, received, weight_bytes);
+    const status result = weights_verify(channel->announcement, version, received, channel->count);
+    if (result != STATUS_OK)
+        return status_prefix(result, "rank %d on %s: ", world_rank(world), world_host(world));
+    return received == weights
+               ? STATUS_OK
+               : device_upload(channel->device, weights, received, channel->count * sizeof(float));
 }

@@ -2,6 +2,7 @@
 // already and takes no part.
 #pragma once
 
+#include "comm/batch.h"
 #include "comm/world.h"
 #include "kernels/device.h"
 
@@ -16,6 +17,11 @@ typedef struct weights_channel weights_channel;
 status weights_create(weights_channel **out, world *world, device *device, int sender, const int *receivers,
                       int receiver_count, uint64_t count);
 void weights_destroy(weights_channel *channel); // NULL is allowed
+
+// What goes before weights [count], whatever their way: WEIGHT_UPDATE_BYTES with version, count and checksum;
+// and the check of what arrived behind it.
+status weights_announce(void *announcement, uint64_t version, const float *weights, uint64_t count);
+status weights_verify(const void *announcement, uint64_t version, const float *weights, uint64_t count);
 
 // The sender: starts to send weights [count] as `version` and returns; versions rise from call to call. The
 // weights must not change until weights_wait has returned (the next forward and backward pass may read them;

@@ -43,6 +43,8 @@ typedef struct world_wait {
     unsigned long long count; // of waits so far that were more than a moment
 } world_wait;
 void world_look_at_wait(const world *world, world_wait *out);
+// Sets it, for waits outside comm (for another process' file); `what` NULL: nothing is waited for.
+void world_note_wait(const world *world, const char *what, int peer);
 
 // One line on how ranks and threads sit on this host's cores: "" if all is well, otherwise a warning that
 // binding leaves cores idle or that there are more threads than cores, with what to type.

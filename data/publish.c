@@ -304,6 +304,10 @@ status publish_remove_folder(const char *path) {
 
 status publish_rename(const char *from, const char *to) {
     TRY(refuse_existing(to));
+    return publish_replace(from, to);
+}
+
+status publish_replace(const char *from, const char *to) {
     if (rename(from, to) != 0)
         return failed("publish", to, errno);
     return sync_folder_of(to);

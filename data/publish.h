@@ -68,6 +68,8 @@ status publish_remove_folder(const char *path);
 
 // Renames a published file or folder durably; refuses if `to` is there already.
 status publish_rename(const char *from, const char *to);
+// The same for a file, in place of the one that is there already, if any.
+status publish_replace(const char *from, const char *to);
 
 // Removes the files and folders *.tmp left in a folder (not below it) by a killed writer; a missing folder is
 // no error. Not while another process writes there.

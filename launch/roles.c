@@ -8,6 +8,8 @@
 
 static const char *const names[ROLE_COUNT] = {"rollout", "reward", "learner"};
 
+enum { MEMBERS_MOST = 1000000 };
+
 static bool power_of_two(uint32_t number) {
     return number != 0 && (number & (number - 1)) == 0;
 }
@@ -27,35 +29,39 @@ static status find_role(const char *text, const char *word, size_t length, role 
                       text, name, nearest_name(name, names, ROLE_COUNT));
 }
 
-// One block, "reward+learner=2", of `length` bytes, for the ranks from first_rank on.
+// One block, "reward+learner=2" or "rollout:8", of `length` bytes, for the ranks from first_rank on; *ranks:
+// how many of them it takes.
 static status parse_block(roles *out, const char *text, const char *block, size_t length, int first_rank,
-                          long *count) {
-    const char *equals = memchr(block, '=', length);
-    if (equals == NULL)
+                          long *ranks) {
+    const size_t words = strcspn(block, "=:,");
+    const char *sign = block + words;
+    if (words >= length)
         return FAIL_USAGE("roles=%s: '%.*s' lacks a number of ranks; write colocated, or "
                           "rollout=4,reward=2,learner=2",
                           text, (int)length, block);
     char *end;
-    *count = strtol(equals + 1, &end, 10);
-    if (end != block + length || equals[1] < '0' || equals[1] > '9' || *count < 1 || *count > 1000000)
-        return FAIL_USAGE("roles=%s: '%.*s' needs a number of ranks from 1 on after '='", text, (int)length,
-                          block);
-    for (const char *word = block; word < equals;) {
-        const char *plus = memchr(word, '+', (size_t)(equals - word));
-        const char *stop = plus != NULL ? plus : equals;
+    const bool outside = *sign == ':';
+    const long count = strtol(sign + 1, &end, 10);
+    if (end != block + length || sign[1] < '0' || sign[1] > '9' || count < 1 || count > MEMBERS_MOST)
+        return FAIL_USAGE("roles=%s: '%.*s' needs a number of %s from 1 on after '%c'", text, (int)length,
+                          block, outside ? "parts" : "ranks", *sign);
+    for (const char *word = block; word < sign;) {
+        const char *plus = memchr(word, '+', (size_t)(sign - word));
+        const char *stop = plus != NULL ? plus : sign;
         role found = ROLE_ROLLOUT;
         TRY(find_role(text, word, (size_t)(stop - word), &found));
         if (out->members[found].count != 0)
-            return FAIL_USAGE("roles=%s names %s twice; give each role one block of ranks", text,
-                              names[found]);
-        out->members[found] = (role_members){first_rank, (int)*count};
+            return FAIL_USAGE("roles=%s names %s twice; give each role one block", text, names[found]);
+        out->members[found] = (role_members){outside ? ROLES_OUTSIDE : first_rank, (int)count};
         word = stop + 1;
     }
+    *ranks = outside ? 0 : count;
     return STATUS_OK;
 }
 
 static status parse_layout(roles *out, const char *text) {
     if (strcmp(text, "colocated") == 0) {
+        out->ranks = out->ranks > 0 ? out->ranks : 1;
         for (int i = 0; i < ROLE_COUNT; i++)
             out->members[i] = (role_members){0, out->ranks};
         return STATUS_OK;
@@ -66,8 +72,8 @@ static status parse_layout(roles *out, const char *text) {
         long count = 0;
         TRY(parse_block(out, text, block, length, (int)wanted, &count));
         wanted += count;
-        if (wanted > 1000000)
-            return FAIL_USAGE("roles=%s wants more than 1000000 ranks", text);
+        if (wanted > MEMBERS_MOST)
+            return FAIL_USAGE("roles=%s wants more than %d ranks", text, MEMBERS_MOST);
         if (block[length] == '\0')
             break;
         block += length + 1;
@@ -76,6 +82,12 @@ static status parse_layout(roles *out, const char *text) {
         if (out->members[i].count == 0)
             return FAIL_USAGE("roles=%s gives no rank to %s; add %s=1, or %s to another block with '+'", text,
                               names[i], names[i], names[i]);
+    if (roles_is_outside(out, ROLE_LEARNER))
+        return FAIL_USAGE(
+            "roles=%s leaves the learner to workers, but it is the run itself; write learner=%d", text,
+            out->members[ROLE_LEARNER].count);
+    if (out->ranks == 0)
+        out->ranks = (int)wanted;
     if (wanted != out->ranks)
         return FAIL_USAGE("roles=%s wants %ld rank%s, there %s %d; start %ld or change roles", text, wanted,
                           wanted == 1 ? "" : "s", out->ranks == 1 ? "is" : "are", out->ranks, wanted);
@@ -95,19 +107,56 @@ status roles_parse(roles *out, const char *text, int ranks, uint32_t batch, uint
     if (!power_of_two(learners) || gradient_slots % learners != 0)
         return FAIL_USAGE("roles=%s on %d ranks makes %u learners, which must be a power of two and divide "
                           "gradient_slots=%u; use another number of ranks or change roles",
-                          text, ranks, learners, gradient_slots);
+                          text, out->ranks, learners, gradient_slots);
     for (int i = ROLE_ROLLOUT; i <= ROLE_REWARD; i++) {
         uint32_t count = (uint32_t)out->members[i].count;
         if (batch % count != 0)
-            return FAIL_USAGE(
-                "roles=%s on %d ranks makes %u %s ranks, which do not divide batch=%u; change one "
-                "of them",
-                text, ranks, count, names[i], batch);
+            return FAIL_USAGE("roles=%s on %d ranks makes %u %s %s, which do not divide batch=%u; change one "
+                              "of them",
+                              text, out->ranks, count, names[i],
+                              roles_is_outside(out, (role)i) ? "parts" : "ranks", batch);
     }
     return STATUS_OK;
 }
 
+const char *roles_name(role role) {
+    return names[role];
+}
+
+status roles_parse_set(unsigned *out, const char *text) {
+    *out = 0;
+    for (const char *word = text;; word++) {
+        const size_t length = strcspn(word, "+");
+        role found = ROLE_ROLLOUT;
+        TRY(find_role(text, word, length, &found));
+        *out |= 1u << found;
+        word += length;
+        if (*word == '\0')
+            return STATUS_OK;
+    }
+}
+
+bool roles_is_outside(const roles *roles, role role) {
+    return roles->members[role].first_rank == ROLES_OUTSIDE;
+}
+
+unsigned roles_outside(const roles *roles) {
+    unsigned set = 0;
+    for (int i = 0; i < ROLE_COUNT; i++)
+        set |= roles_is_outside(roles, (role)i) ? 1u << i : 0;
+    return set;
+}
+
+int roles_most_members(const roles *roles) {
+    int most = 0;
+    for (int i = 0; i < ROLE_COUNT; i++)
+        most = roles->members[i].count > most ? roles->members[i].count : most;
+    return most;
+}
+
 int roles_member(const roles *roles, role role, int rank) {
+    if (roles_is_outside(roles, role))
+        return -1;
     int member = rank - roles->members[role].first_rank;
     return member >= 0 && member < roles->members[role].count ? member : -1;
 }
@@ -117,7 +166,7 @@ bool roles_carries(const roles *roles, role role, int rank) {
 }
 
 int roles_rank(const roles *roles, role role, int member) {
-    return roles->members[role].first_rank + member;
+    return roles_is_outside(roles, role) ? ROLES_OUTSIDE : roles->members[role].first_rank + member;
 }
 
 sample_range roles_samples(const roles *roles, role role, int member) {
@@ -188,5 +237,13 @@ void roles_describe(const roles *roles, char *text, size_t size) {
             return;
         used += (size_t)length;
         first = last + 1;
+    }
+    for (int i = 0; i < ROLE_COUNT && used < size; i++) {
+        const int count = roles->members[i].count;
+        if (!roles_is_outside(roles, (role)i))
+            continue;
+        const int length = snprintf(text + used, size - used, ", %d part%s %s by workers", count,
+                                    count == 1 ? "" : "s", names[i]);
+        used += length > 0 ? (size_t)length : size;
     }
 }

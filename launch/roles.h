@@ -10,7 +10,9 @@
 
 typedef enum role { ROLE_ROLLOUT, ROLE_REWARD, ROLE_LEARNER, ROLE_COUNT } role;
 
-// The members of a role are consecutive ranks.
+// The members of a role are consecutive ranks of the world, or, where `first_rank` is ROLES_OUTSIDE, parts of
+// a batch that no rank carries: workers take them up, whichever is free (launch/train_worker.h).
+enum { ROLES_OUTSIDE = -1 };
 typedef struct role_members {
     int first_rank, count;
 } role_members;
@@ -29,17 +31,26 @@ typedef struct sample_range {
 
 // A part of one member's samples that is another member's business: the message between the two.
 typedef struct sample_route {
-    int member, rank; // the other member and its world rank
+    int member, rank; // the other member and its world rank, ROLES_OUTSIDE if it has none
     sample_range samples;
 } sample_route;
 
-// Reads a layout for a world of `ranks`. `text` is "colocated" (every rank carries every role) or consecutive
-// blocks of ranks with their roles, "rollout=4,reward=2,learner=2"; a block may carry several roles,
-// "rollout=6,reward+learner=2". Each role appears once. Refused with one line that says what was asked and
-// what is there: counts that do not add up to `ranks`; learners that are no power of two or do not divide
-// `gradient_slots`; `gradient_slots` that is no power of two or does not divide `batch`; rollouts or rewards
-// that do not divide `batch`.
+// Reads a layout for a world of `ranks` (0: of as many as it wants). `text` is "colocated" (every rank
+// carries every role) or consecutive blocks of ranks with their roles, "rollout=4,reward=2,learner=2"; a
+// block may carry several roles, "rollout=6,reward+learner=2". ":" instead of "=" leaves a block to workers
+// outside the world, and its number says into how many parts they share a batch:
+// "rollout:8,reward:2,learner=2". Each role appears once. Refused with one line that says what was asked and
+// what is there: counts that do not add up to `ranks`; learners that are no power of two, do not divide
+// `gradient_slots` or are no ranks; `gradient_slots` that is no power of two or does not divide `batch`;
+// rollouts or rewards that do not divide `batch`.
 status roles_parse(roles *out, const char *text, int ranks, uint32_t batch, uint32_t gradient_slots);
+
+const char *roles_name(role role); // "rollout"
+// The set of roles in a text like "rollout+reward", as bits 1 << role.
+status roles_parse_set(unsigned *out, const char *text);
+// Those that workers carry.
+bool roles_is_outside(const roles *roles, role role);
+unsigned roles_outside(const roles *roles);
 
 // Whether a rank carries a role, and as which member (-1: it does not).
 bool roles_carries(const roles *roles, role role, int rank);
@@ -66,5 +77,9 @@ void roles_list(const roles *roles, role role, int *ranks);
 // The roles of one rank as "reward+learner", in text [size].
 void roles_describe_rank(const roles *roles, int rank, char *text, size_t size);
 
-// "ranks 0-3 rollout, ranks 4-5 reward, ranks 6-7 learner", in text [size].
+// The largest number of members that a role has.
+int roles_most_members(const roles *roles);
+
+// "ranks 0-3 rollout, ranks 4-5 reward, ranks 6-7 learner", in text [size]; "rank 0 learner, 8 parts rollout
+// by workers".
 void roles_describe(const roles *roles, char *text, size_t size);

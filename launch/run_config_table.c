@@ -59,7 +59,9 @@ const setting run_settings[] = {
     NUMBER(seed, "1", 0, 9007199254740991.0, "of every random number of the run"),
     NUMBER(threads, "0", 0, 1024, "threads a rank; 0: usable local cores / local ranks"),
     WORDS(device, "auto", devices, "auto: a GPU for each rank where there are GPUs, else the CPU; cpu; cuda"),
-    TEXT(roles, "colocated", "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2"),
+    TEXT(roles, "colocated",
+         "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2; rollout:8 leaves a role to workers "
+         "(--worker)"),
 
     TEXT(data.tokens, "", "folder of the token shards"),
     TEXT(data.codec, "", "codec file"),

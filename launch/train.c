@@ -28,28 +28,30 @@ status train_check_batch(const train *t, const sampling_round *round, const roll
     return STATUS_OK;
 }
 
-status train_from_rank(const train *t, int rank, status outcome) {
-    return outcome == STATUS_OK
-               ? STATUS_OK
-               : status_prefix(outcome, "from rank %d on %s: ", rank, world_host_of(t->world, rank));
-}
-
-static status create_mailboxes(train *t) {
+status train_create_exchange(train *t) {
     const run_config *config = t->config;
     const role_members *members = t->layout.members;
-    mailbox_plan plan = {.message_bytes = rollout_batch_bytes(
-                             (uint32_t)config->train.batch, (uint32_t)config->train.frames,
-                             (uint32_t)t->shape.temporal.levels, (uint32_t)t->shape.temporal.prefix,
-                             (size_t)config->train.batch * CAPTION_BYTES_EXPECTED)};
+    mailbox_plan messages = {.message_bytes = rollout_batch_bytes(
+                                 (uint32_t)config->train.batch, (uint32_t)config->train.frames,
+                                 (uint32_t)t->shape.temporal.levels, (uint32_t)t->shape.temporal.prefix,
+                                 (size_t)config->train.batch * CAPTION_BYTES_EXPECTED)};
     const size_t scores = reward_batch_bytes((uint32_t)config->train.batch, (uint32_t)t->reward_width);
-    if (plan.message_bytes < scores)
-        plan.message_bytes = scores;
+    if (messages.message_bytes < scores)
+        messages.message_bytes = scores;
     const int peers = members[ROLE_REWARD].count + members[ROLE_LEARNER].count;
-    plan.sends = (config->train.lag + 1) * peers + members[ROLE_LEARNER].count;
-    plan.receives = 2;
-    for (int i = 0; i < 2; i++)
-        TRY(mailbox_create(&t->mailboxes[i], t->world, &plan));
-    return STATUS_OK;
+    messages.sends = (config->train.lag + 1) * peers + members[ROLE_LEARNER].count;
+    messages.receives = 2;
+    const exchange_plan plan = {.messages = messages,
+                                .parameters = t->parameters,
+                                .is_worker = t->is_worker,
+                                .is_first = train_member(t, ROLE_LEARNER) == 0,
+                                .run = config->folder};
+    return exchange_create(&t->exchange, t->world, &t->layout, &plan);
+}
+
+status train_order(train *t, const sampling_round *round) {
+    return exchange_order(t->exchange, round, t->device,
+                          t->learner.active ? policy_values(learner_policy(t->learner.learner)) : NULL);
 }
 
 // Learners form a group; the first of them sends weights to the rollout ranks that do not learn.
@@ -61,7 +63,7 @@ static status create_groups(train *t) {
     roles_list(&t->layout, ROLE_LEARNER, ranks);
     status result = group_create(&t->learner.group, t->world, ranks, learners);
     int receivers = 0;
-    for (int i = 0; i < rollouts; i++) {
+    for (int i = 0; i < rollouts && !roles_is_outside(&t->layout, ROLE_ROLLOUT); i++) {
         const int rank = roles_rank(&t->layout, ROLE_ROLLOUT, i);
         if (!roles_carries(&t->layout, ROLE_LEARNER, rank))
             ranks[receivers++] = rank;
@@ -107,9 +109,8 @@ static status prepare(train *t) {
     TRY(run_config_require(config, "data.tokens"));
     TRY(run_config_require(config, "data.embedding"));
     TRY(run_config_require(config, "data.base"));
-    TRY(roles_parse(&t->layout, config->roles, world_size(t->world), (uint32_t)config->train.batch,
-                    (uint32_t)config->train.gradient_slots));
-    TRY(memory_allocate((void **)&t->routes, sizeof *t->routes * (size_t)t->layout.ranks, "routes"));
+    t->route_capacity = roles_most_members(&t->layout);
+    TRY(memory_allocate((void **)&t->routes, sizeof *t->routes * (size_t)t->route_capacity, "routes"));
     TRY(read_format(t));
     for (int i = 0; i < REWARDS_MAX; i++)
         t->reward_std[i] = 1.0;
@@ -170,6 +171,20 @@ static status create(train *t) {
     return count_parameters(t);
 }
 
+status train_prepare(train *t, int speaker, const char *command) {
+    const plan_parts parts = {create_parts, destroy_parts, t};
+    TRY(world_agree(t->world, prepare(t)));
+    TRY(device_choose(&t->device, t->config, t->world, world_threads(t->world), t->device_note));
+    plan_begin(&t->plan);
+    TRY(plan_device(&t->plan, t->world, t->device, speaker, command, &parts));
+    return world_agree(t->world, create(t));
+}
+
+static status parse_layout(train *t) {
+    return roles_parse(&t->layout, t->config->roles, world_size(t->world), (uint32_t)t->config->train.batch,
+                       (uint32_t)t->config->train.gradient_slots);
+}
+
 // Samples the steps that are under way when step t->step begins: lag of them, each with its own version.
 static status fill_pipeline(train *t, const checkpoint *from) {
     const int lag = t->config->train.lag;
@@ -178,7 +193,11 @@ static status fill_pipeline(train *t, const checkpoint *from) {
         if (from != NULL)
             TRY(train_resume_older(t, from, i, version));
         const sampling_round ahead = {.kind = ROUND_TRAIN, .step = step, .version = version};
-        if (t->rollout.active && step < t->config->train.steps)
+        if (step >= t->config->train.steps)
+            continue;
+        TRY(exchange_order(t->exchange, &ahead, NULL,
+                           t->older != NULL ? t->older + (size_t)i * t->parameters : NULL));
+        if (t->rollout.active)
             TRY(train_rollout_round(t, &ahead));
     }
     // The version of this step was sent before the run stopped.
@@ -234,10 +253,13 @@ static status learn_from_rollouts(train *t, step_record *step) {
         .kind = ROUND_TRAIN, .step = t->step + t->config->train.lag, .version = t->step};
     const sampling_round due_round = {
         .kind = ROUND_TRAIN, .step = t->step, .version = train_version_of(t, t->step)};
-    if (t->rollout.active && ahead.step < t->config->train.steps)
-        TRY(train_rollout_round(t, &ahead));
-    else if (t->rollout.active && !t->learner.active)
+    if (ahead.step < t->config->train.steps) {
+        TRY(train_order(t, &ahead));
+        if (t->rollout.active)
+            TRY(train_rollout_round(t, &ahead));
+    } else if (t->rollout.active && !t->learner.active) {
         TRY(train_rollout_take_weights(t, t->step)); // the learner waits for them to be taken
+    }
     if (t->reward.active)
         TRY(train_reward_round(t, &due_round));
     if (!t->learner.active)
@@ -302,8 +324,10 @@ static status take_step(train *t, run_end *end, char *detail, size_t detail_size
 }
 
 // Takes in the batches that were under way when the run was asked to stop, as their senders wait for that;
-// the next run samples them again.
+// the next run samples them again. Workers wait for nobody.
 static status drain_pipeline(train *t) {
+    if (roles_is_outside(&t->layout, ROLE_ROLLOUT))
+        return STATUS_OK;
     const int64_t end = t->step + t->config->train.lag;
     for (int64_t step = t->step; step < end && step < t->config->train.steps; step++) {
         const sampling_round round = {
@@ -332,6 +356,11 @@ static void print_end(const train *t, const run_end *end) {
     printf(" diversity %.4f (%.4f)\n", selected->diversity, base->diversity);
 }
 
+// Whether there is something left to be done by a run that continues this one.
+static bool ends_before(const train *t, const run_end *end) {
+    return end->stopped && !end->early && t->step < t->config->train.steps;
+}
+
 static status train_loop(train *t) {
     progress progress;
     char detail[96] = "";
@@ -355,9 +384,10 @@ static status train_loop(train *t) {
             t->rollout.packed_version++;
         }
     TRY(weights_wait(t->channel));
-    for (int i = 0; i < 2; i++)
-        TRY(mailbox_flush(t->mailboxes[i]));
-    if (end.stopped && !end.early && t->step < t->config->train.steps)
+    TRY(exchange_flush(t->exchange));
+    TRY(world_agree(
+        t->world, exchange_close(t->exchange, ends_before(t, &end) ? EXCHANGE_STOPPED : EXCHANGE_FINISHED)));
+    if (ends_before(t, &end))
         return status_set(STATUS_STOPPED, "stopped on request at step %lld; run again to continue",
                           (long long)t->step);
     TRY(world_agree(t->world, train_publish_summary(t, end.reason)));
@@ -387,15 +417,26 @@ static void print_start(const train *t, bool resumed) {
         printf("train: taken up at step %lld\n", (long long)t->step);
 }
 
+void train_identify(const train *t, char *text, size_t size) {
+    snprintf(text, size, "musicrl %s; %s; %s; %s", MUSICRL_VERSION, device_name(t->device),
+             device_instruction_set(t->device), device_library(t->device));
+}
+
 // What results depend on besides the run file is compared over the ranks.
 static status compare_builds(train *t) {
     char identity[256], warning[512];
-    snprintf(identity, sizeof identity, "musicrl %s; %s; %s; %s", MUSICRL_VERSION, device_name(t->device),
-             device_instruction_set(t->device), device_library(t->device));
+    train_identify(t, identity, sizeof identity);
     TRY(world_compare_identity(t->world, identity, warning, sizeof warning));
     if (warning[0] != '\0' && t->run.writes)
         printf("train: warning: %s\n", warning);
     return STATUS_OK;
+}
+
+// For workers, who are told what they must have in common with the ranks.
+static status open_exchange(train *t) {
+    char identity[256];
+    train_identify(t, identity, sizeof identity);
+    return exchange_open(t->exchange, json_pack("{s:s, s:O}", "identity", identity, "settings", t->settings));
 }
 
 static status work(train *t, const checkpoint *resume) {
@@ -420,15 +461,10 @@ static status start_watch(train *t) {
 static status run(train *t) {
     checkpoint *resume = NULL;
     status result;
-    TRY_GOTO(result, world_agree(t->world, prepare(t)), done);
-    TRY_GOTO(result, device_choose(&t->device, t->config, t->world, world_threads(t->world), t->device_note),
-             done);
+    TRY_GOTO(result, world_agree(t->world, parse_layout(t)), done);
     const int speaker = roles_rank(&t->layout, ROLE_LEARNER, 0);
-    const plan_parts parts = {create_parts, destroy_parts, t};
-    plan_begin(&t->plan);
-    TRY_GOTO(result, plan_device(&t->plan, t->world, t->device, speaker, "train", &parts), done);
-    TRY_GOTO(result, world_agree(t->world, create(t)), done);
-    TRY_GOTO(result, world_agree(t->world, create_mailboxes(t)), done);
+    TRY_GOTO(result, train_prepare(t, speaker, "train"), done);
+    TRY_GOTO(result, world_agree(t->world, train_create_exchange(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_groups(t)), done);
     TRY_GOTO(result, world_agree(t->world, create_older(t)), done);
     TRY_GOTO(result, world_agree(t->world, train_create_saver(t)), done);
@@ -443,6 +479,7 @@ static status run(train *t) {
     if (t->run.writes)
         print_start(t, resume != NULL);
     TRY_GOTO(result, compare_builds(t), done);
+    TRY_GOTO(result, open_exchange(t), done);
     TRY_GOTO(result, start_watch(t), done);
     result = work(t, resume);
     if (result == STATUS_FAILED && world_size(t->world) > 1)
@@ -452,6 +489,22 @@ done:
     return result;
 }
 
+void train_destroy(train *t) {
+    watch_stop(t->watch);
+    saver_destroy(t->saver); // before what its thread may still use
+    json_decref(t->saving.selection);
+    run_folder_close(&t->run);
+    weights_destroy(t->channel);
+    destroy_parts(t);
+    exchange_destroy(t->exchange);
+    memory_free(t->evaluations);
+    memory_free(t->older);
+    memory_free(t->routes);
+    json_decref(t->settings);
+    device_destroy(t->device);
+    world_destroy(t->world);
+}
+
 status train_run(const run_config *config) {
     train t = {.config = config};
     run_catch_signals();
@@ -459,19 +512,6 @@ status train_run(const run_config *config) {
     TRY(world_create(&t.world, &options));
     status result = run(&t);
     run_speak_once(t.world, result);
-    watch_stop(t.watch);
-    saver_destroy(t.saver); // before what its thread may still use
-    json_decref(t.saving.selection);
-    run_folder_close(&t.run);
-    weights_destroy(t.channel);
-    destroy_parts(&t);
-    mailbox_destroy(t.mailboxes[0]);
-    mailbox_destroy(t.mailboxes[1]);
-    memory_free(t.evaluations);
-    memory_free(t.older);
-    memory_free(t.routes);
-    json_decref(t.settings);
-    device_destroy(t.device);
-    world_destroy(t.world);
+    train_destroy(&t);
     return result;
 }

@@ -1,6 +1,7 @@
 // `musicrl train`: reinforcement learning of the policy from rewards. Every rank carries one or more of the
 // roles rollout, reward and learner (launch/roles.h); a step's samples go as messages from role to role, a
-// rank to itself included, so that one rank, many colocated ranks and split roles run the same code.
+// rank to itself included, so that one rank, many colocated ranks, split roles and workers outside the world
+// (launch/train_worker.h) run the same code.
 //
 // Invariants:
 //  1. Step k is sampled with weight version max(0, k - lag), version v being the policy after v updates.

@@ -6,6 +6,7 @@
 
 // One batch through the roles that this rank carries.
 static status run_round(train *t, const sampling_round *round) {
+    TRY(train_order(t, round));
     if (t->rollout.active)
         TRY(train_rollout_round(t, round));
     if (t->reward.active)

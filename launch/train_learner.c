@@ -20,7 +20,7 @@ static size_t codes_of(const train *t) {
 status train_learner_create(train *t) {
     learner_role *l = &t->learner;
     const run_config *config = t->config;
-    const int member = roles_member(&t->layout, ROLE_LEARNER, world_rank(t->world));
+    const int member = train_member(t, ROLE_LEARNER);
     l->row_width = (size_t)STATISTIC_REWARDS + (size_t)t->reward_width;
     if (member < 0)
         return STATUS_OK;
@@ -107,16 +107,15 @@ static status receive_rollouts(train *t, const sampling_round *round) {
     learner_role *l = &t->learner;
     const size_t levels = (size_t)t->shape.temporal.levels, prefix = (size_t)t->shape.temporal.prefix;
     const size_t clip = (size_t)t->config->train.frames * levels;
-    const int member = roles_member(&t->layout, ROLE_LEARNER, world_rank(t->world));
-    const int routes =
-        roles_routes(&t->layout, ROLE_LEARNER, member, ROLE_ROLLOUT, t->routes, t->layout.ranks);
+    const int routes = roles_routes(&t->layout, ROLE_LEARNER, train_member(t, ROLE_LEARNER), ROLE_ROLLOUT,
+                                    t->routes, t->route_capacity);
     for (int i = 0; i < routes; i++) {
         const void *message;
         size_t bytes;
         rollout_batch batch;
-        TRY(mailbox_receive(train_mailbox(t, round), t->routes[i].rank, MESSAGE_ROLLOUT_BATCH, "learn",
-                            &message, &bytes));
-        TRY(train_from_rank(t, t->routes[i].rank, rollout_batch_parse(&batch, message, bytes)));
+        const exchange_link link = {round, ROLE_ROLLOUT, ROLE_LEARNER, t->routes[i]};
+        TRY(exchange_receive(t->exchange, &link, "learn", &message, &bytes));
+        TRY(exchange_blame(t->exchange, &link, rollout_batch_parse(&batch, message, bytes)));
         TRY(train_check_batch(t, round, &batch, t->routes[i].samples));
         const size_t at = batch.first_sample - l->samples.first;
         memcpy(l->tokens + at * clip, batch.tokens, sizeof(uint16_t) * clip * batch.samples);
@@ -130,7 +129,7 @@ static status receive_rollouts(train *t, const sampling_round *round) {
             row[STATISTIC_DIGEST] = short_digest(batch.tokens + s * clip, sizeof(uint16_t) * clip) +
                                     short_digest(batch.log_probabilities + s * clip, sizeof(float) * clip);
         }
-        mailbox_release(train_mailbox(t, round), message);
+        exchange_release(t->exchange, &link, message);
     }
     return STATUS_OK;
 }
@@ -138,16 +137,15 @@ static status receive_rollouts(train *t, const sampling_round *round) {
 static status receive_scores(train *t, const sampling_round *round) {
     learner_role *l = &t->learner;
     const size_t width = (size_t)t->reward_width;
-    const int member = roles_member(&t->layout, ROLE_LEARNER, world_rank(t->world));
-    const int routes =
-        roles_routes(&t->layout, ROLE_LEARNER, member, ROLE_REWARD, t->routes, t->layout.ranks);
+    const int routes = roles_routes(&t->layout, ROLE_LEARNER, train_member(t, ROLE_LEARNER), ROLE_REWARD,
+                                    t->routes, t->route_capacity);
     for (int i = 0; i < routes; i++) {
         const void *message;
         size_t bytes;
         reward_batch batch;
-        TRY(mailbox_receive(train_mailbox(t, round), t->routes[i].rank, MESSAGE_REWARD_BATCH, "learn",
-                            &message, &bytes));
-        TRY(train_from_rank(t, t->routes[i].rank, reward_batch_parse(&batch, message, bytes)));
+        const exchange_link link = {round, ROLE_REWARD, ROLE_LEARNER, t->routes[i]};
+        TRY(exchange_receive(t->exchange, &link, "learn", &message, &bytes));
+        TRY(exchange_blame(t->exchange, &link, reward_batch_parse(&batch, message, bytes)));
         const sample_range wanted = t->routes[i].samples;
         if (batch.step != (uint64_t)round->step || batch.first_sample != wanted.first ||
             batch.samples != wanted.count || batch.reward_count != (uint32_t)t->reward_width)
@@ -159,7 +157,7 @@ static status receive_scores(train *t, const sampling_round *round) {
                sizeof(float) * width * batch.samples);
         for (uint32_t s = 0; s < batch.samples; s++)
             train_row(t, batch.first_sample + s)[STATISTIC_REWARD_SECONDS] = batch.seconds;
-        mailbox_release(train_mailbox(t, round), message);
+        exchange_release(t->exchange, &link, message);
     }
     return STATUS_OK;
 }
@@ -226,7 +224,8 @@ status train_learner_collect(train *t, const sampling_round *round) {
     for (uint32_t i = 0; i < l->samples.count; i++)
         sum_scores(t, i);
     TRY(measure_codes(t));
-    TRY(train_share_rows(t));
+    TRY(train_share_rows(t)); // when that is done, every learner has its samples
+    TRY(exchange_collected(t->exchange, round));
     return check_scores(t, round);
 }
 

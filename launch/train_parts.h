@@ -1,10 +1,9 @@
-// What the loop of the RL run and its three roles share. Private to launch/train*.c.
+// What the loop of the RL run, its three roles and its workers share. Private to launch/train*.c.
 #pragma once
 
 #include "comm/batch.h"
 #include "comm/gradient_sum.h"
 #include "comm/group.h"
-#include "comm/mailbox.h"
 #include "comm/weights.h"
 #include "core/codec.h"
 #include "core/dpo.h"
@@ -13,6 +12,7 @@
 #include "data/ratings.h"
 #include "launch/conditioner.h"
 #include "launch/device_choice.h"
+#include "launch/exchange.h"
 #include "launch/plan.h"
 #include "launch/roles.h"
 #include "launch/run_folder.h"
@@ -24,20 +24,6 @@
 #include <jansson.h>
 
 enum { REWARDS_MAX = RUN_CONFIG_REWARDS_MAX };
-
-// What a round of sampling and scoring is for. Rounds of every kind take the same way through the roles.
-typedef enum round_kind {
-    ROUND_TRAIN,    // training captions of a step
-    ROUND_EVALUATE, // held-out captions, the same draws at every evaluation
-    ROUND_WHITEN,   // training captions, for mean and deviation of the base's rewards
-} round_kind;
-
-typedef struct sampling_round {
-    round_kind kind;
-    int64_t step;    // updates done when the round starts
-    int64_t chunk;   // which batch of captions, for the kinds that take several
-    int64_t version; // of the weights it is sampled with
-} sampling_round;
 
 // A rollout rank: its own packed policy, sampler, captions and conditioner.
 typedef struct rollout_role {
@@ -142,10 +128,6 @@ typedef struct dpo_role {
 } dpo_role;
 enum dpo_column { DPO_LOSS, DPO_MARGIN, DPO_PREFERRED, DPO_REJECTED, DPO_COLUMNS };
 
-static inline bool round_trains(const sampling_round *round) {
-    return round->kind == ROUND_TRAIN;
-}
-
 // What the saver's thread needs beside the weights; the thread's own while a write is under way.
 typedef struct train_saving {
     metrics *metrics;
@@ -161,8 +143,11 @@ typedef struct train {
     device *device;
     char device_note[DEVICE_NOTE];
     roles layout;
-    sample_route *routes;  // [ranks] scratch of the roles
-    mailbox *mailboxes[2]; // of training rounds, which may be under way for several steps, and of all others
+    bool is_worker;       // of a run elsewhere: not one of its ranks
+    int part[ROLE_COUNT]; // of a worker: the member whose samples it makes, -1: it does not carry the role
+    sample_route *routes; // [members of a role] scratch of the roles
+    int route_capacity;
+    exchange *exchange;
     weights_channel *channel; // learner 0 -> rollout ranks that do not learn
     policy_config shape;
     shard_format format;
@@ -190,8 +175,9 @@ typedef struct train {
     double save_seconds; // that the last checkpoint held up the loop
 } train;
 
-static inline mailbox *train_mailbox(const train *t, const sampling_round *round) {
-    return t->mailboxes[round_trains(round) ? 0 : 1];
+// This process' place in a role, -1 if it does not carry it.
+static inline int train_member(const train *t, role role) {
+    return t->is_worker ? t->part[role] : roles_member(&t->layout, role, world_rank(t->world));
 }
 
 // The version that samples step k.
@@ -231,12 +217,20 @@ static inline int train_embedding_column(const train *t) {
     return train_score_column(t, SCORE_COLUMNS);
 }
 
+// Tells workers of a round that is sampled with the weights as they are.
+status train_order(train *t, const sampling_round *round);
+
 // Refuses a rollout batch that is not the one that is due.
 status train_check_batch(const train *t, const sampling_round *round, const rollout_batch *batch,
                          sample_range samples);
 
-// `outcome`, with the rank whose message it is about before the recorded line.
-status train_from_rank(const train *t, int rank, status outcome);
+// Device, models, data and buffers of every role that this process carries; t->layout is known. Collective.
+// speaker, command: who tells of the device's plan, and under which name.
+status train_prepare(train *t, int speaker, const char *command);
+status train_create_exchange(train *t);
+// Build, instruction set and libraries, in text [size].
+void train_identify(const train *t, char *text, size_t size);
+void train_destroy(train *t);
 
 status train_rollout_create(train *t);
 void train_rollout_destroy(train *t);

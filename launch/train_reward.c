@@ -23,8 +23,16 @@ static bool listens_to(const train *t, uint32_t sample) {
 static status create_listening(train *t) {
     reward_role *r = &t->reward;
     const run_config *config = t->config;
-    for (uint32_t i = 0; i < r->samples.count; i++)
-        r->listened += listens_to(t, r->samples.first + i);
+    // A worker makes every member's samples in turn.
+    const int members = t->layout.members[ROLE_REWARD].count,
+              first = t->is_worker ? 0 : train_member(t, ROLE_REWARD);
+    for (int member = first; member < (t->is_worker ? members : first + 1); member++) {
+        const sample_range samples = roles_samples(&t->layout, ROLE_REWARD, member);
+        size_t listened = 0;
+        for (uint32_t i = 0; i < samples.count; i++)
+            listened += listens_to(t, samples.first + i);
+        r->listened = listened > r->listened ? listened : r->listened;
+    }
     if (r->listened == 0)
         return STATUS_OK;
     TRY(run_config_require(config, "data.codec"));
@@ -50,7 +58,7 @@ static status create_listening(train *t) {
 status train_reward_create(train *t) {
     reward_role *r = &t->reward;
     const run_config *config = t->config;
-    const int member = roles_member(&t->layout, ROLE_REWARD, world_rank(t->world));
+    const int member = train_member(t, ROLE_REWARD);
     if (member < 0)
         return STATUS_OK;
     r->active = true;
@@ -187,10 +195,10 @@ static status score(train *t, const rollout_batch *batch, float *scores) {
     return r->codec != NULL ? listen_to(t, batch, scores) : STATUS_OK;
 }
 
-static status send_scores(train *t, const sampling_round *round, double seconds, sample_range samples,
-                          int rank) {
+static status send_scores(train *t, const exchange_link *link, double seconds) {
     const reward_role *r = &t->reward;
-    const reward_batch batch = {.step = (uint64_t)round->step,
+    const sample_range samples = link->route.samples;
+    const reward_batch batch = {.step = (uint64_t)link->round->step,
                                 .seconds = seconds,
                                 .first_sample = samples.first,
                                 .samples = samples.count,
@@ -199,13 +207,13 @@ static status send_scores(train *t, const sampling_round *round, double seconds,
                                                            (size_t)t->reward_width};
     void *buffer;
     size_t capacity, bytes;
-    TRY(mailbox_compose(train_mailbox(t, round), &buffer, &capacity));
+    TRY(exchange_compose(t->exchange, link, &buffer, &capacity));
     status result = reward_batch_build(&batch, buffer, capacity, &bytes);
     if (result != STATUS_OK) {
-        mailbox_release(train_mailbox(t, round), buffer);
+        exchange_release(t->exchange, link, buffer);
         return result;
     }
-    return mailbox_send(train_mailbox(t, round), buffer, bytes, rank);
+    return exchange_send(t->exchange, link, buffer, bytes);
 }
 
 // Whether the rollouts of this round are kept, under rollouts/ of the run folder.
@@ -216,14 +224,14 @@ static bool keeps_rollouts(const train *t, const sampling_round *round) {
 
 // A shard for the samples that this rank scores: tokens, captions, and the scores among the attributes.
 static status open_rollouts(const train *t, const sampling_round *round, shard_writer **out) {
-    const int member = roles_member(&t->layout, ROLE_REWARD, world_rank(t->world));
     char folder[RUN_CONFIG_PATH_MAX + 16], prefix[64];
     shard_format format = t->format;
     format.frames = (uint32_t)t->config->train.frames;
     format.levels = (uint32_t)t->shape.temporal.levels;
     format.clip_samples = (uint32_t)(format.frames * (double)format.sample_rate / format.frame_rate);
     snprintf(folder, sizeof folder, "%s/rollouts", t->config->folder);
-    snprintf(prefix, sizeof prefix, "step-%06lld-part-%04d", (long long)round->step + 1, member);
+    snprintf(prefix, sizeof prefix, "step-%06lld-part-%04d", (long long)round->step + 1,
+             train_member(t, ROLE_REWARD));
     TRY(publish_make_folder(folder));
     return shard_writer_create(out, folder, prefix, &format, t->reward.samples.count, 1);
 }
@@ -257,23 +265,21 @@ static status keep_rollouts(const train *t, const rollout_batch *batch, const fl
 
 status train_reward_round(train *t, const sampling_round *round) {
     reward_role *r = &t->reward;
-    const int member = roles_member(&t->layout, ROLE_REWARD, world_rank(t->world));
+    const int member = train_member(t, ROLE_REWARD);
     double seconds = 0.0;
     shard_writer *shards = NULL;
     watch_enter(t->watch, WATCH_REWARD, t->step);
     if (keeps_rollouts(t, round))
         TRY(open_rollouts(t, round, &shards));
-    int routes = roles_routes(&t->layout, ROLE_REWARD, member, ROLE_ROLLOUT, t->routes, t->layout.ranks);
+    int routes = roles_routes(&t->layout, ROLE_REWARD, member, ROLE_ROLLOUT, t->routes, t->route_capacity);
     status result = STATUS_OK;
     for (int i = 0; i < routes && result == STATUS_OK; i++) {
         const void *message;
         size_t bytes;
         rollout_batch batch;
-        TRY_GOTO(result,
-                 mailbox_receive(train_mailbox(t, round), t->routes[i].rank, MESSAGE_ROLLOUT_BATCH, "reward",
-                                 &message, &bytes),
-                 failed);
-        TRY_GOTO(result, train_from_rank(t, t->routes[i].rank, rollout_batch_parse(&batch, message, bytes)),
+        const exchange_link link = {round, ROLE_ROLLOUT, ROLE_REWARD, t->routes[i]};
+        TRY_GOTO(result, exchange_receive(t->exchange, &link, "reward", &message, &bytes), failed);
+        TRY_GOTO(result, exchange_blame(t->exchange, &link, rollout_batch_parse(&batch, message, bytes)),
                  failed);
         TRY_GOTO(result, train_check_batch(t, round, &batch, t->routes[i].samples), failed);
         const double start = stage_seconds();
@@ -282,13 +288,15 @@ status train_reward_round(train *t, const sampling_round *round) {
         seconds += stage_seconds() - start;
         if (shards != NULL)
             TRY_GOTO(result, keep_rollouts(t, &batch, scores, shards), failed);
-        mailbox_release(train_mailbox(t, round), message);
+        exchange_release(t->exchange, &link, message);
     }
     if (shards != NULL)
         TRY(shard_writer_finish(shards));
-    routes = roles_routes(&t->layout, ROLE_REWARD, member, ROLE_LEARNER, t->routes, t->layout.ranks);
-    for (int i = 0; i < routes; i++)
-        TRY(send_scores(t, round, seconds, t->routes[i].samples, t->routes[i].rank));
+    routes = roles_routes(&t->layout, ROLE_REWARD, member, ROLE_LEARNER, t->routes, t->route_capacity);
+    for (int i = 0; i < routes; i++) {
+        const exchange_link link = {round, ROLE_REWARD, ROLE_LEARNER, t->routes[i]};
+        TRY(send_scores(t, &link, seconds));
+    }
     return STATUS_OK;
 failed:
     shard_writer_abort(shards);

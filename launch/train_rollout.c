@@ -12,7 +12,7 @@ status train_rollout_create(train *t) {
     const run_config *config = t->config;
     const size_t prefix = (size_t)t->shape.temporal.prefix, frames = (size_t)config->train.frames;
     const size_t levels = (size_t)t->shape.temporal.levels;
-    const int member = roles_member(&t->layout, ROLE_ROLLOUT, world_rank(t->world));
+    const int member = train_member(t, ROLE_ROLLOUT);
     if (member < 0)
         return STATUS_OK;
     r->active = true;
@@ -70,6 +70,9 @@ status train_rollout_take_weights(train *t, int64_t version) {
         policy *own = learner_policy(t->learner.learner);
         parameter_list_copy(t->device, policy_parameters(own), policy_values(own), policy_values(r->policy));
         r->packed_version = version;
+    } else if (t->is_worker) {
+        TRY(exchange_take_weights(t->exchange, t->device, version, policy_values(r->policy)));
+        r->packed_version = version;
     }
     while (r->packed_version < version) {
         TRY(weights_receive(t->channel, (uint64_t)r->packed_version + 1, policy_values(r->policy)));
@@ -111,17 +114,18 @@ static status read_captions(train *t, const sampling_round *round, size_t *used)
     return STATUS_OK;
 }
 
-static status send_part(mailbox *mailbox, const rollout_batch *batch, sample_range samples, int rank) {
+static status send_part(exchange *exchange, const exchange_link *link, const rollout_batch *batch) {
+    const sample_range samples = link->route.samples;
     const rollout_batch part = rollout_batch_slice(batch, samples.first - batch->first_sample, samples.count);
     void *buffer;
     size_t capacity, bytes;
-    TRY(mailbox_compose(mailbox, &buffer, &capacity));
+    TRY(exchange_compose(exchange, link, &buffer, &capacity));
     status result = rollout_batch_build(&part, buffer, capacity, &bytes);
     if (result != STATUS_OK) {
-        mailbox_release(mailbox, buffer);
+        exchange_release(exchange, link, buffer);
         return result;
     }
-    return mailbox_send(mailbox, buffer, bytes, rank);
+    return exchange_send(exchange, link, buffer, bytes);
 }
 
 status train_rollout_round(train *t, const sampling_round *round) {
@@ -166,12 +170,14 @@ status train_rollout_round(train *t, const sampling_round *round) {
                                  .caption_indices = r->caption_indices,
                                  .captions = r->captions,
                                  .caption_bytes = caption_bytes};
-    const int member = roles_member(&t->layout, ROLE_ROLLOUT, world_rank(t->world));
+    const int member = train_member(t, ROLE_ROLLOUT);
     for (int to = ROLE_REWARD; to <= ROLE_LEARNER; to++) {
         const int routes =
-            roles_routes(&t->layout, ROLE_ROLLOUT, member, (role)to, t->routes, t->layout.ranks);
-        for (int i = 0; i < routes; i++)
-            TRY(send_part(train_mailbox(t, round), &batch, t->routes[i].samples, t->routes[i].rank));
+            roles_routes(&t->layout, ROLE_ROLLOUT, member, (role)to, t->routes, t->route_capacity);
+        for (int i = 0; i < routes; i++) {
+            const exchange_link link = {round, ROLE_ROLLOUT, (role)to, t->routes[i]};
+            TRY(send_part(t->exchange, &link, &batch));
+        }
     }
     return STATUS_OK;
 }

@@ -151,6 +151,39 @@ static void test_split_and_overlapping(void **state) {
     assert_true(strlen(small) == 7);
 }
 
+static void test_workers(void **state) {
+    (void)state;
+    char text[256];
+    roles roles;
+    sample_route routes[8];
+    assert_int_equal(roles_parse(&roles, "rollout:8,reward+learner=2", 2, 16, 8), STATUS_OK);
+    assert_int_equal(roles.ranks, 2);
+    assert_true(roles_is_outside(&roles, ROLE_ROLLOUT) && !roles_is_outside(&roles, ROLE_REWARD));
+    assert_int_equal(roles_outside(&roles), 1u << ROLE_ROLLOUT);
+    assert_int_equal(roles_most_members(&roles), 8);
+    for (int rank = 0; rank < 2; rank++) {
+        assert_int_equal(roles_member(&roles, ROLE_ROLLOUT, rank), -1);
+        assert_int_equal(roles_member(&roles, ROLE_LEARNER, rank), rank);
+    }
+    // The samples are shared out as among ranks.
+    assert_true(roles_samples(&roles, ROLE_ROLLOUT, 3).first == 6 &&
+                roles_samples(&roles, ROLE_ROLLOUT, 3).count == 2);
+    assert_int_equal(roles_routes(&roles, ROLE_LEARNER, 1, ROLE_ROLLOUT, routes, 8), 4);
+    assert_true(routes[0].member == 4 && routes[0].rank == ROLES_OUTSIDE && routes[0].samples.first == 8);
+    roles_describe(&roles, text, sizeof text);
+    assert_string_equal(text, "ranks 0-1 reward+learner, 8 parts rollout by workers");
+
+    assert_int_equal(roles_parse(&roles, "rollout+reward:1,learner=1", 0, 16, 8), STATUS_OK);
+    assert_int_equal(roles.ranks, 1);
+    roles_describe(&roles, text, sizeof text);
+    assert_string_equal(text, "rank 0 learner, 1 part rollout by workers, 1 part reward by workers");
+
+    unsigned set;
+    assert_int_equal(roles_parse_set(&set, "reward+rollout"), STATUS_OK);
+    assert_int_equal(set, 1u << ROLE_ROLLOUT | 1u << ROLE_REWARD);
+    assert_int_equal(roles_parse_set(&set, "reward+"), STATUS_USAGE);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const struct {
@@ -180,6 +213,11 @@ static void test_refusals(void **state) {
         {"", 4, 16, 8, "lacks a number of ranks"},
         {"rollout=2,reward=1,learner=1,", 4, 16, 8, "lacks a number of ranks"},
         {"rollout=99999999999999999999,reward=1,learner=1", 4, 16, 8, "needs a number of ranks"},
+        {"rollout:3,reward:2,learner=2", 2, 16, 8, "makes 3 rollout parts, which do not divide batch=16"},
+        {"rollout:4,reward:2,learner=2", 4, 16, 8, "wants 2 ranks, there are 4"},
+        {"rollout:4,reward:0,learner=2", 2, 16, 8, "'reward:0' needs a number of parts from 1 on after ':'"},
+        {"rollout=1,reward=1,learner:2", 2, 16, 8, "leaves the learner to workers, but it is the run itself"},
+        {"rollout:4=2,reward=1,learner=2", 3, 16, 8, "'rollout:4=2' needs a number of parts"},
         {"colocated", 1, 12, 8, "batch=12 is not a multiple of gradient_slots=8"},
         {"colocated", 1, 0, 8, "batch=0 is not a multiple"},
         {"colocated", 1, 12, 6, "gradient_slots=6 must be a power of two"},
@@ -200,6 +238,7 @@ int main(void) {
         cmocka_unit_test(test_many_layouts),
         cmocka_unit_test(test_colocated),
         cmocka_unit_test(test_split_and_overlapping),
+        cmocka_unit_test(test_workers),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
