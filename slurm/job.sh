@@ -105,6 +105,45 @@ queue_again() {
     exit 75
 }
 
+# Names of nodes of the allocation, as srun takes them.
+nodes_from() { # FIRST COUNT: FIRST counts from 0
+    scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n "+$(($1 + 1))" | head -n "$2" | paste -sd ,
+}
+
+# A worker as a step of its own on a node of the allocation (0: the first), started again when it dies or the run does,
+# until that is over.
+keep_worker() { # NODE ROLES RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
+    local node=$1 carried=$2 crashes=0 rc
+    shift 2
+    node=$(nodes_from "$node" 1)
+    [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+    while :; do
+        rc=0
+        srun --mpi=pmix --exact --nodes=1 --ntasks=1 --nodelist="$node" "$musicrl" "$subcommand" "$@" \
+            --worker="$carried" || rc=$?
+        case $rc in
+            0 | 2) return "$rc" ;;
+            75) ;; # the run was stopped; another job may be about to continue it
+            *)
+                crashes=$((crashes + 1))
+                say "a worker for $carried ended with status $rc"
+                if ((crashes > crashes_most)); then
+                    say "gives that worker up: MUSICRL_RESTARTS=$crashes_most restarts are allowed"
+                    return 1
+                fi
+                ;;
+        esac
+        sleep "$crash_pause"
+    done
+}
+
+# What keeps them going must not outlive this script.
+end_workers() {
+    local -a keepers
+    mapfile -t keepers < <(jobs -p)
+    ((${#keepers[@]} == 0)) || kill "${keepers[@]}" 2>/dev/null
+}
+
 run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
     local -a options=()
     local key=folder rc
@@ -117,6 +156,7 @@ run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
     # srun takes no number of processors per task from the batch file since Slurm 22.05.
     [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
     trap request_stop USR1 TERM
+    trap end_workers EXIT
     while :; do
         begin || exit 1
         ((!requested)) || { write_record stopped && queue_again; }

@@ -148,6 +148,27 @@ else
     fail "preempted, then a node lost" "the job of high priority did not run" high.log wide.log
 fi
 
+# Workers as steps of their own: one is killed, then the node under two of them is lost; the run itself goes on. And as
+# jobs of their own, which wait while the run is stopped and queued again.
+LEARNERS=1 WORKERS=rollout+reward=3 ROLES=rollout:4,reward:2,learner=1 submit steps separate-steps.sbatch --mem-per-cpu=100M -- &&
+    steps_job=$job
+reached steps 10
+kill -KILL "$(pgrep -f "^$musicrl train run.yaml folder=steps .*--worker" | head -n 1)"
+reached steps 30
+scontrol update nodename=node2 state=down reason=test
+completed "workers as steps" "$steps_job" steps.log &&
+    same "workers as steps" steps steps.log 'node1 rank 0; rank 0 learner, 4 parts rollout' 'a worker for rollout.reward ended with status' \
+        'Node failure on node2'
+[[ $(grep -c 'start 0.0 from the beginning' steps.log) == 1 ]] || fail "workers as steps" "the run itself was started again" steps.log
+scontrol update nodename=node2 state=resume 2>/dev/null # it may be back by itself
+submit apart one-node.sbatch --ntasks-per-node=1 -- roles=rollout:4,reward:2,learner=1 && apart=$job
+ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append -- && workers=$job
+reached apart 20
+scancel --signal=USR1 --batch "$apart"
+completed "workers as jobs" "$apart" apart.log && completed "workers as jobs" "${workers}_1" apart-workers.log &&
+    completed "workers as jobs" "${workers}_2" apart-workers.log &&
+    same "workers as jobs" apart apart.log 'to be queued again' 'start 1.0 from the checkpoint'
+
 # Side by side: an array, split roles, a heterogeneous job, GPUs in name, and a chain.
 submit array array-seeds.sbatch --array=1-2 -- && array=$job
 ROLES=rollout=2,reward=1,learner=1 submit split split-roles.sbatch -- && split=$job
