@@ -12,29 +12,29 @@ namespace {
 
 template <typename T> void check_swiglu(int64_t rows, int64_t width) {
     const cpu device;
-    philox_stream numbers = {};
+    philox_stream numbers = random_numbers();
     const std::vector<float> gate_up = random_values<T>(&numbers, 2 * rows * width, 9.0f),
                              dout = random_values<T>(&numbers, rows * width);
     std::vector<float> out(dout.size()), dgate_up(gate_up.size());
     op_swiglu(device, rows, width, gate_up.data(), out.data());
     op_swiglu_backward(device, rows, width, gate_up.data(), dout.data(), dgate_up.data());
-    const std::vector<T> input = stored<T>(gate_up), d = stored<T>(dout);
+    const buffer<T> input(stored<T>(gate_up)), d(stored<T>(dout));
     const auto forward = in_every_order(std::make_tuple(poisoned<T>(rows * width)), [&](T *to) {
         return swiglu(nullptr, rows, width, input.data(), to);
     });
-    expect_close("swiglu", plain(std::get<0>(forward)), out, tolerance<T>(1e-6));
+    expect_close(named<T>("swiglu"), plain(std::get<0>(forward)), out, tolerance<T>(1e-6));
     const auto backward = in_every_order(std::make_tuple(poisoned<T>(2 * rows * width)), [&](T *to) {
         return swiglu_backward(nullptr, rows, width, input.data(), d.data(), to);
     });
-    expect_close("swiglu_backward", plain(std::get<0>(backward)), dgate_up, tolerance<T>(2e-6));
-    const auto in_place = in_every_order(std::make_tuple(input), [&](T *to) {
+    expect_close(named<T>("swiglu_backward"), plain(std::get<0>(backward)), dgate_up, tolerance<T>(2e-6));
+    const auto in_place = in_every_order(std::make_tuple(stored<T>(gate_up)), [&](T *to) {
         return swiglu_backward(nullptr, rows, width, static_cast<const T *>(to), d.data(), to);
     });
     assert_true(same_bytes(std::get<0>(in_place), std::get<0>(backward)));
 }
 
 template <typename T> void check_gelu(int64_t count) {
-    philox_stream numbers = {};
+    philox_stream numbers = random_numbers();
     const std::vector<float> x = random_values<T>(&numbers, count, 6.0f),
                              d = random_values<T>(&numbers, count);
     std::vector<float> out(x.size()), dx(x.size());
@@ -44,14 +44,14 @@ template <typename T> void check_gelu(int64_t count) {
         dx[i] = static_cast<float>(static_cast<double>(d[i]) *
                                    (below + v * std::exp(-0.5 * v * v) / std::sqrt(2.0 * 3.14159265358979)));
     }
-    const std::vector<T> input = stored<T>(x), dout = stored<T>(d);
+    const buffer<T> input(stored<T>(x)), dout(stored<T>(d));
     const auto forward = in_every_order(std::make_tuple(poisoned<T>(count)),
                                         [&](T *to) { return gelu(nullptr, count, input.data(), to); });
-    expect_close("gelu", plain(std::get<0>(forward)), out, tolerance<T>(1e-6));
+    expect_close(named<T>("gelu"), plain(std::get<0>(forward)), out, tolerance<T>(1e-6));
     const auto backward = in_every_order(std::make_tuple(poisoned<T>(count)), [&](T *to) {
         return gelu_backward(nullptr, count, input.data(), dout.data(), to);
     });
-    expect_close("gelu_backward", plain(std::get<0>(backward)), dx, tolerance<T>(1e-6));
+    expect_close(named<T>("gelu_backward"), plain(std::get<0>(backward)), dx, tolerance<T>(1e-6));
 }
 
 template <typename T> void check_activations() {
@@ -73,7 +73,7 @@ void test_activations_bf16(void **) {
 // The pair (i, i + head_dim / 2) of queries and keys turns by the table's angle; values stay.
 template <typename T> void check_rotary(int batch, int sequence, int heads, int head_dim) {
     const cpu device;
-    philox_stream numbers = {};
+    philox_stream numbers = random_numbers();
     const int half = head_dim / 2;
     const int64_t rows = static_cast<int64_t>(batch) * sequence,
                   width = static_cast<int64_t>(heads) * head_dim;
@@ -90,21 +90,23 @@ template <typename T> void check_rotary(int batch, int sequence, int heads, int 
                 wanted[at] = qkv[at] * cosine[angle] - qkv[other] * sine[angle];
                 wanted[other] = qkv[other] * cosine[angle] + qkv[at] * sine[angle];
             }
+    const buffer<float> cosines(cosine), sines(sine);
     const auto rotated = in_every_order(std::make_tuple(stored<T>(qkv)), [&](T *x) {
-        return rotary_rows(nullptr, rows, sequence, heads, head_dim, cosine.data(), sine.data(), 1.0f, x);
+        return rotary_rows(nullptr, rows, sequence, heads, head_dim, cosines.data(), sines.data(), 1.0f, x);
     });
-    expect_close("rotary_rows", plain(std::get<0>(rotated)), wanted, tolerance<T>(1e-7));
+    expect_close(named<T>("rotary_rows"), plain(std::get<0>(rotated)), wanted, tolerance<T>(1e-7));
     const auto back = in_every_order(rotated, [&](T *x) {
-        return rotary_rows(nullptr, rows, sequence, heads, head_dim, cosine.data(), sine.data(), -1.0f, x);
+        return rotary_rows(nullptr, rows, sequence, heads, head_dim, cosines.data(), sines.data(), -1.0f, x);
     });
-    expect_close("back", plain(std::get<0>(back)), qkv, 2.0 * tolerance<T>(2e-7));
+    expect_close(named<T>("rotary_rows back"), plain(std::get<0>(back)), qkv, 2.0 * tolerance<T>(2e-7));
 
     const int capacity = sequence + 3;
     const int64_t cached = static_cast<int64_t>(batch) * heads * capacity * head_dim;
+    const buffer<T> turned(std::get<0>(rotated));
     const auto caches =
         in_every_order(std::make_tuple(poisoned<T>(cached), poisoned<T>(cached)), [&](T *keys, T *values) {
-            return fill_cache(nullptr, batch, sequence, heads, head_dim, capacity,
-                              std::get<0>(rotated).data(), keys, values);
+            return fill_cache(nullptr, batch, sequence, heads, head_dim, capacity, turned.data(), keys,
+                              values);
         });
     const std::vector<float> from = plain(std::get<0>(rotated)), keys = plain(std::get<0>(caches)),
                              values = plain(std::get<1>(caches));
@@ -118,6 +120,10 @@ template <typename T> void check_rotary(int batch, int sequence, int heads, int 
         }
         const size_t row =
             static_cast<size_t>((sample * sequence + position) * 3 * width + head * head_dim + i);
+        record(named<T>("fill_cache"),
+               std::fabs(keys[place] - from[row + static_cast<size_t>(width)]) +
+                   std::fabs(values[place] - from[row + 2 * static_cast<size_t>(width)]),
+               0.0);
         assert_true(keys[place] == from[row + static_cast<size_t>(width)]);
         assert_true(values[place] == from[row + 2 * static_cast<size_t>(width)]);
     }
@@ -139,5 +145,5 @@ int main() {
         cmocka_unit_test(test_activations_bf16),
         cmocka_unit_test(test_rotary),
     };
-    return cmocka_run_group_tests(tests, nullptr, nullptr);
+    return cmocka_run_group_tests(tests, begin, report);
 }

@@ -5,19 +5,12 @@
 #include "tests/cuda/check.h"
 
 #include "kernels/cuda/attention.cuh"
-#include "kernels/philox.h"
-
-#include <cmath>
-#include <cstring>
-#include <string>
-#include <vector>
 
 using namespace cuda_kernels;
+using namespace check;
 
 namespace {
 
-const shim::schedule schedules[] = {shim::schedule::FORWARD, shim::schedule::BACKWARD,
-                                    shim::schedule::SHUFFLED};
 constexpr double HALF_UNIT = 0x1p-8; // the most that rounding to 8 bits changes a value, relative to it
 constexpr double SMALL = 2e-6;       // of f32 sums, relative to the sum of absolute terms
 
@@ -26,42 +19,14 @@ void must(status result) {
         fail_msg("%s", status_message());
 }
 
-void must(cudaError_t result) {
-    if (result != cudaSuccess)
-        fail_msg("%s", shim::error_message());
-}
-
-float as_bf16(float x) {
-    return __bfloat162float(__float2bfloat16_rn(x));
-}
-
 // Random values of bf16 in (- size, size).
-std::vector<float> random_values(size_t count, float size, uint64_t seed) {
-    philox_stream random = {};
-    random.key = seed;
-    std::vector<float> x(count);
-    for (float &value : x)
-        value = as_bf16(size * (2.0f * philox_next_uniform(&random) - 1.0f));
-    return x;
+std::vector<float> bf16_values(size_t count, float size, uint64_t salt) {
+    philox_stream numbers = random_numbers(salt);
+    return random_values<bf16>(&numbers, static_cast<int64_t>(count), size);
 }
 
-template <typename T> std::vector<T> stored(const std::vector<float> &x) {
-    std::vector<T> to(x.size());
-    for (size_t i = 0; i < x.size(); i++)
-        to[i] = from_float<T>(x[i]);
-    return to;
-}
-template <typename T> std::vector<float> loaded(const std::vector<T> &x) {
-    std::vector<float> to(x.size());
-    for (size_t i = 0; i < x.size(); i++)
-        to[i] = to_float(x[i]);
-    return to;
-}
-template <typename T> std::vector<T> poisoned(size_t count) {
-    return stored<T>(std::vector<float>(count, NAN));
-}
-template <typename T> bool same_bits(const std::vector<T> &x, const std::vector<T> &y) {
-    return x.size() == y.size() && memcmp(x.data(), y.data(), sizeof(T) * x.size()) == 0;
+std::vector<float> rounded_to_bf16(const std::vector<float> &x) {
+    return plain(stored<bf16>(x));
 }
 
 struct test_shape {
@@ -152,8 +117,8 @@ attention_case make_case(const test_shape &s, uint64_t seed) {
     c.shape = s;
     c.rows = static_cast<size_t>(s.batch) * static_cast<size_t>(s.sequence);
     c.width = static_cast<size_t>(s.heads) * static_cast<size_t>(s.head_dim);
-    c.qkv = random_values(c.rows * 3 * c.width, 1.5f, seed);
-    c.dout = random_values(c.rows * c.width, 1.0f, seed + 1);
+    c.qkv = bf16_values(c.rows * 3 * c.width, 1.5f, seed);
+    c.dout = bf16_values(c.rows * c.width, 1.0f, seed + 1);
     const size_t table = static_cast<size_t>(s.sequence) * static_cast<size_t>(s.head_dim) / 2;
     const std::vector<float> cosine(table, 1.0f), sine(table, 0.0f);
     device *d;
@@ -165,24 +130,24 @@ attention_case make_case(const test_shape &s, uint64_t seed) {
     c.dqkv.assign(c.rows * 3 * c.width, NAN);
     op_attention(d, &shape, qkv.data(), c.out.data(), c.log_sum.data(), scratch.data());
     // Both backward passes start from the same outputs, which are stored as bf16 or not.
-    std::vector<float> rounded = c.out;
-    for (float &x : rounded)
-        x = as_bf16(x);
-    op_attention_backward(d, &shape, qkv.data(), rounded.data(), c.log_sum.data(), c.dout.data(),
-                          c.dqkv.data(), scratch.data());
+    const std::vector<float> given = rounded_to_bf16(c.out);
+    op_attention_backward(d, &shape, qkv.data(), given.data(), c.log_sum.data(), c.dout.data(), c.dqkv.data(),
+                          scratch.data());
     device_destroy(d);
-    find_bounds(&c, rounded);
+    find_bounds(&c, given);
     c.sizes = {s.batch, s.sequence, s.heads, s.head_dim, s.causal, nullptr};
     return c;
 }
 
+template <typename T>
 void compare(const char *what, const test_shape &s, const std::vector<float> &found,
-             const std::vector<float> &wanted, const std::vector<float> &bound, bool is_bf16) {
+             const std::vector<float> &wanted, const std::vector<float> &bound) {
     assert_int_equal(found.size(), wanted.size());
     for (size_t i = 0; i < found.size(); i++) {
         const double error = std::fabs(static_cast<double>(found[i]) - wanted[i]),
                      allowed = static_cast<double>(bound[i]) + 1e-7 +
-                               (is_bf16 ? std::fabs(wanted[i]) * HALF_UNIT : 0.0);
+                               (sizeof(T) == 2 ? std::fabs(wanted[i]) * HALF_UNIT : 0.0);
+        record(named<T>(what), error, allowed);
         if (!(error <= allowed))
             fail_msg("%s of %s, element %zu: %g where %g is wanted; off by %g, allowed is %g", what,
                      name_of(s).c_str(), i, static_cast<double>(found[i]), static_cast<double>(wanted[i]),
@@ -190,45 +155,54 @@ void compare(const char *what, const test_shape &s, const std::vector<float> &fo
     }
 }
 
-template <typename T> void check_training(const attention_case &c) {
-    constexpr bool is_bf16 = sizeof(T) == 2;
-    attention_sizes sizes = c.sizes;
-    sizes.lengths = c.shape.lengths.empty() ? nullptr : c.shape.lengths.data();
-    const std::vector<T> qkv = stored<T>(c.qkv), dout = stored<T>(c.dout);
-    std::vector<float> rounded = c.out;
-    for (float &x : rounded)
-        x = as_bf16(x);
-    const std::vector<T> given = stored<T>(rounded);
-    std::vector<T> first_out, first_dqkv;
-    for (shim::schedule order : schedules) {
-        // Emulated, long sequences take seconds.
-        if (order == shim::schedule::BACKWARD && c.shape.sequence > 100)
-            continue;
-        shim::set_schedule(order, 11);
-        std::vector<T> out = poisoned<T>(c.out.size()), dqkv = poisoned<T>(c.dqkv.size());
-        std::vector<float> log_sum(c.log_sum.size(), NAN), delta(c.log_sum.size(), NAN);
-        must(attention_forward<T>(nullptr, sizes, qkv.data(), out.data(), log_sum.data()));
-        must(attention_backward<T>(nullptr, sizes, qkv.data(), given.data(), c.log_sum.data(), dout.data(),
-                                   dqkv.data(), delta.data()));
-        if (first_out.empty()) {
-            compare("out", c.shape, loaded(out), c.out, c.out_bound, is_bf16);
-            compare("gradient", c.shape, loaded(dqkv), c.dqkv, c.dqkv_bound, is_bf16);
-            for (size_t i = 0; i < log_sum.size(); i++)
-                assert_true(std::fabs(log_sum[i] - c.log_sum[i]) <= 1e-5f);
-            first_out = out;
-            first_dqkv = dqkv;
-        }
-        assert_true(same_bits(out, first_out));
-        assert_true(same_bits(dqkv, first_dqkv));
+template <typename T>
+void close_to(const char *what, const test_shape &s, const std::vector<float> &found,
+              const std::vector<float> &wanted, double relative, double absolute) {
+    assert_int_equal(found.size(), wanted.size());
+    for (size_t i = 0; i < found.size(); i++) {
+        const double error = std::fabs(static_cast<double>(found[i]) - wanted[i]),
+                     allowed = absolute + relative * std::fabs(static_cast<double>(wanted[i]));
+        record(named<T>(what), error, allowed);
+        if (!(error <= allowed))
+            fail_msg("%s of %s, element %zu: %.9g where %.9g is wanted", what, name_of(s).c_str(), i,
+                     static_cast<double>(found[i]), static_cast<double>(wanted[i]));
     }
+}
+
+template <typename T> void check_training(const attention_case &c) {
+    const buffer<int32_t> lengths(c.shape.lengths);
+    attention_sizes sizes = c.sizes;
+    sizes.lengths = c.shape.lengths.empty() ? nullptr : lengths.data();
+    const buffer<T> qkv(stored<T>(c.qkv)), dout(stored<T>(c.dout)), given(stored<T>(rounded_to_bf16(c.out)));
+    const buffer<float> log_sums(c.log_sum);
+    const int64_t outputs = static_cast<int64_t>(c.out.size()), sums = static_cast<int64_t>(c.log_sum.size());
+    // Emulated, long sequences take seconds.
+    const int runs = c.shape.sequence > 100 ? 2 : runner::RUNS;
+    const auto forward = in_every_order(
+        std::make_tuple(poisoned<T>(outputs), poisoned<float>(sums)),
+        [&](T *out, float *log_sum) {
+            return attention_forward<T>(nullptr, sizes, qkv.data(), out, log_sum);
+        },
+        runs);
+    compare<T>("attention_forward", c.shape, plain(std::get<0>(forward)), c.out, c.out_bound);
+    close_to<T>("attention_forward log-sum", c.shape, std::get<1>(forward), c.log_sum, 0.0, 1e-5);
+    const auto backward = in_every_order(
+        std::make_tuple(poisoned<T>(3 * outputs), poisoned<float>(sums)),
+        [&](T *dqkv, float *delta) {
+            return attention_backward<T>(nullptr, sizes, qkv.data(), given.data(), log_sums.data(),
+                                         dout.data(), dqkv, delta);
+        },
+        runs);
+    compare<T>("attention_backward", c.shape, plain(std::get<0>(backward)), c.dqkv, c.dqkv_bound);
     // A forward pass for which nobody keeps the log-sums.
-    std::vector<T> again = poisoned<T>(c.out.size());
-    must(attention_forward<T>(nullptr, sizes, qkv.data(), again.data(), nullptr));
-    assert_true(same_bits(again, first_out));
+    const auto again = once(std::make_tuple(poisoned<T>(outputs)), [&](T *out) {
+        return attention_forward<T>(nullptr, sizes, qkv.data(), out, nullptr);
+    });
+    assert_true(same_bytes(std::get<0>(again), std::get<0>(forward)));
 }
 
 void test_training(void **) {
-    const test_shape shapes[] = {
+    static const test_shape shapes[] = {
         {1, 1, 1, 16, true, {}},
         {2, 17, 3, 32, true, {}},
         {1, 63, 1, 64, true, {}},
@@ -264,16 +238,6 @@ void make_rotary(int positions, int head_dim, bool turn, std::vector<float> *cos
     device_destroy(d);
 }
 
-void close_to(const char *what, const test_shape &s, const std::vector<float> &found,
-              const std::vector<float> &wanted, double relative, double absolute) {
-    assert_int_equal(found.size(), wanted.size());
-    for (size_t i = 0; i < found.size(); i++)
-        if (!(std::fabs(static_cast<double>(found[i]) - wanted[i]) <=
-              absolute + relative * std::fabs(static_cast<double>(wanted[i]))))
-            fail_msg("%s of %s, element %zu: %.9g where %.9g is wanted", what, name_of(s).c_str(), i,
-                     static_cast<double>(found[i]), static_cast<double>(wanted[i]));
-}
-
 // The kernels for short sequences compute in f32, so only storage is rounded: as bf16 the test does not turn
 // positions, and outputs may be half a unit off.
 template <typename T> void check_short(const test_shape &s, uint64_t seed) {
@@ -281,10 +245,10 @@ template <typename T> void check_short(const test_shape &s, uint64_t seed) {
     const double rounding = is_bf16 ? HALF_UNIT : 0.0;
     const size_t rows = static_cast<size_t>(s.batch) * static_cast<size_t>(s.sequence),
                  width = static_cast<size_t>(s.heads) * static_cast<size_t>(s.head_dim);
-    std::vector<float> cosine, sine,
-        qkv = random_values(rows * 3 * width, 1.5f, seed), dout = random_values(rows * width, 1.0f, seed + 1),
-        out(rows * width, NAN), log_sum(rows * static_cast<size_t>(s.heads), NAN),
-        dqkv(rows * 3 * width, NAN);
+    std::vector<float> cosine, sine, qkv = bf16_values(rows * 3 * width, 1.5f, seed),
+                                     dout = bf16_values(rows * width, 1.0f, seed + 1), out(rows * width, NAN),
+                                     log_sum(rows * static_cast<size_t>(s.heads), NAN),
+                                     dqkv(rows * 3 * width, NAN);
     make_rotary(s.sequence, s.head_dim, !is_bf16, &cosine, &sine);
     device *d;
     must(device_create(&d, 1));
@@ -296,29 +260,27 @@ template <typename T> void check_short(const test_shape &s, uint64_t seed) {
     device_destroy(d);
 
     const attention_sizes sizes = {s.batch, s.sequence, s.heads, s.head_dim, true, nullptr};
-    const std::vector<T> given = stored<T>(turned), gradient = stored<T>(dout);
-    std::vector<T> first;
-    for (shim::schedule order : schedules) {
-        shim::set_schedule(order, 13);
-        std::vector<T> x = stored<T>(qkv), y = poisoned<T>(rows * width), dx = poisoned<T>(rows * 3 * width);
-        std::vector<float> sums(log_sum.size(), NAN);
-        must(attention_short_forward<T>(nullptr, sizes, cosine.data(), sine.data(), x.data(), y.data(),
-                                        sums.data()));
-        must(attention_short_backward<T>(nullptr, sizes, cosine.data(), sine.data(), given.data(),
-                                         log_sum.data(), gradient.data(), dx.data()));
-        close_to("rotated", s, loaded(x), turned, 0.0, 1e-6);
-        close_to("out", s, loaded(y), out, rounding, 1e-6);
-        close_to("log-sum", s, sums, log_sum, 0.0, 3e-6);
-        close_to("gradient", s, loaded(dx), dqkv, rounding, 1e-5);
-        y.insert(y.end(), dx.begin(), dx.end());
-        if (first.empty())
-            first = y;
-        assert_true(same_bits(y, first));
-    }
+    const buffer<T> given(stored<T>(turned)), gradient(stored<T>(dout));
+    const buffer<float> cosines(cosine), sines(sine), log_sums(log_sum);
+    const auto forward = in_every_order(
+        std::make_tuple(stored<T>(qkv), poisoned<T>(static_cast<int64_t>(rows * width)),
+                        poisoned<float>(static_cast<int64_t>(log_sum.size()))),
+        [&](T *x, T *y, float *sums) {
+            return attention_short_forward<T>(nullptr, sizes, cosines.data(), sines.data(), x, y, sums);
+        });
+    const auto backward =
+        in_every_order(std::make_tuple(poisoned<T>(static_cast<int64_t>(rows * 3 * width))), [&](T *dx) {
+            return attention_short_backward<T>(nullptr, sizes, cosines.data(), sines.data(), given.data(),
+                                               log_sums.data(), gradient.data(), dx);
+        });
+    close_to<T>("attention_short_forward rotated", s, plain(std::get<0>(forward)), turned, 0.0, 1e-6);
+    close_to<T>("attention_short_forward", s, plain(std::get<1>(forward)), out, rounding, 1e-6);
+    close_to<T>("attention_short_forward log-sum", s, std::get<2>(forward), log_sum, 0.0, 3e-6);
+    close_to<T>("attention_short_backward", s, plain(std::get<0>(backward)), dqkv, rounding, 1e-5);
 }
 
 void test_short(void **) {
-    const test_shape shapes[] = {
+    static const test_shape shapes[] = {
         {1, 1, 1, 16, true, {}},   {3, 4, 2, 64, true, {}},  {5, 3, 1, 32, true, {}},
         {2, 16, 1, 128, true, {}}, {7, 13, 3, 48, true, {}}, {1, 2, 5, 128, true, {}},
     };
@@ -346,7 +308,7 @@ template <typename T> void check_position(const decode_case &c, int position, ui
     const size_t heads = static_cast<size_t>(s.heads), dim = static_cast<size_t>(s.head_dim),
                  width = heads * dim, batch = static_cast<size_t>(s.batch),
                  capacity = static_cast<size_t>(s.sequence), before = static_cast<size_t>(position);
-    const std::vector<float> row = random_values(batch * 3 * width, 1.5f, seed);
+    const std::vector<float> row = bf16_values(batch * 3 * width, 1.5f, seed);
 
     device *d;
     must(device_create(&d, 1));
@@ -364,67 +326,70 @@ template <typename T> void check_position(const decode_case &c, int position, ui
     device_destroy(d);
 
     // Positions after this one are poisoned: they must not be read.
-    std::vector<T> keys = poisoned<T>(batch * width * capacity), values = keys;
+    std::vector<T> keys = poisoned<T>(static_cast<int64_t>(batch * width * capacity)), values = keys;
     for (size_t b = 0; b < batch; b++)
         for (size_t h = 0; h < heads; h++)
             for (size_t p = 0; p < before; p++)
                 for (size_t i = 0; i < dim; i++) {
                     const size_t from = (b * before + p) * 3 * width + width + h * dim + i,
                                  to = ((b * heads + h) * capacity + p) * dim + i;
-                    keys[to] = from_float<T>(rows[from]);
-                    values[to] = from_float<T>(rows[from + width]);
+                    keys[to] = as<T>(rows[from]);
+                    values[to] = as<T>(rows[from + width]);
                 }
-    decode_sizes sizes = {s.batch, s.heads, s.head_dim, s.sequence, position, nullptr};
+    const buffer<float> cosines(c.cosine), sines(c.sine);
+    const buffer<int32_t> on_device(std::vector<int32_t>(1, position));
     std::vector<T> first;
-    for (shim::schedule order : schedules)
-        for (int splits : {1, 2}) {
-            shim::set_schedule(order, 17);
-            std::vector<T> x = stored<T>(row), k = keys, v = values, out = poisoned<T>(batch * width);
-            std::vector<float> partial(decode_partial_floats(sizes), NAN);
-            const int32_t on_device = position;
-            sizes.position_on_device = splits > 1 ? &on_device : nullptr;
-            sizes.position = splits > 1 ? -1 : position;
-            must(attention_decode<T>(nullptr, sizes, splits, c.cosine.data(), c.sine.data(), x.data(),
-                                     k.data(), v.data(), out.data(), partial.data()));
-            close_to("query and key", s, loaded(x), turned, 0.0, 1e-6);
-            close_to("decoded", s, loaded(out), wanted, is_bf16 ? HALF_UNIT : 0.0, 4e-6);
-            for (size_t pair = 0; pair < batch * heads; pair++)
-                for (size_t i = 0; i < dim; i++) {
-                    const size_t to = (pair * capacity + before) * dim + i,
-                                 from = pair / heads * 3 * width + width + pair % heads * dim + i;
-                    assert_true(to_float(k[to]) == to_float(x[from]));
-                    assert_true(to_float(v[to]) == to_float(x[from + width]));
-                }
-            if (first.empty())
-                first = out;
-            assert_true(same_bits(out, first));
-        }
+    for (int splits : {1, 2}) {
+        const bool from_device = splits > 1;
+        const decode_sizes sizes = {s.batch,
+                                    s.heads,
+                                    s.head_dim,
+                                    s.sequence,
+                                    from_device ? -1 : position,
+                                    from_device ? on_device.data() : nullptr};
+        const auto found = in_every_order(
+            std::make_tuple(stored<T>(row), keys, values, poisoned<T>(static_cast<int64_t>(batch * width)),
+                            poisoned<float>(static_cast<int64_t>(decode_partial_floats(sizes)))),
+            [&](T *x, T *k, T *v, T *out, float *partial) {
+                return attention_decode<T>(nullptr, sizes, splits, cosines.data(), sines.data(), x, k, v, out,
+                                           partial);
+            });
+        const auto &[x, k, v, out, partial] = found;
+        close_to<T>("attention_decode query and key", s, plain(x), turned, 0.0, 1e-6);
+        close_to<T>("attention_decode", s, plain(out), wanted, is_bf16 ? HALF_UNIT : 0.0, 4e-6);
+        for (size_t pair = 0; pair < batch * heads; pair++)
+            for (size_t i = 0; i < dim; i++) {
+                const size_t to = (pair * capacity + before) * dim + i,
+                             from = pair / heads * 3 * width + width + pair % heads * dim + i;
+                assert_true(value_of(k[to]) == value_of(x[from]));
+                assert_true(value_of(v[to]) == value_of(x[from + width]));
+            }
+        if (first.empty())
+            first = out;
+        assert_true(same_bytes(out, first));
+    }
 }
 
 template <typename T> void check_decode(const test_shape &s, const std::vector<int> &positions) {
     decode_case c;
     c.shape = s;
     make_rotary(s.sequence, s.head_dim, sizeof(T) == 4, &c.cosine, &c.sine);
-    c.history = random_values(static_cast<size_t>(s.batch * s.sequence * 3 * s.heads * s.head_dim), 1.5f, 31);
+    c.history = bf16_values(static_cast<size_t>(s.batch * s.sequence * 3 * s.heads * s.head_dim), 1.5f, 31);
     for (int position : positions)
         check_position<T>(c, position, 41 + static_cast<uint64_t>(position));
 }
 
+void check_decode(const test_shape &s, const std::vector<int> &positions) {
+    check_decode<float>(s, positions);
+    check_decode<bf16>(s, positions);
+}
+
 void test_decode(void **) {
-    const struct {
-        test_shape shape;
-        std::vector<int> positions;
-    } cases[] = {
-        {{1, 4, 1, 16, true, {}}, {0, 1, 3}},
-        {{2, 40, 3, 64, true, {}}, {0, 1, 15, 39}},
-        {{1, 1100, 1, 128, true, {}}, {511, 512, 1023, 1024, 1099}},
-        {{2, 600, 1, 48, true, {}}, {513, 599}},
-        {{2, 530, 2, 32, true, {}}, {0, 200, 529}},
-    };
-    for (const auto &c : cases) {
-        check_decode<float>(c.shape, c.positions);
-        check_decode<bf16>(c.shape, c.positions);
-    }
+    check_decode({1, 4, 1, 16, true, {}}, {0, 1, 3});
+    check_decode({2, 40, 3, 64, true, {}}, {0, 1, 15, 39});
+    check_decode({1, 1100, 1, 128, true, {}}, {511, 512, 1023, 1024, 1099});
+    check_decode({2, 600, 1, 48, true, {}}, {513, 599});
+    check_decode({2, 530, 2, 32, true, {}}, {0, 200, 529});
 }
 
 // Splitting is for chips that batch x heads does not fill.
@@ -443,5 +408,5 @@ int main() {
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_splits),
     };
-    return cmocka_run_group_tests(tests, nullptr, nullptr);
+    return cmocka_run_group_tests(tests, begin, report);
 }

@@ -15,8 +15,7 @@ constexpr float EPSILON = 1e-5f;
 
 template <typename X, typename Y> void check_rms(int64_t rows, int64_t width, bool residual) {
     const cpu device;
-    philox_stream numbers = {};
-    numbers.key = static_cast<uint64_t>(rows * 10000 + width);
+    philox_stream numbers = random_numbers(static_cast<uint64_t>(rows * 10000 + width));
     const int64_t count = rows * width;
     const std::vector<float> x = random_values<X>(&numbers, count), added = random_values<X>(&numbers, count),
                              gain = random_values<float>(&numbers, width),
@@ -24,7 +23,7 @@ template <typename X, typename Y> void check_rms(int64_t rows, int64_t width, bo
                              dgain = random_values<float>(&numbers, width);
     std::vector<float> sum = x;
     for (size_t i = 0; residual && i < sum.size(); i++)
-        sum[i] = rounded(x[i] + added[i], static_cast<const X *>(nullptr));
+        sum[i] = rounded<X>(x[i] + added[i]);
     std::vector<float> out(x.size()), copy(x.size()), inverse(static_cast<size_t>(rows)),
         wanted_dx = dx, wanted_dgain = dgain;
     op_rms_norm(device, rows, width, sum.data(), gain.data(), EPSILON, out.data(), inverse.data(),
@@ -32,40 +31,42 @@ template <typename X, typename Y> void check_rms(int64_t rows, int64_t width, bo
     op_rms_norm_backward(device, rows, width, sum.data(), gain.data(), inverse.data(), dy.data(),
                          wanted_dx.data(), wanted_dgain.data());
 
-    const std::vector<X> x_stored = stored<X>(x), added_stored = stored<X>(added);
+    const buffer<X> x_stored(stored<X>(x)), added_stored(stored<X>(added));
+    const buffer<float> gains(gain), inverses(inverse);
     const auto forward = in_every_order(
         std::make_tuple(poisoned<Y>(count), poisoned<float>(rows), poisoned<X>(count)),
         [&](Y *to, float *r, X *s) {
             return rms_norm(nullptr, rows, width, x_stored.data(), residual ? added_stored.data() : nullptr,
-                            gain.data(), EPSILON, to, r, s);
+                            gains.data(), EPSILON, to, r, s);
         });
-    expect_close("rms_norm", plain(std::get<0>(forward)), out, tolerance<Y>(2e-6));
-    expect_close("inverse_rms", std::get<1>(forward), inverse, 1e-6);
-    expect_close("sum", plain(std::get<2>(forward)), sum, 0.0);
+    expect_close(named<X, Y>("rms_norm"), plain(std::get<0>(forward)), out, tolerance<Y>(2e-6));
+    expect_close(named<X, Y>("rms_norm inverse_rms"), std::get<1>(forward), inverse, 1e-6);
+    expect_close(named<X, Y>("rms_norm sum"), plain(std::get<2>(forward)), sum, 0.0);
     // What is not wanted is not written.
-    std::vector<Y> alone = poisoned<Y>(count);
-    expect_success(rms_norm(nullptr, rows, width, x_stored.data(), residual ? added_stored.data() : nullptr,
-                            gain.data(), EPSILON, alone.data(), nullptr, static_cast<X *>(nullptr)));
-    assert_true(same_bytes(alone, std::get<0>(forward)));
+    const auto alone = once(std::make_tuple(poisoned<Y>(count)), [&](Y *to) {
+        return rms_norm(nullptr, rows, width, x_stored.data(), residual ? added_stored.data() : nullptr,
+                        gains.data(), EPSILON, to, nullptr, static_cast<X *>(nullptr));
+    });
+    assert_true(same_bytes(std::get<0>(alone), std::get<0>(forward)));
 
-    const std::vector<X> sum_stored = stored<X>(sum);
-    const std::vector<Y> dy_stored = stored<Y>(dy);
+    const buffer<X> sum_stored(stored<X>(sum));
+    const buffer<Y> dy_stored(stored<Y>(dy));
     const auto backward = in_every_order(
         std::make_tuple(stored<X>(dx), dgain,
                         poisoned<float>(static_cast<int64_t>(norm_backward_scratch_floats(rows, width)))),
         [&](X *to, float *g, float *scratch) {
-            return rms_norm_backward(nullptr, rows, width, sum_stored.data(), gain.data(), inverse.data(),
+            return rms_norm_backward(nullptr, rows, width, sum_stored.data(), gains.data(), inverses.data(),
                                      dy_stored.data(), to, g, scratch);
         });
-    expect_close("dx", plain(std::get<0>(backward)), wanted_dx, tolerance<X>(5e-6));
+    expect_close(named<X, Y>("rms_norm_backward"), plain(std::get<0>(backward)), wanted_dx,
+                 tolerance<X>(5e-6));
     // A sum of `rows` terms, each of order 1, rounds by as much as their number.
-    expect_close("dgain", std::get<1>(backward), wanted_dgain,
+    expect_close(named<X, Y>("rms_norm_backward dgain"), std::get<1>(backward), wanted_dgain,
                  1e-6 * std::sqrt(static_cast<double>(rows)) + 1e-6);
 }
 
 template <typename X, typename Y> void check_layer(int64_t rows, int64_t width) {
-    philox_stream numbers = {};
-    numbers.key = static_cast<uint64_t>(rows * 7 + width);
+    philox_stream numbers = random_numbers(static_cast<uint64_t>(rows * 7 + width));
     const int64_t count = rows * width;
     const std::vector<float> x = random_values<X>(&numbers, count),
                              gain = random_values<float>(&numbers, width),
@@ -100,25 +101,29 @@ template <typename X, typename Y> void check_layer(int64_t rows, int64_t width) 
                 static_cast<float>(static_cast<double>(dx[at + i]) + inverse * (g - total - normed * along));
         }
     }
-    const std::vector<X> x_stored = stored<X>(x);
+    const buffer<X> x_stored(stored<X>(x));
+    const buffer<float> gains(gain), biases(bias), given(statistics);
     const auto forward =
         in_every_order(std::make_tuple(poisoned<Y>(count), poisoned<float>(2 * rows)), [&](Y *to, float *s) {
             return layer_norm(nullptr, rows, width, x_stored.data(), static_cast<const X *>(nullptr),
-                              gain.data(), bias.data(), EPSILON, to, s, static_cast<X *>(nullptr));
+                              gains.data(), biases.data(), EPSILON, to, s, static_cast<X *>(nullptr));
         });
-    expect_close("layer_norm", plain(std::get<0>(forward)), out, tolerance<Y>(2e-6));
-    expect_close("statistics", std::get<1>(forward), statistics, 1e-6);
-    const std::vector<Y> dy_stored = stored<Y>(dy);
+    expect_close(named<X, Y>("layer_norm"), plain(std::get<0>(forward)), out, tolerance<Y>(2e-6));
+    expect_close(named<X, Y>("layer_norm statistics"), std::get<1>(forward), statistics, 1e-6);
+    const buffer<Y> dy_stored(stored<Y>(dy));
     const auto backward = in_every_order(
         std::make_tuple(stored<X>(dx), std::vector<float>(gain.size()), std::vector<float>(gain.size()),
                         poisoned<float>(static_cast<int64_t>(norm_backward_scratch_floats(rows, width)))),
         [&](X *to, float *g, float *b, float *scratch) {
-            return layer_norm_backward(nullptr, rows, width, x_stored.data(), gain.data(), statistics.data(),
+            return layer_norm_backward(nullptr, rows, width, x_stored.data(), gains.data(), given.data(),
                                        dy_stored.data(), to, g, b, scratch);
         });
-    expect_close("dx", plain(std::get<0>(backward)), wanted_dx, tolerance<X>(5e-6));
-    expect_close("dgain", std::get<1>(backward), std::vector<float>(dgain.begin(), dgain.end()), 1e-5);
-    expect_close("dbias", std::get<2>(backward), std::vector<float>(dbias.begin(), dbias.end()), 1e-5);
+    expect_close(named<X, Y>("layer_norm_backward"), plain(std::get<0>(backward)), wanted_dx,
+                 tolerance<X>(5e-6));
+    expect_close(named<X, Y>("layer_norm_backward dgain"), std::get<1>(backward),
+                 std::vector<float>(dgain.begin(), dgain.end()), 1e-5);
+    expect_close(named<X, Y>("layer_norm_backward dbias"), std::get<2>(backward),
+                 std::vector<float>(dbias.begin(), dbias.end()), 1e-5);
 }
 
 template <typename X, typename Y> void check_all() {
@@ -144,19 +149,21 @@ void test_mixed(void **) {
 
 // A row's bits do not depend on the rows around it.
 void test_alone(void **) {
-    philox_stream numbers = {};
+    philox_stream numbers = random_numbers();
     const int64_t rows = 13, width = 176;
-    const std::vector<bf16> x = stored<bf16>(random_values<bf16>(&numbers, rows * width));
-    const std::vector<float> gain = random_values<float>(&numbers, width);
-    std::vector<bf16> together(x.size()), alone(static_cast<size_t>(width));
-    bf16 *const none = nullptr;
-    expect_success(
-        rms_norm(nullptr, rows, width, x.data(), none, gain.data(), EPSILON, together.data(), nullptr, none));
-    for (int64_t row = 0; row < rows; row++) {
-        expect_success(rms_norm(nullptr, 1, width, x.data() + row * width, none, gain.data(), EPSILON,
-                                alone.data(), nullptr, none));
-        assert_memory_equal(alone.data(), together.data() + row * width, alone.size() * sizeof(bf16));
-    }
+    const buffer<bf16> x(stored<bf16>(random_values<bf16>(&numbers, rows * width)));
+    const buffer<float> gain(random_values<float>(&numbers, width));
+    const auto normed = [&](int64_t first, int64_t count) {
+        return std::get<0>(once(std::make_tuple(poisoned<bf16>(count * width)), [&](bf16 *to) {
+            return rms_norm(nullptr, count, width, x.data() + first * width,
+                            static_cast<const bf16 *>(nullptr), gain.data(), EPSILON, to, nullptr,
+                            static_cast<bf16 *>(nullptr));
+        }));
+    };
+    const std::vector<bf16> together = normed(0, rows);
+    for (int64_t row = 0; row < rows; row++)
+        assert_memory_equal(normed(row, 1).data(), together.data() + row * width,
+                            static_cast<size_t>(width) * sizeof(bf16));
 }
 
 void test_limits(void **) {
@@ -177,5 +184,5 @@ int main() {
         cmocka_unit_test(test_f32),   cmocka_unit_test(test_bf16),   cmocka_unit_test(test_mixed),
         cmocka_unit_test(test_alone), cmocka_unit_test(test_limits),
     };
-    return cmocka_run_group_tests(tests, nullptr, nullptr);
+    return cmocka_run_group_tests(tests, begin, report);
 }

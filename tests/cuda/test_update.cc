@@ -13,30 +13,37 @@ const int64_t counts[] = {1, 3, 4, 37, 1024, 16384, 16387, 70001};
 void test_sum_squares(void **) {
     const cpu device;
     for (int64_t count : counts) {
-        philox_stream numbers = {};
+        philox_stream numbers = random_numbers();
         std::vector<float> x = random_values<float>(&numbers, count, 1e3f);
         const double wanted = op_sum_squares(device, static_cast<size_t>(count), x.data());
+        const buffer<float> given(x);
         const auto found = in_every_order(
             std::make_tuple(poisoned<double>(1), poisoned<double>(static_cast<int64_t>(
                                                      sum_squares_scratch_bytes(count) / sizeof(double)))),
             [&](double *out, double *scratch) {
-                return sum_squares(nullptr, count, x.data(), out, scratch);
+                return sum_squares(nullptr, count, given.data(), out, scratch);
             });
         const double sum = std::get<0>(found)[0];
+        record("sum_squares f32", std::fabs(sum - wanted), 1e-13 * wanted);
         assert_true(std::fabs(sum - wanted) <= 1e-13 * wanted);
         for (float bad : {INFINITY, NAN, 0.0f}) {
             x[static_cast<size_t>(count - 1)] = bad;
+            const buffer<float> last(x);
             const auto finite = in_every_order(std::make_tuple(poisoned<int32_t>(1)), [&](int32_t *out) {
-                return all_finite(nullptr, count, x.data(), out);
+                return all_finite(nullptr, count, last.data(), out);
             });
-            assert_int_equal(std::get<0>(finite)[0], bad == 0.0f);
+            const bool right = std::get<0>(finite)[0] == (bad == 0.0f);
+            record("all_finite f32", right ? 0.0 : 1.0, 0.0);
+            assert_true(right);
         }
     }
-    double out = 1.0;
-    int32_t finite = -1;
-    expect_success(sum_squares(nullptr, 0, nullptr, &out, nullptr));
-    expect_success(all_finite(nullptr, 0, nullptr, &finite));
-    assert_true(out == 0.0 && finite == 1);
+    const auto nothing =
+        once(std::make_tuple(std::vector<double>(1, 1.0), std::vector<int32_t>(1, -1)),
+             [](double *sum, int32_t *finite) {
+                 const cudaError_t error = sum_squares(nullptr, 0, nullptr, sum, nullptr);
+                 return error != cudaSuccess ? error : all_finite(nullptr, 0, nullptr, finite);
+             });
+    assert_true(std::get<0>(nothing)[0] == 0.0 && std::get<1>(nothing)[0] == 1);
 }
 
 // Three updates, the second with a gradient that is not finite: to the last bit what the CPU does.
@@ -44,7 +51,7 @@ void test_adamw(void **) {
     const cpu device;
     for (int64_t count : counts)
         for (float clip : {0.0f, 1.5f}) {
-            philox_stream numbers = {};
+            philox_stream numbers = random_numbers();
             const adamw_terms terms = {1e-2f, 0.9f, 0.99f, 1e-8f, 0.1f};
             std::vector<float> parameter = random_values<float>(&numbers, count), first(parameter.size()),
                                second(parameter.size());
@@ -57,14 +64,24 @@ void test_adamw(void **) {
                 std::vector<float> gradient = random_values<float>(&numbers, count);
                 if (round == 1)
                     gradient[static_cast<size_t>(count / 2)] = NAN;
-                double sum = 0.0;
-                std::vector<double> scratch(sum_squares_scratch_bytes(count) / sizeof(double));
-                expect_success(sum_squares(nullptr, count, gradient.data(), &sum, scratch.data()));
-                expect_success(update_prepare(nullptr, &sum, clip, terms.beta1, terms.beta2, state.data()));
+                const buffer<float> given(gradient);
+                const auto prepared = once(
+                    std::make_tuple(state, poisoned<double>(1),
+                                    poisoned<double>(static_cast<int64_t>(sum_squares_scratch_bytes(count) /
+                                                                          sizeof(double)))),
+                    [&](update_state *to, double *norm, double *scratch) {
+                        const cudaError_t error = sum_squares(nullptr, count, given.data(), norm, scratch);
+                        return error != cudaSuccess
+                                   ? error
+                                   : update_prepare(nullptr, norm, clip, terms.beta1, terms.beta2, to);
+                    });
+                state = std::get<0>(prepared);
+                const double sum = std::get<1>(prepared)[0];
+                const buffer<update_state> state_given(state);
                 const auto after = in_every_order(std::make_tuple(parameter, first, second, copy),
                                                   [&](float *p, float *m, float *v, bf16 *r) {
-                                                      return adamw(nullptr, count, terms, state.data(),
-                                                                   gradient.data(), p, m, v, r);
+                                                      return adamw(nullptr, count, terms, state_given.data(),
+                                                                   given.data(), p, m, v, r);
                                                   });
                 parameter = std::get<0>(after);
                 first = std::get<1>(after);
@@ -87,25 +104,30 @@ void test_adamw(void **) {
                 }
                 assert_int_equal(state[0].step, updates);
                 assert_int_equal(state[0].skipped, round > 0);
-                assert_true(same_bytes(parameter, wanted) && same_bytes(first, wanted_first) &&
-                            same_bytes(second, wanted_second));
+                const bool same = same_bytes(parameter, wanted) && same_bytes(first, wanted_first) &&
+                                  same_bytes(second, wanted_second);
+                record("adamw f32", same ? 0.0 : 1.0, 0.0);
+                assert_true(same);
                 assert_true(same_bytes(copy, stored<bf16>(parameter)));
             }
-            std::vector<bf16> again = poisoned<bf16>(count);
-            expect_success(round_to_bf16(nullptr, count, parameter.data(), again.data()));
-            assert_true(same_bytes(again, copy));
+            const buffer<float> last(parameter);
+            const auto again = once(std::make_tuple(poisoned<bf16>(count)),
+                                    [&](bf16 *to) { return round_to_bf16(nullptr, count, last.data(), to); });
+            record("round_to_bf16", same_bytes(std::get<0>(again), copy) ? 0.0 : 1.0, 0.0);
+            assert_true(same_bytes(std::get<0>(again), copy));
         }
 }
 
 void test_scale(void **) {
     const cpu device;
     for (int64_t count : counts) {
-        philox_stream numbers = {};
+        philox_stream numbers = random_numbers();
         const std::vector<float> x = random_values<float>(&numbers, count);
         std::vector<float> wanted = x;
         op_scale(device, wanted.size(), 0.3f, wanted.data());
         const auto found = in_every_order(std::make_tuple(x),
                                           [&](float *values) { return scale(nullptr, count, 0.3f, values); });
+        record("scale f32", same_bytes(std::get<0>(found), wanted) ? 0.0 : 1.0, 0.0);
         assert_true(same_bytes(std::get<0>(found), wanted));
     }
 }
@@ -115,7 +137,7 @@ void test_add_slot(void **) {
     const cpu device;
     for (int64_t count : counts)
         for (bool keep : {true, false}) {
-            philox_stream numbers = {};
+            philox_stream numbers = random_numbers();
             const int depth = keep ? 2 : 3;
             const int64_t stride = (count + 15) / 16 * 16;
             const std::vector<float> values = random_values<float>(&numbers, count);
@@ -130,8 +152,10 @@ void test_add_slot(void **) {
                 in_every_order(std::make_tuple(values, partial), [&](float *sum, float *partial_sums) {
                     return add_slot(nullptr, count, depth, keep, stride, partial_sums, sum);
                 });
-            assert_true(same_bytes(std::get<0>(found), wanted));
-            assert_true(same_bytes(std::get<1>(found), wanted_partial));
+            const bool same =
+                same_bytes(std::get<0>(found), wanted) && same_bytes(std::get<1>(found), wanted_partial);
+            record("add_slot f32", same ? 0.0 : 1.0, 0.0);
+            assert_true(same);
         }
 }
 
@@ -140,5 +164,5 @@ void test_add_slot(void **) {
 int main() {
     const CMUnitTest tests[] = {cmocka_unit_test(test_sum_squares), cmocka_unit_test(test_adamw),
                                 cmocka_unit_test(test_scale), cmocka_unit_test(test_add_slot)};
-    return cmocka_run_group_tests(tests, nullptr, nullptr);
+    return cmocka_run_group_tests(tests, begin, report);
 }
