@@ -1,7 +1,8 @@
 // Times every kernel on the card beside ceilings measured in the same call, one JSON object a line:
-//     bench_kernels [--list] [--seconds N] [--only WORD]
-// --list names the cases, with the sizes that a peer needs to do the same work, and needs no card. A time is
-// the median of several runs between events of the card, each with caches that hold other data.
+//     bench_kernels [--list] [--smallest] [--seconds N] [--only WORD]
+// --list names the cases, with the sizes that a peer needs to do the same work, and needs no card; --smallest
+// takes the sizes of the tests and no products: for compute-sanitizer. A time is the median of several runs
+// between events of the card, each with caches that hold other data.
 #include "tests/gpu/bench.cuh"
 
 extern "C" {
@@ -159,20 +160,20 @@ bool run_case(const bench::kernel_case &c, stopwatch *watch, cudaStream_t stream
     return cudaStreamSynchronize(stream) == cudaSuccess;
 }
 
-ceilings measure_ceilings(stopwatch *watch, cudaStream_t stream, cublas *products) {
+ceilings measure_ceilings(stopwatch *watch, cudaStream_t stream, cublas *products, bool smallest) {
     ceilings all = {};
-    constexpr int64_t BYTES = int64_t{2} << 30;
+    const int64_t bytes = smallest ? int64_t{1} << 20 : int64_t{2} << 30, size = smallest ? 64 : 8192;
     const bench::kernel_case copy = {"copy",
                                      "f32",
-                                     {{"bytes", BYTES}},
+                                     {{"bytes", bytes}},
                                      bench::ceiling::COPY,
-                                     2.0 * BYTES,
+                                     2.0 * static_cast<double>(bytes),
                                      "cudaMemcpyAsync within the card, bytes read and written",
-                                     [](bench::memory &memory) -> bench::work {
-                                         const float *from = memory.random<float>(BYTES / 4);
-                                         float *to = memory.empty<float>(BYTES / 4);
+                                     [=](bench::memory &memory) -> bench::work {
+                                         const float *from = memory.random<float>(bytes / 4);
+                                         float *to = memory.empty<float>(bytes / 4);
                                          return [=](cudaStream_t s) {
-                                             return cudaMemcpyAsync(to, from, static_cast<size_t>(BYTES),
+                                             return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes),
                                                                     cudaMemcpyDeviceToDevice, s);
                                          };
                                      }};
@@ -181,7 +182,7 @@ ceilings measure_ceilings(stopwatch *watch, cudaStream_t stream, cublas *product
         exit(1);
     all.copy = copy.amount / (milliseconds * 1e-3);
     for (const char *storage : {"bf16", "f32"}) {
-        const bench::kernel_case product = bench::square_product(8192, storage, products);
+        const bench::kernel_case product = bench::square_product(size, storage, products);
         if (products == nullptr || !run_case(product, watch, stream, all, &milliseconds))
             continue;
         double *rate = storage[0] == 'b' ? &all.matrix : &all.matrix_tf32;
@@ -190,9 +191,8 @@ ceilings measure_ceilings(stopwatch *watch, cudaStream_t stream, cublas *product
     return all;
 }
 
-bench::cases all_cases(int multiprocessors, cublas *products, bool has_products) {
+bench::cases all_cases(const bench::sizes &sizes, cublas *products, bool has_products) {
     bench::cases all;
-    const bench::sizes sizes = bench::medium_sizes(multiprocessors);
     bench::add_attention_cases(&all, sizes);
     bench::add_token_cases(&all, sizes);
     bench::add_update_cases(&all, sizes);
@@ -205,22 +205,27 @@ bench::cases all_cases(int multiprocessors, cublas *products, bool has_products)
 } // namespace
 
 int main(int argc, char **argv) {
-    bool list = false;
+    bool list = false, smallest = false;
     double seconds = 1e9;
     const char *only = "";
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--list") == 0)
             list = true;
+        else if (strcmp(argv[i], "--smallest") == 0)
+            smallest = true;
         else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc)
             seconds = atof(argv[++i]);
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
             only = argv[++i];
         else {
-            fprintf(stderr, "usage: bench_kernels [--list] [--seconds N] [--only WORD]\n");
+            fprintf(stderr, "usage: bench_kernels [--list] [--smallest] [--seconds N] [--only WORD]\n");
             return 2;
         }
+    const auto sizes_of = [=](int multiprocessors) {
+        return smallest ? bench::smallest_sizes() : bench::medium_sizes(multiprocessors);
+    };
     if (list) {
-        for (const bench::kernel_case &c : all_cases(132, nullptr, true))
+        for (const bench::kernel_case &c : all_cases(sizes_of(132), nullptr, true))
             if (strstr(c.name, only) != nullptr)
                 print_name(c);
         return 0;
@@ -234,13 +239,13 @@ int main(int argc, char **argv) {
     must(card_open(&gpu, cuda_calls_of_this_build(), 0));
     const cudaStream_t stream = static_cast<cudaStream_t>(card_stream(gpu));
     cublas *products = nullptr;
-    if (cublas_open(&products, gpu, nullptr) != STATUS_OK)
+    if (!smallest && cublas_open(&products, gpu, nullptr) != STATUS_OK)
         fprintf(stderr, "bench_kernels: no products: %s\n", status_message());
     {
         stopwatch watch(stream);
-        const ceilings limits = measure_ceilings(&watch, stream, products);
+        const ceilings limits = measure_ceilings(&watch, stream, products, smallest);
         for (const bench::kernel_case &c :
-             all_cases(card_multiprocessors(gpu), products, products != nullptr)) {
+             all_cases(sizes_of(card_multiprocessors(gpu)), products, products != nullptr)) {
             double milliseconds = 0.0;
             if (strstr(c.name, only) == nullptr)
                 continue;

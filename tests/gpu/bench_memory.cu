@@ -97,7 +97,7 @@ sizes medium_sizes(int multiprocessors) {
     s.levels = 4;
     s.codebook = 1024;
     s.logit_rows = 4 * s.rows;
-    s.parameters = 1 << 28;
+    s.parameters = 343861760; // of medium.yaml
     s.batch = 16;
     s.frames = 1500;
     s.decode_batch = 256;

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "launch/bench.h"
+#include "launch/model_setup.h"
 #include "tests/unit/scratch.h"
 
 #include <math.h>
@@ -51,6 +52,45 @@ static void test_learner_flop(void **state) {
 static void test_reward_flop(void **state) {
     (void)state;
     assert_float_equal(bench_reward_flop(&small, 9), 2 * 10240.0 * (3 + 1 + 9), 1e-6);
+}
+
+// Parameters of a policy, found without the memory of a large one: every layer adds the same number.
+static size_t parameters_of(device *d, policy_config c, int temporal_layers, int depth_layers) {
+    policy *p;
+    c.temporal.transformer.layers = temporal_layers;
+    c.depth.layers = depth_layers;
+    must(policy_create(&p, d, &c, WEIGHT_SCORE, WEIGHT_F32));
+    const size_t size = policy_parameters(p)->size;
+    policy_destroy(p);
+    return size;
+}
+
+// The number in the head of the file is the program's.
+static void test_medium(void **state) {
+    (void)state;
+    static run_config config;
+    must(run_config_load(&config, CONFIGS "/medium.yaml", NULL, 0));
+    shard_format format = {.kind = SHARD_TOKENS, .levels = 1 + (uint32_t)config.model.coarse_levels};
+    for (uint32_t level = 0; level < format.levels; level++)
+        format.codebook_size[level] = 1024;
+    policy_config c;
+    must(model_policy_config(&c, &config, &format));
+    device *d;
+    must(device_create(&d, 1));
+    const size_t one = parameters_of(d, c, 1, 1), temporal_layer = parameters_of(d, c, 2, 1) - one,
+                 depth_layer = parameters_of(d, c, 1, 2) - one;
+    device_destroy(d);
+    const size_t all = one + (size_t)(c.temporal.transformer.layers - 1) * temporal_layer +
+                       (size_t)(c.depth.layers - 1) * depth_layer;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "policy has %zu %03zu %03zu parameters", all / 1000000, all / 1000 % 1000,
+             all % 1000);
+    size_t count;
+    char *text = scratch_read(CONFIGS "/medium.yaml", &count);
+    assert_non_null(text);
+    if (strstr(text, wanted) == NULL)
+        fail_msg("medium.yaml does not say '%s'", wanted);
+    free(text);
 }
 
 static void test_stages(void **state) {
@@ -162,7 +202,7 @@ int main(void) {
         cmocka_unit_test(test_rollout_ceiling),  cmocka_unit_test(test_learner_flop),
         cmocka_unit_test(test_reward_flop),      cmocka_unit_test(test_stages),
         cmocka_unit_test(test_every_stage_runs), cmocka_unit_test(test_peer),
-        cmocka_unit_test(test_bad_peers),
+        cmocka_unit_test(test_bad_peers),        cmocka_unit_test(test_medium),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
