@@ -5,6 +5,7 @@
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/rotary.cuh"
 #include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/time_variation.cuh"
 #include "tests/gpu/bench.cuh"
 
 using namespace cuda_kernels;
@@ -254,6 +255,29 @@ void add_embedding_parts(cases *to, const sizes &s) {
                                                  dout, dx, weighted);
              };
          }});
+    const int64_t parts = static_cast<int64_t>(batch) * 2 * s.width,
+                  heard = static_cast<int64_t>(batch) * sequence * s.width;
+    const double heard_bytes = 4.0 * static_cast<double>(heard);
+    const std::vector<std::pair<const char *, int64_t>> varied = {
+        {"batch", batch}, {"sequence", sequence}, {"channels", s.width}};
+    to->push_back(
+        {"time_variation", "f32", varied, ceiling::COPY, heard_bytes, "x read", [=](memory &m) -> work {
+             const float *x = m.random<float>(heard);
+             float *out = m.empty<float>(parts);
+             return [=](cudaStream_t stream) {
+                 return time_variation(stream, batch, sequence, s.width, 3.0f, 1e-2f, x, out);
+             };
+         }});
+    to->push_back({"time_variation_backward", "f32", varied, ceiling::COPY, 3.0 * heard_bytes,
+                   "x and dx read, dx written", [=](memory &m) -> work {
+                       const float *x = m.random<float>(heard), *out = m.random<float>(parts),
+                                   *dout = m.random<float>(parts);
+                       float *dx = m.random<float>(heard);
+                       return [=](cudaStream_t stream) {
+                           return time_variation_backward(stream, batch, sequence, s.width, 3.0f, x, out,
+                                                          dout, dx);
+                       };
+                   }});
     const int64_t pairs = s.decode_batch / 2, output = s.width / 8;
     to->push_back(
         {"contrastive_loss",

@@ -27,7 +27,7 @@ def read(folder, name):
 
 
 def number(value, digits=3):
-    return "not run" if value is None else f"{value:.{digits}g}"
+    return "not run" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.{digits}g}"
 
 
 def share(value):
