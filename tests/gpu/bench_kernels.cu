@@ -1,8 +1,8 @@
 // Times every kernel on the card beside ceilings measured in the same call, one JSON object a line:
 //     bench_kernels [--list] [--smallest] [--seconds N] [--only WORD]
 // --list names the cases, with the sizes that a peer needs to do the same work, and needs no card; --smallest
-// takes the sizes of the tests and no products: for compute-sanitizer. A time is the median of several runs
-// between events of the card, each with caches that hold other data.
+// takes the sizes of the tests, one run of each and no products: for compute-sanitizer. A time is the median
+// of several runs between events of the card, each with caches that hold other data.
 #include "tests/gpu/bench.cuh"
 
 extern "C" {
@@ -18,7 +18,8 @@ extern "C" {
 
 namespace {
 
-constexpr size_t CACHE_BYTES = size_t{256} << 20; // more than any second-level cache holds
+constexpr size_t CACHE_BYTES = size_t{256} << 20,
+                 CACHE_BYTES_SMALLEST = 4096; // the first: more than any cache
 constexpr double SECONDS_OF_A_CASE = 0.25;
 constexpr int RUNS_MIN = 5, RUNS_MAX = 30;
 
@@ -43,11 +44,12 @@ double seconds_now() {
 
 class stopwatch {
   public:
-    explicit stopwatch(cudaStream_t stream_) : stream(stream_) {
+    stopwatch(cudaStream_t stream_, bool smallest_)
+        : stream(stream_), smallest(smallest_), cache_bytes(smallest ? CACHE_BYTES_SMALLEST : CACHE_BYTES) {
         for (auto &pair : events)
             for (cudaEvent_t &event : pair)
                 must(cudaEventCreate(&event), "cudaEventCreate");
-        must(cudaMalloc(&cache, CACHE_BYTES), "cudaMalloc");
+        must(cudaMalloc(&cache, cache_bytes), "cudaMalloc");
     }
     ~stopwatch() {
         for (auto &pair : events)
@@ -60,6 +62,8 @@ class stopwatch {
 
     // The median time of a run in milliseconds, in *milliseconds.
     cudaError_t measure(const bench::work &run, double *milliseconds) {
+        if (smallest)
+            return several(run, 1, milliseconds);
         double first = 0.0;
         for (int warm_up = 0; warm_up < 2; warm_up++) {
             const cudaError_t error = several(run, 1, &first);
@@ -73,7 +77,7 @@ class stopwatch {
   private:
     cudaError_t several(const bench::work &run, int runs, double *milliseconds) {
         for (int i = 0; i < runs; i++) {
-            must(cudaMemsetAsync(cache, i, CACHE_BYTES, stream), "cudaMemsetAsync");
+            must(cudaMemsetAsync(cache, i, cache_bytes, stream), "cudaMemsetAsync");
             must(cudaEventRecord(events[i][0], stream), "cudaEventRecord");
             const cudaError_t error = run(stream);
             if (error != cudaSuccess)
@@ -93,6 +97,8 @@ class stopwatch {
     }
 
     cudaStream_t stream;
+    bool smallest;
+    size_t cache_bytes;
     cudaEvent_t events[RUNS_MAX][2];
     void *cache = nullptr;
 };
@@ -242,7 +248,7 @@ int main(int argc, char **argv) {
     if (!smallest && cublas_open(&products, gpu, nullptr) != STATUS_OK)
         fprintf(stderr, "bench_kernels: no products: %s\n", status_message());
     {
-        stopwatch watch(stream);
+        stopwatch watch(stream, smallest);
         const ceilings limits = measure_ceilings(&watch, stream, products, smallest);
         for (const bench::kernel_case &c :
              all_cases(sizes_of(card_multiprocessors(gpu)), products, products != nullptr)) {

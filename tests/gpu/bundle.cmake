@@ -1,6 +1,6 @@
 # Makes the installed programs a folder that runs on another machine: Open MPI as Debian lays it out, and every library
 # that it or the programs need. The C library and the driver are the target's; CUDA's libraries are opened at run time.
-# Set before: LIBRARY_ARCHITECTURE ("x86_64-linux-gnu").
+# Set before: LIBRARY_ARCHITECTURE ("x86_64-linux-gnu"), SOURCE_FOLDER.
 set(root "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}")
 set(system "/usr/lib/${LIBRARY_ARCHITECTURE}")
 set(libraries "${root}/lib/${LIBRARY_ARCHITECTURE}")
@@ -37,3 +37,5 @@ foreach(library ${found})
   file(REAL_PATH "${library}" file)
   file(COPY_FILE "${file}" "${libraries}/${name}" ONLY_IF_DIFFERENT)
 endforeach()
+execute_process(COMMAND git log -1 "--format=commit: %h %s" WORKING_DIRECTORY "${SOURCE_FOLDER}"
+  OUTPUT_FILE "${root}/share/musicrl/commit" ERROR_QUIET)

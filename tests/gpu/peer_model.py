@@ -246,7 +246,7 @@ def main():
     if options.what == "check":
         return check(sizes)
     clock = Clock(options.device)
-    ways = {"learner": ["eager", "compiled"], "rollout": ["eager", "static cache, compiled, CUDA graph"]}[options.what]
+    ways = {"learner": ["compiled", "eager"], "rollout": ["static cache, compiled, CUDA graph", "eager"]}[options.what]
     name = os.path.splitext(os.path.basename(options.run_file))[0]
     for way in ways:
         result = {"name": options.what, "config": f"{name}, batch {sizes['batch']}, {sizes['frames']} frames",

@@ -22,10 +22,10 @@ TEXT
 # Each section has its seconds; together they leave room for unpacking. A section that runs out of time is cut
 # off, and what it had printed counts.
 sections=(machine checks sanitizer kernels peers program learner_peer rollout_peer)
-declare -A seconds=([machine]=10 [checks]=60 [sanitizer]=60 [kernels]=70 [peers]=80 [program]=90 [learner_peer]=50
+declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=55 [kernels]=65 [peers]=100 [program]=100 [learner_peer]=50
     [rollout_peer]=40)
 total=470
-tests=(activation attention norm rows tokens update products)
+tests=(activation attention norm rows tokens update products nccl)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 list=0 bundle='' out=''
@@ -246,17 +246,17 @@ bench_program() { # LABEL SECONDS ARGUMENT...: of musicrl bench; each line gets 
 
 run_program() {
     local configs=$bundle/share/musicrl/configs prefix=()
-    local whole=(--stages 'rollout,learner' --repeats 1) limit=$((seconds[program] / 3))
+    local whole=(--stages 'rollout,learner' --repeats 1)
     # The whole RL step of the small configuration on two pinned cores, beside the card's work.
     (
         prefix=(taskset -c '0,1')
         bench_program small-cpu "${seconds[program]}" "$configs/small.yaml" "${whole[@]}" threads=2 device=cpu
     ) &
     local cpu=$!
-    bench_program small-cuda "$limit" "$configs/small.yaml" "${whole[@]}" device=cuda
-    bench_program medium-learner "$limit" "$configs/medium.yaml" --stages learner --repeats 2 device=cuda train.batch=32 \
+    bench_program small-cuda 20 "$configs/small.yaml" "${whole[@]}" device=cuda
+    bench_program medium-learner 45 "$configs/medium.yaml" --stages learner --repeats 2 device=cuda train.batch=32 \
         train.gradient_slots=4
-    bench_program medium-rollout "$limit" "$configs/medium.yaml" --stages rollout_bf16 --repeats 1 device=cuda train.batch=256
+    bench_program medium-rollout 35 "$configs/medium.yaml" --stages rollout_bf16 --repeats 1 device=cuda train.batch=256
     wait "$cpu"
     [[ ! -s $out/program.jsonl ]] || cat "$out/program.jsonl"
 }

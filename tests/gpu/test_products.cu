@@ -137,7 +137,8 @@ template <typename T> void find_invariance(const machine *m, int64_t tuned_rows)
                          widths[][2] = {{3072, 1024}, {1024, 1024}, {5504, 1024}, {1024, 2752}};
     constexpr int64_t MOST = 512;
     std::string differ;
-    for (const auto &[outputs, inputs] : widths) {
+    for (const auto &width : widths) {
+        const int64_t outputs = width[0], inputs = width[1];
         philox_stream numbers = random_numbers(static_cast<uint64_t>(outputs));
         const buffer<T> x(stored<T>(random_values<float>(&numbers, MOST * inputs))),
             w(stored<T>(random_values<float>(&numbers, outputs * inputs)));
