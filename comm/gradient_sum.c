@@ -65,3 +65,11 @@ status gradient_sum_share(gradient_sum *s, group *group) {
     TRY(group_all_reduce_tree(group, s->mirror.host, s->count));
     return mirror_store(&s->mirror);
 }
+
+status gradient_sum_share_part(gradient_sum *s, group *group, size_t unit) {
+    if (group_size(group) == 1)
+        return STATUS_OK;
+    TRY(mirror_fetch(&s->mirror));
+    TRY(group_reduce_scatter_tree(group, s->mirror.host, s->count, unit));
+    return mirror_store(&s->mirror);
+}

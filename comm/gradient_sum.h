@@ -24,3 +24,5 @@ void gradient_sum_add(gradient_sum *sum);
 // After the last slot: the values become the sum over the members, of which there is a power of two
 // (collective over the group).
 status gradient_sum_share(gradient_sum *sum, group *group);
+// The same, but only for this member's part of it (group_part_of): the other values are lost.
+status gradient_sum_share_part(gradient_sum *sum, group *group, size_t unit);

@@ -255,30 +255,72 @@ static status exchange(group *group, tree_type type, char *buffer, int partner, 
     return STATUS_OK;
 }
 
-static status all_reduce(group *group, tree_type type, char *buffer, size_t count) {
-    TRY(check_member(group, "all-reduce"));
-    if ((group->size & (group->size - 1)) != 0)
-        return FAIL("an all-reduce over %d members: the balanced tree needs a power of two", group->size);
-    range kept[33]; // kept[l]: what this member is responsible for before step l
-    kept[0] = (range){0, count};
+enum { LEVELS_MAX = 32 };
+
+static range half_of(range whole, size_t unit, bool low) {
+    const size_t half = ((whole.end - whole.begin) / 2 + unit / 2) / unit * unit; // to the nearest
+    const size_t middle = whole.begin + half < whole.end ? whole.begin + half : whole.end;
+    return low ? (range){whole.begin, middle} : (range){middle, whole.end};
+}
+
+// kept[l]: what `member` is responsible for before step l, and after the last; returns the number of steps.
+static int halve(const group *group, size_t count, size_t unit, int member, range kept[LEVELS_MAX + 1]) {
     int levels = 0;
-    // Members 2^l apart hold the same range with complete sums of 2^l neighbours each; they share it out.
-    for (int distance = 1; distance < group->size; distance *= 2, levels++) {
-        range whole = kept[levels];
-        size_t middle = whole.begin + (whole.end - whole.begin) / 2;
-        range low = {whole.begin, middle}, high = {middle, whole.end};
-        bool keeps_low = (group->index & distance) == 0;
-        kept[levels + 1] = keeps_low ? low : high;
-        TRY(exchange(group, type, buffer, group->index ^ distance, keeps_low ? high : low, kept[levels + 1],
-                     true));
-    }
-    for (int level = levels - 1; level >= 0; level--) {
-        range whole = kept[level], mine = kept[level + 1];
-        bool kept_low = (group->index & (1 << level)) == 0;
-        range others = kept_low ? (range){mine.end, whole.end} : (range){whole.begin, mine.begin};
-        TRY(exchange(group, type, buffer, group->index ^ (1 << level), mine, others, false));
+    kept[0] = (range){0, count};
+    for (int distance = 1; distance < group->size; distance *= 2, levels++)
+        kept[levels + 1] = half_of(kept[levels], unit, (member & distance) == 0);
+    return levels;
+}
+
+static status check_halving(const group *group, const char *call) {
+    TRY(check_member(group, call));
+    if ((group->size & (group->size - 1)) != 0)
+        return FAIL("%s over %d members: the balanced tree needs a power of two", call, group->size);
+    return STATUS_OK;
+}
+
+// Members 2^l apart hold the same range with complete sums of 2^l neighbours each; they share it out.
+static status reduce_scatter(group *group, tree_type type, char *buffer, size_t count, size_t unit) {
+    range kept[LEVELS_MAX + 1];
+    const int levels = halve(group, count, unit, group->index, kept);
+    for (int level = 0; level < levels; level++) {
+        const bool keeps_low = (group->index & 1 << level) == 0;
+        TRY(exchange(group, type, buffer, group->index ^ 1 << level, half_of(kept[level], unit, !keeps_low),
+                     kept[level + 1], true));
     }
     return STATUS_OK;
+}
+
+static status gather_parts(group *group, tree_type type, char *buffer, size_t count, size_t unit) {
+    range kept[LEVELS_MAX + 1];
+    for (int level = halve(group, count, unit, group->index, kept) - 1; level >= 0; level--) {
+        const bool kept_low = (group->index & 1 << level) == 0;
+        TRY(exchange(group, type, buffer, group->index ^ 1 << level, kept[level + 1],
+                     half_of(kept[level], unit, !kept_low), false));
+    }
+    return STATUS_OK;
+}
+
+static status all_reduce(group *group, tree_type type, char *buffer, size_t count) {
+    TRY(check_halving(group, "an all-reduce"));
+    TRY(reduce_scatter(group, type, buffer, count, 1));
+    return gather_parts(group, type, buffer, count, 1);
+}
+
+group_part group_part_of(const group *group, size_t count, size_t unit, int member) {
+    range kept[LEVELS_MAX + 1];
+    const range own = kept[halve(group, count, unit, member, kept)];
+    return (group_part){own.begin, own.end};
+}
+
+status group_reduce_scatter_tree(group *group, float *buffer, size_t count, size_t unit) {
+    TRY(check_halving(group, "a reduce-scatter"));
+    return reduce_scatter(group, TREE_FLOAT, (char *)buffer, count, unit);
+}
+
+status group_all_gather_parts(group *group, float *buffer, size_t count, size_t unit) {
+    TRY(check_halving(group, "an all-gather"));
+    return gather_parts(group, TREE_FLOAT, (char *)buffer, count, unit);
 }
 
 status group_all_reduce_tree(group *group, float *buffer, size_t count) {

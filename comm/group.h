@@ -46,3 +46,15 @@ status group_all_gather(group *group, const void *data, size_t bytes, void *gath
 // sends and receives 2 count (size - 1) / size elements.
 status group_all_reduce_tree(group *group, float *buffer, size_t count);
 status group_all_reduce_tree_double(group *group, double *buffer, size_t count);
+
+// The same in its two halves, each of which sends and receives half as much, for members that share an array
+// out. A member's part is [0, count) halved once for every bit of its index, the lowest first; parts begin at
+// multiples of `unit`, and may be empty.
+typedef struct group_part {
+    size_t begin, end;
+} group_part;
+group_part group_part_of(const group *group, size_t count, size_t unit, int member);
+// buffer [count]: each member's own part becomes the sum, what is outside it is lost.
+status group_reduce_scatter_tree(group *group, float *buffer, size_t count, size_t unit);
+// buffer [count]: every member's own part to all.
+status group_all_gather_parts(group *group, float *buffer, size_t count, size_t unit);

@@ -102,6 +102,54 @@ failed:
     return result;
 }
 
+status checkpoint_join(checkpoint_writer **out, const char *folder, uint64_t step) {
+    *out = NULL;
+    checkpoint_writer *writer;
+    char name[32];
+    struct stat info;
+    TRY(memory_allocate((void **)&writer, sizeof *writer, "checkpoint writer"));
+    snprintf(name, sizeof name, "step-%06" PRIu64, step);
+    status result = join(writer->path, folder, name);
+    if (result == STATUS_OK && snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp",
+                                        writer->path) >= (int)sizeof writer->temporary)
+        result = FAIL("path is too long: %.60s...", writer->path);
+    if (result == STATUS_OK && (stat(writer->temporary, &info) != 0 || !S_ISDIR(info.st_mode)))
+        result =
+            FAIL("%s is not there to take part in; all nodes must see the run folder", writer->temporary);
+    writer->manifest = json_pack("{s:[]}", "files");
+    writer->files = json_object_get(writer->manifest, "files");
+    if (result == STATUS_OK)
+        *out = writer;
+    else
+        free_writer(writer);
+    return result;
+}
+
+void checkpoint_leave(checkpoint_writer *writer) {
+    if (writer != NULL)
+        free_writer(writer);
+}
+
+status checkpoint_receipts(const checkpoint_writer *writer, char *text, size_t size) {
+    const size_t length = json_dumpb(writer->files, text, size, JSON_COMPACT);
+    if (length == 0 || length >= size)
+        return FAIL("the receipts of %s take %zu bytes, there are %zu", writer->path, length + 1, size);
+    text[length] = '\0';
+    return STATUS_OK;
+}
+
+status checkpoint_admit(checkpoint_writer *writer, const char *receipts) {
+    json_error_t error;
+    json_t *list = json_loads(receipts, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_array(list)) {
+        json_decref(list);
+        return FAIL("cannot admit a part of %s: its receipts are damaged: %s", writer->path, error.text);
+    }
+    const int failed = json_array_extend(writer->files, list);
+    json_decref(list);
+    return failed == 0 ? STATUS_OK : FAIL("cannot admit a part of %s: out of memory", writer->path);
+}
+
 static status open_file(checkpoint_writer *writer, const char *name, char path[PATH_MAX], publisher **out) {
     *out = NULL;
     if (!is_plain_name(name))
@@ -231,15 +279,24 @@ static status copy_text(char out[CHECKPOINT_TEXT], const json_t *object, const c
     return STATUS_OK;
 }
 
+// Of a file in parts, "NAME-part-0000-of-0004", the first stands for all.
 static void note_file(checkpoint_summary *summary, const char *name) {
     static const char suffix[] = ".safetensors";
     size_t length = strlen(name);
+    int part = 0, parts = 1;
+    char in_parts[32] = "";
+    summary->files++;
     if (length > sizeof suffix - 1 && strcmp(name + length - (sizeof suffix - 1), suffix) == 0)
         length -= sizeof suffix - 1;
+    const char *mark = strstr(name, "-part-");
+    if (mark != NULL && sscanf(mark, "-part-%d-of-%d", &part, &parts) == 2) {
+        length = (size_t)(mark - name);
+        snprintf(in_parts, sizeof in_parts, " in %d parts", parts);
+    }
     const size_t used = strlen(summary->holds);
-    snprintf(summary->holds + used, sizeof summary->holds - used, "%s%.*s", used > 0 ? ", " : "", (int)length,
-             name);
-    summary->files++;
+    if (part == 0)
+        snprintf(summary->holds + used, sizeof summary->holds - used, "%s%.*s%s", used > 0 ? ", " : "",
+                 (int)length, name, in_parts);
 }
 
 static status check_files(checkpoint *c, const char *path) {

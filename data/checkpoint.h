@@ -43,6 +43,18 @@ status checkpoint_commit(checkpoint_writer *writer, const json_t *state);
 
 void checkpoint_abort(checkpoint_writer *writer); // NULL is allowed
 
+// Several processes may write one checkpoint: one begins it, the others then join, add their files and hand
+// receipts to the first, which admits them into the manifest and commits. A file without a receipt is not
+// part of it; one whose receipt was admitted and that is missing later is found like any other.
+
+// Takes part in step `step` of `folder`, which another process has begun and not committed.
+status checkpoint_join(checkpoint_writer **out, const char *folder, uint64_t step);
+// Name, size and digest of every file added by this writer, as text [size].
+status checkpoint_receipts(const checkpoint_writer *writer, char *text, size_t size);
+// Frees a writer that joined; its files stay where they are. NULL is allowed.
+void checkpoint_leave(checkpoint_writer *writer);
+status checkpoint_admit(checkpoint_writer *writer, const char *receipts);
+
 // Reading.
 
 typedef struct checkpoint checkpoint;
@@ -53,9 +65,9 @@ typedef struct checkpoint_summary {
     char build[CHECKPOINT_TEXT];           // version of the program that wrote it
     char instruction_set[CHECKPOINT_TEXT]; // of its matrix products
     size_t files;                          // without the manifest
-    char holds[CHECKPOINT_HOLDS];          // their names without .safetensors: "policy, value"; cut to fit
-    uint64_t bytes;                        // of those files
-    int64_t written;                       // seconds since 1970, from the manifest's file
+    char holds[CHECKPOINT_HOLDS]; // their names without .safetensors: "policy, value in 4 parts"; cut to fit
+    uint64_t bytes;               // of those files
+    int64_t written;              // seconds since 1970, from the manifest's file
 } checkpoint_summary;
 
 // Opens a checkpoint folder (".../checkpoints/step-000100") after verifying the manifest and every file

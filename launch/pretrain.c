@@ -250,7 +250,7 @@ static status save(pretrain *p) {
                  model_add_to_checkpoint(writer, "policy.safetensors", policy_parameters(p->policy),
                                          p->device, policy_values(p->policy)),
                  done);
-        TRY_GOTO(result, run_save_optimizer(writer, "optimizer.safetensors", p->optimizer), done);
+        TRY_GOTO(result, run_save_optimizer(writer, "optimizer", p->optimizer), done);
         checkpoint_writer *finished = writer;
         writer = NULL;
         TRY_GOTO(result, checkpoint_commit(finished, state), done);
@@ -275,7 +275,7 @@ static status resume_from(pretrain *p, const checkpoint *from) {
     result = model_read_values(file, policy_parameters(p->policy), p->device, policy_values(p->policy));
     safetensors_close(file);
     TRY(result);
-    TRY(run_load_optimizer(from, "optimizer.safetensors", p->optimizer));
+    TRY(run_load_optimizer(from, "optimizer", p->optimizer));
     p->step = (int64_t)checkpoint_describe(from)->step;
     return STATUS_OK;
 }

@@ -175,7 +175,7 @@ static status save(reward_trainer *t) {
                                          reward_model_values(t->model)),
                  done);
         TRY_GOTO(result, model_add_to_checkpoint(writer, "best.safetensors", list, t->device, t->best), done);
-        TRY_GOTO(result, run_save_optimizer(writer, "optimizer.safetensors", t->optimizer), done);
+        TRY_GOTO(result, run_save_optimizer(writer, "optimizer", t->optimizer), done);
         checkpoint_writer *finished = writer;
         writer = NULL;
         TRY_GOTO(result, checkpoint_commit(finished, state), done);
@@ -217,7 +217,7 @@ static status resume_from(reward_trainer *t, const checkpoint *from) {
     t->waits = waits;
     TRY(read_values(t, from, "reward.safetensors", reward_model_values(t->model)));
     TRY(read_values(t, from, "best.safetensors", t->best));
-    TRY(run_load_optimizer(from, "optimizer.safetensors", t->optimizer));
+    TRY(run_load_optimizer(from, "optimizer", t->optimizer));
     return reward_model_pack(t->model);
 }
 

@@ -137,6 +137,7 @@ typedef struct run_config {
         int32_t warm_up;
         double beta1, beta2, epsilon, weight_decay, gradient_clip;
         int32_t gradient_slots;
+        bool shard_optimizer;
         bool whiten_advantage;
         double advantage_std_floor;
         bool whiten_reward;

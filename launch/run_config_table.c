@@ -158,6 +158,8 @@ const setting run_settings[] = {
     NUMBER(train.gradient_clip, "1", 0, 1e9, "largest norm of the gradient; 0: no clipping"),
     NUMBER(train.gradient_slots, "8", 1, 4096,
            "fixed parts of the gradient sum; a power of two that divides the batch"),
+    FLAG(train.shard_optimizer, "false",
+         "learners hold, update and save a part of the optimisers each, instead of all of it"),
     FLAG(train.whiten_advantage, "true", "divide the advantage by its deviation over the batch"),
     NUMBER(train.advantage_std_floor, "1e-3", 1e-12, 1e6, "smallest deviation to divide by"),
     FLAG(train.whiten_reward, "true",

@@ -126,44 +126,98 @@ void run_folder_close(run_folder *run) {
     run->events = NULL;
 }
 
-void run_optimizer_views(const optimizer *o, const float *moments, tensor_view views[RUN_OPTIMIZER_TENSORS]) {
-    const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
+void run_optimizer_name(const char *name, int part, int parts, char text[RUN_OPTIMIZER_NAME]) {
+    if (parts == 1)
+        snprintf(text, RUN_OPTIMIZER_NAME, "%s.safetensors", name);
+    else
+        snprintf(text, RUN_OPTIMIZER_NAME, "%s-part-%04d-of-%04d.safetensors", name, part, parts);
+}
+
+int run_optimizer_views(const optimizer *o, const float *moments, tensor_view views[RUN_OPTIMIZER_TENSORS]) {
+    const int64_t shape[] = {2, (int64_t)o->count}, one[] = {1};
     views[0] = tensor_view_make("moments", TENSOR_F32, moments, 2, shape);
     views[1] = tensor_view_make("step", TENSOR_I64, &o->step, 1, one);
+    views[2] = tensor_view_make("first", TENSOR_U64, &o->first, 1, one);
+    return o->count == o->list->size ? 2 : 3;
 }
 
 static status mirror_moments(mirror *out, const optimizer *o) {
-    return mirror_create(out, o->device, o->moments, sizeof(float) * 2 * o->list->size,
+    return mirror_create(out, o->device, o->moments, sizeof(float) * 2 * o->count,
                          "optimiser moments on the host");
 }
 
 status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *o) {
     mirror moments;
     tensor_view views[RUN_OPTIMIZER_TENSORS];
+    char file[RUN_OPTIMIZER_NAME];
+    run_optimizer_name(name, 0, 1, file);
     TRY(mirror_moments(&moments, o));
-    run_optimizer_views(o, moments.host, views);
+    const int count = run_optimizer_views(o, moments.host, views);
     status result = mirror_fetch(&moments);
     if (result == STATUS_OK)
-        result = checkpoint_add_tensors(writer, name, views, RUN_OPTIMIZER_TENSORS, NULL, 0);
+        result = checkpoint_add_tensors(writer, file, views, (size_t)count, NULL, 0);
     mirror_release(&moments);
     return result;
 }
 
-static status read_optimizer(const safetensors *file, optimizer *o) {
-    const int64_t shape[] = {2, (int64_t)o->list->size}, one[] = {1};
-    mirror moments;
-    TRY(mirror_moments(&moments, o));
-    status result = safetensors_read(file, "moments", TENSOR_F32, 2, shape, moments.host);
-    if (result == STATUS_OK)
-        result = mirror_store(&moments);
-    mirror_release(&moments);
-    return result == STATUS_OK ? safetensors_read(file, "step", TENSOR_I64, 1, one, &o->step) : result;
+// What a file and the optimiser have in common of the moments goes into moments [2, o->count] on the host;
+// *found counts it.
+static status read_part(const checkpoint *checkpoint, const char *name, optimizer *o, float *moments,
+                        size_t *found) {
+    const int64_t one[] = {1};
+    const tensor_view *view;
+    safetensors *file;
+    uint64_t first = 0;
+    TRY(checkpoint_open_tensors(checkpoint, name, &file));
+    status result;
+    TRY_GOTO(result, safetensors_find(file, "moments", &view), done);
+    TRY_GOTO(result, safetensors_read(file, "step", TENSOR_I64, 1, one, &o->step), done);
+    if (safetensors_has(file, "first"))
+        TRY_GOTO(result, safetensors_read(file, "first", TENSOR_U64, 1, one, &first), done);
+    const size_t count = view->rank == 2 ? (size_t)view->shape[1] : 0, size = o->list->size;
+    if (view->type != TENSOR_F32 || view->rank != 2 || view->shape[0] != 2 || first > size ||
+        count > size - first) {
+        result = FAIL("%s/%s: its moments are not [2, %zu] of F32, or a part of them",
+                      checkpoint_path(checkpoint), name, size);
+        goto done;
+    }
+    const size_t end = (size_t)first + count, own_end = o->first + o->count,
+                 from = first > o->first ? (size_t)first : o->first, to = end < own_end ? end : own_end;
+    for (size_t row = 0; row < 2 && from < to; row++)
+        memcpy(moments + row * o->count + (from - o->first),
+               (const char *)view->data + sizeof(float) * (row * count + (from - (size_t)first)),
+               sizeof(float) * (to - from));
+    *found += from < to ? to - from : 0;
+done:
+    safetensors_close(file);
+    return result;
+}
+
+static status read_parts(const checkpoint *checkpoint, const char *name, optimizer *o, float *moments) {
+    char file[RUN_OPTIMIZER_NAME];
+    int parts = 1;
+    size_t found = 0;
+    for (run_optimizer_name(name, 0, parts, file);
+         parts < RUN_OPTIMIZER_PARTS && !checkpoint_has(checkpoint, file);)
+        run_optimizer_name(name, 0, parts *= 2, file);
+    if (!checkpoint_has(checkpoint, file))
+        run_optimizer_name(name, 0, parts = 1, file); // for the message
+    for (int part = 0; part < parts; part++) {
+        run_optimizer_name(name, part, parts, file);
+        TRY(read_part(checkpoint, file, o, moments, &found));
+    }
+    if (found != o->count)
+        return FAIL("%s: its %d parts of %s hold %zu of the %zu moments that are wanted",
+                    checkpoint_path(checkpoint), parts, name, found, o->count);
+    return STATUS_OK;
 }
 
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *o) {
-    safetensors *file;
-    TRY(checkpoint_open_tensors(checkpoint, name, &file));
-    const status result = read_optimizer(file, o);
-    safetensors_close(file);
+    mirror moments;
+    TRY(mirror_moments(&moments, o));
+    status result = read_parts(checkpoint, name, o, moments.host);
+    if (result == STATUS_OK)
+        result = mirror_store(&moments);
+    mirror_release(&moments);
     return result;
 }

@@ -31,12 +31,16 @@ status run_folder_open(run_folder *run, world *world, const char *path, int writ
 status run_folder_start(run_folder *run, const run_config *config, int64_t step);
 void run_folder_close(run_folder *run);
 
-// Records of the optimiser in a checkpoint: NAME.safetensors with the flat moments, and the update count.
-enum { RUN_OPTIMIZER_TENSORS = 2 };
-// moments: optimizer->moments, or a copy of them.
-void run_optimizer_views(const optimizer *optimizer, const float *moments,
-                         tensor_view views[RUN_OPTIMIZER_TENSORS]);
+// Records of an optimiser in a checkpoint: the flat moments and the update count in NAME.safetensors; or,
+// where several learners hold a part of it, in NAME-part-0000-of-0004.safetensors and so on, which say where
+// they begin.
+enum { RUN_OPTIMIZER_TENSORS = 3, RUN_OPTIMIZER_NAME = 64, RUN_OPTIMIZER_PARTS = 4096 };
+void run_optimizer_name(const char *name, int part, int parts, char text[RUN_OPTIMIZER_NAME]);
+// Returns the number of views. moments [2, count] of `optimizer`, on the host or the device.
+int run_optimizer_views(const optimizer *optimizer, const float *moments,
+                        tensor_view views[RUN_OPTIMIZER_TENSORS]);
 status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *optimizer);
+// Whatever parts the checkpoint holds it in, and whatever part `optimizer` is.
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
 
 // Locks FOLDER/run.lock until the process ends or closes *descriptor; fails if another process holds it.

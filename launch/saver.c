@@ -29,8 +29,9 @@ struct saver {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     // Guarded by the lock, but for the job and the copies: the thread alone has them while `busy`.
-    bool started, busy, ends;
-    status outcome; // of writes, the first failure
+    bool started, busy, begun, ends;
+    bool is_shared, is_first; // of several that write together
+    status outcome;           // of writes, the first failure
     char message[MESSAGE_BYTES];
     double seconds;
 
@@ -38,23 +39,72 @@ struct saver {
     uint64_t step;
     json_t *state;
     saver_hooks hooks;
+    checkpoint_writer *writer; // of what is begun and not committed
+    bool commits;              // the job: to commit, with the receipts of the others
+    char *receipts;            // [others][SAVER_RECEIPTS]
+    int others;
+    char own_receipts[SAVER_RECEIPTS];
 };
 
-static status write_files(saver *s) {
-    checkpoint_writer *writer;
-    if (s->hooks.before != NULL)
-        TRY(s->hooks.before(s->hooks.context));
-    TRY(checkpoint_begin(&writer, s->folder, s->step, s->kind));
+static status add_files(saver *s) {
     for (int i = 0; i < s->file_count; i++) {
         const saved_file *f = &s->files[i];
-        const status added = checkpoint_add_tensors(writer, f->name, f->copies, f->count, NULL, 0);
-        if (added != STATUS_OK) {
-            checkpoint_abort(writer);
-            return added;
-        }
+        TRY(checkpoint_add_tensors(s->writer, f->name, f->copies, f->count, NULL, 0));
     }
-    TRY(checkpoint_commit(writer, s->state));
+    return STATUS_OK;
+}
+
+// Up to what is common to all: the files are durable in the unpublished checkpoint.
+static status write_files(saver *s) {
+    if (s->hooks.before != NULL)
+        TRY(s->hooks.before(s->hooks.context));
+    if (s->is_shared && !s->is_first)
+        TRY(checkpoint_join(&s->writer, s->folder, s->step));
+    else
+        TRY(checkpoint_begin(&s->writer, s->folder, s->step, s->kind));
+    pthread_mutex_lock(&s->lock);
+    s->begun = true;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    TRY(add_files(s));
+    if (!s->is_shared || s->is_first)
+        return STATUS_OK;
+    TRY(checkpoint_receipts(s->writer, s->own_receipts, sizeof s->own_receipts));
+    checkpoint_leave(s->writer);
+    s->writer = NULL;
+    return STATUS_OK;
+}
+
+static status commit(saver *s) {
+    for (int i = 0; i < s->others; i++)
+        TRY(checkpoint_admit(s->writer, s->receipts + (size_t)i * SAVER_RECEIPTS));
+    const status result = checkpoint_commit(s->writer, s->state);
+    s->writer = NULL;
+    TRY(result);
     return s->hooks.after != NULL ? s->hooks.after(s->hooks.context) : STATUS_OK;
+}
+
+// What is begun and not committed is given up: by the one that began it, as a whole.
+static void give_up(saver *s) {
+    if (s->is_shared && !s->is_first)
+        checkpoint_leave(s->writer);
+    else
+        checkpoint_abort(s->writer);
+    s->writer = NULL;
+}
+
+static status do_job(saver *s) {
+    status result = s->commits ? STATUS_OK : write_files(s);
+    const bool goes_on = s->is_shared && s->is_first && !s->commits; // the state is for the commit
+    if (result == STATUS_OK && (s->commits || !s->is_shared))
+        result = commit(s);
+    if (result != STATUS_OK)
+        give_up(s);
+    if (!goes_on || result != STATUS_OK) {
+        json_decref(s->state);
+        s->state = NULL;
+    }
+    return result;
 }
 
 static void *work(void *argument) {
@@ -68,11 +118,9 @@ static void *work(void *argument) {
             break;
         pthread_mutex_unlock(&s->lock);
         const double start = stage_seconds();
-        const status result = write_files(s);
-        json_decref(s->state);
-        s->state = NULL;
+        const status result = do_job(s);
         pthread_mutex_lock(&s->lock);
-        s->seconds = stage_seconds() - start;
+        s->seconds = stage_seconds() - start + (s->commits ? s->seconds : 0.0);
         if (result != STATUS_OK && s->outcome == STATUS_OK) {
             s->outcome = result;
             snprintf(s->message, sizeof s->message, "checkpoint of step %llu: %s",
@@ -106,6 +154,9 @@ void saver_destroy(saver *s) {
         pthread_mutex_unlock(&s->lock);
         pthread_join(s->thread, NULL);
     }
+    give_up(s);
+    json_decref(s->state);
+    memory_free(s->receipts);
     for (int i = 0; i < s->file_count; i++) {
         memory_free(s->files[i].live);
         memory_free(s->files[i].copies);
@@ -165,6 +216,13 @@ static status start_thread(saver *s) {
     return STATUS_OK;
 }
 
+static void begin_job(saver *s) {
+    pthread_mutex_lock(&s->lock);
+    s->busy = true;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static status copy_file(const saved_file *f) {
     for (size_t i = 0; i < f->count; i++) {
         const saved_tensor *from = &f->live[i];
@@ -193,10 +251,41 @@ status saver_start(saver *s, const char *folder, uint64_t step, json_t *state, c
     s->step = step;
     s->state = state;
     s->hooks = hooks != NULL ? *hooks : (saver_hooks){0};
+    s->commits = s->begun = false;
+    begin_job(s);
+    if (!s->is_shared || !s->is_first)
+        return STATUS_OK;
     pthread_mutex_lock(&s->lock);
-    s->busy = true;
-    pthread_cond_broadcast(&s->changed);
+    while (s->busy && !s->begun)
+        pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
+    return saver_check(s);
+}
+
+status saver_share(saver *s, bool first, int others) {
+    s->is_shared = true;
+    s->is_first = first;
+    s->others = first ? others : 0;
+    return memory_allocate((void **)&s->receipts, (size_t)others * SAVER_RECEIPTS + 1, "receipts");
+}
+
+bool saver_is_written(saver *s) {
+    pthread_mutex_lock(&s->lock);
+    const bool busy = s->busy;
+    pthread_mutex_unlock(&s->lock);
+    return !busy;
+}
+
+status saver_receipts(saver *s, char *text) {
+    snprintf(text, SAVER_RECEIPTS, "%s", s->own_receipts);
+    return saver_wait(s);
+}
+
+status saver_commit(saver *s, const char *receipts) {
+    TRY(saver_wait(s));
+    memcpy(s->receipts, receipts, (size_t)s->others * SAVER_RECEIPTS);
+    s->commits = true;
+    begin_job(s);
     return STATUS_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/device.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 typedef struct saver saver;
 
@@ -41,6 +42,20 @@ status saver_start(saver *saver, const char *folder, uint64_t step, json_t *stat
 status saver_check(saver *saver);
 // The same after waiting: STATUS_OK means that every checkpoint started is durable under its name.
 status saver_wait(saver *saver);
+
+// Several savers, one a process, may write each checkpoint together: every one writes its files into it, and
+// the first commits it once it has the receipts of all. To be called before the first start, with `first` on
+// one of them. saver_start of the first then returns with the checkpoint begun; the others are started after
+// that.
+status saver_share(saver *saver, bool first, int others);
+enum { SAVER_RECEIPTS = 1024 };
+// Whether the files of this saver are written, or there are none to wait for.
+bool saver_is_written(saver *saver);
+// Receipts of the files written, as text [SAVER_RECEIPTS].
+status saver_receipts(saver *saver, char *text);
+// The first: lets the thread commit, with the receipts of the others, [others][SAVER_RECEIPTS]. After that
+// saver_wait means what it says above.
+status saver_commit(saver *saver, const char *receipts);
 
 // That the last completed write took, hooks included; 0 before the first.
 double saver_write_seconds(saver *saver);

@@ -72,7 +72,7 @@ static status create_groups(train *t) {
         result = weights_create(&t->channel, t->world, t->device, roles_rank(&t->layout, ROLE_LEARNER, 0),
                                 ranks, receivers, t->parameters);
     memory_free(ranks);
-    return result;
+    return result == STATUS_OK ? train_shard_optimizers(t) : result;
 }
 
 static status create_older(train *t) {
@@ -499,6 +499,7 @@ void train_destroy(train *t) {
     exchange_destroy(t->exchange);
     memory_free(t->evaluations);
     memory_free(t->older);
+    memory_free(t->receipts);
     memory_free(t->routes);
     json_decref(t->settings);
     device_destroy(t->device);

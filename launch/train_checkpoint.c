@@ -1,4 +1,4 @@
-// What a checkpoint of the RL run holds, and how a run starts from the base or from one.
+// How a run starts from the base or from a checkpoint, and the settings that one must agree with.
 #include "launch/train_parts.h"
 
 #include "data/digest.h"
@@ -39,9 +39,8 @@ status train_load_base(train *t) {
     return value_pack(value);
 }
 
-// The weights of version step - lag + i, in a checkpoint of `step`.
-static void older_name(int i, char *name, size_t size) {
-    snprintf(name, size, "policy-older-%d.safetensors", i);
+void train_older_name(int i, char name[64]) {
+    snprintf(name, 64, "policy-older-%d.safetensors", i);
 }
 
 // Adds the digest of the weights of a learned reward's models.
@@ -68,11 +67,17 @@ static status record_reward(const train *t, const char *name) {
 
 status train_record_settings(train *t) {
     static const char *const keys[] = {"seed", "model", "train", "dpo", NULL};
-    static const char *const except[] = {"train.steps",       "train.evaluate_every",
-                                         "train.save_every",  "train.keep",
-                                         "train.keep_every",  "train.save_rollouts_every",
-                                         "train.select",      "train.stop",
-                                         "train.alarm_clips", NULL};
+    static const char *const except[] = {"train.steps",
+                                         "train.evaluate_every",
+                                         "train.save_every",
+                                         "train.keep",
+                                         "train.keep_every",
+                                         "train.save_rollouts_every",
+                                         "train.select",
+                                         "train.stop",
+                                         "train.alarm_clips",
+                                         "train.shard_optimizer",
+                                         NULL};
     const settings_scope scope = {keys, except};
     char text[DIGEST_HEX];
     TRY(settings_record_create(&t->settings, t->config, &scope));
@@ -85,111 +90,6 @@ status train_record_settings(train *t) {
         if (rewards->entries[j].weight != 0.0 && strcmp(rewards->entries[j].name, "text_adherence") != 0)
             TRY(record_reward(t, rewards->entries[j].name));
     return STATUS_OK;
-}
-
-// device: that has the values; NULL: the host.
-static status add_weights(saver *saver, const char *name, const parameter_list *list, device *device,
-                          const float *values) {
-    const size_t count = (size_t)list->count;
-    tensor_view *views = NULL;
-    saved_tensor *tensors = NULL;
-    status result;
-    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * count, "tensor list"), done);
-    TRY_GOTO(result, memory_allocate((void **)&tensors, sizeof *tensors * count, "tensor list"), done);
-    model_views(list, values, views);
-    for (size_t i = 0; i < count; i++)
-        tensors[i] = (saved_tensor){views[i], device};
-    result = saver_add_tensors(saver, name, tensors, count);
-done:
-    memory_free(views);
-    memory_free(tensors);
-    return result;
-}
-
-static status add_optimizer(saver *saver, const char *name, const optimizer *optimizer) {
-    tensor_view views[RUN_OPTIMIZER_TENSORS];
-    run_optimizer_views(optimizer, optimizer->moments, views);
-    const saved_tensor tensors[RUN_OPTIMIZER_TENSORS] = {{views[0], optimizer->device}, {views[1], NULL}};
-    return saver_add_tensors(saver, name, tensors, RUN_OPTIMIZER_TENSORS);
-}
-
-status train_create_saver(train *t) {
-    if (world_rank(t->world) != roles_rank(&t->layout, ROLE_LEARNER, 0))
-        return STATUS_OK;
-    learner *l = t->learner.learner;
-    const parameter_list *list = policy_parameters(learner_policy(l));
-    TRY(saver_create(&t->saver, "rl"));
-    TRY(add_weights(t->saver, "policy.safetensors", list, t->device, policy_values(learner_policy(l))));
-    for (int i = 0; i < t->config->train.lag; i++) {
-        char name[64];
-        older_name(i, name, sizeof name);
-        TRY(add_weights(t->saver, name, list, NULL, t->older + (size_t)i * t->parameters));
-    }
-    TRY(add_optimizer(t->saver, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
-    if (learner_value(l) == NULL)
-        return STATUS_OK;
-    TRY(add_weights(t->saver, "value.safetensors", value_parameters(learner_value(l)), t->device,
-                    value_values(learner_value(l))));
-    return add_optimizer(t->saver, "value-optimizer.safetensors", learner_value_optimizer(l));
-}
-
-// What the saver's thread does beside the files: the metrics are durable before the checkpoint of their step;
-// selected.json always names a checkpoint that is there, so it comes after the new one and before the old
-// ones go.
-static status sync_metrics(void *context) {
-    const train_saving *saving = context;
-    return metrics_sync(saving->metrics);
-}
-
-static status publish_and_prune(void *context) {
-    train_saving *saving = context;
-    json_t *selection = saving->selection;
-    saving->selection = NULL;
-    TRY(json_file_publish(saving->selection_path, selection));
-    return checkpoint_prune(saving->folder, &saving->keep, NULL, NULL);
-}
-
-static status start_save(train *t) {
-    TRY(saver_wait(t->saver)); // so that t->saving is free
-    json_t *means = json_array(), *deviations = json_array();
-    for (int i = 0; i < t->config->train.rewards.count; i++) {
-        json_array_append_new(means, json_real(t->reward_mean[i]));
-        json_array_append_new(deviations, json_real(t->reward_std[i]));
-    }
-    json_t *state = json_pack(
-        "{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "step", (json_int_t)t->step, "alpha", t->alpha,
-        "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores", (json_int_t)t->bad_scores,
-        "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch", (json_int_t)t->dpo.epoch, "dpo_pairs",
-        (json_int_t)t->dpo.count, "reference", t->reference, "reward_mean", means, "reward_std", deviations,
-        "evaluations", train_evaluations_to_json(t), "settings", json_deep_copy(t->settings));
-    if (state == NULL)
-        return FAIL("the checkpoint of step %lld cannot be described: one of its numbers is not finite",
-                    (long long)t->step);
-    json_decref(t->saving.selection); // of a checkpoint that was not written
-    t->saving = (train_saving){.metrics = t->run.metrics,
-                               .folder = t->run.checkpoints,
-                               .keep = {.last = (size_t)t->config->train.keep,
-                                        .every = (uint64_t)t->config->train.keep_every,
-                                        .best = t->evaluations[train_select(t)].step,
-                                        .first = true}};
-    train_describe_selection(t, &t->saving.selection, t->saving.selection_path);
-    const saver_hooks hooks = {.before = sync_metrics, .after = publish_and_prune, .context = &t->saving};
-    return saver_start(t->saver, t->run.checkpoints, (uint64_t)t->step, state, &hooks);
-}
-
-status train_save(train *t) {
-    const double start = stage_seconds();
-    const status result = t->run.writes ? start_save(t) : STATUS_OK;
-    t->save_seconds = stage_seconds() - start;
-    return world_agree(t->world, result);
-}
-
-status train_save_check(train *t) {
-    return world_agree(t->world, t->run.writes ? saver_check(t->saver) : STATUS_OK);
-}
-
-status train_save_finish(train *t) {
-    return world_agree(t->world, t->run.writes ? saver_wait(t->saver) : STATUS_OK);
 }
 
 // device: that has the values; NULL: the host.
@@ -213,13 +113,13 @@ static status resume_learner(train *t, const checkpoint *from) {
             checkpoint_path(from), t->config->data.base);
     TRY(read_weights(from, "policy.safetensors", policy_parameters(learner_policy(l)), t->device,
                      policy_values(learner_policy(l))));
-    TRY(run_load_optimizer(from, "policy-optimizer.safetensors", learner_policy_optimizer(l)));
+    TRY(run_load_optimizer(from, "policy-optimizer", learner_policy_optimizer(l)));
     TRY(policy_pack(learner_policy(l)));
     if (learner_value(l) == NULL)
         return STATUS_OK;
     TRY(read_weights(from, "value.safetensors", value_parameters(learner_value(l)), t->device,
                      value_values(learner_value(l))));
-    TRY(run_load_optimizer(from, "value-optimizer.safetensors", learner_value_optimizer(l)));
+    TRY(run_load_optimizer(from, "value-optimizer", learner_value_optimizer(l)));
     return value_pack(learner_value(l));
 }
 
@@ -254,7 +154,7 @@ status train_resume(train *t, const checkpoint *from) {
 status train_resume_older(train *t, const checkpoint *from, int i, int64_t version) {
     float *values = NULL;
     char name[64];
-    older_name(i, name, sizeof name);
+    train_older_name(i, name);
     const parameter_list *list = t->rollout.active ? policy_parameters(t->rollout.policy)
                                  : t->run.writes   ? policy_parameters(learner_policy(t->learner.learner))
                                                    : NULL;

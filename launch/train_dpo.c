@@ -209,7 +209,7 @@ status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_re
         }
         gradient_sum_add(l->policy_gradients);
     }
-    TRY(gradient_sum_share(l->policy_gradients, l->group));
+    TRY(train_share_gradients(t, NETWORK_POLICY));
     TRY(group_all_reduce_tree_double(l->group, d->rows, (size_t)t->config->dpo.batch * DPO_COLUMNS));
     *out = summarise(t);
     if (t->step == 0 && out->margin != 0.0)

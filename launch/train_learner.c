@@ -78,6 +78,7 @@ status train_learner_create(train *t) {
 
 void train_learner_destroy(train *t) {
     learner_role *l = &t->learner;
+    train_release_shards(t);
     gradient_sum_destroy(l->policy_gradients);
     gradient_sum_destroy(l->value_gradients);
     learner_destroy(l->learner);

@@ -10,6 +10,7 @@
 #include "core/learner.h"
 #include "data/digest.h"
 #include "data/ratings.h"
+#include "kernels/mirror.h"
 #include "launch/conditioner.h"
 #include "launch/device_choice.h"
 #include "launch/exchange.h"
@@ -70,6 +71,9 @@ enum score_column {
     SCORE_COLUMNS,
 };
 
+// What an optimiser belongs to.
+typedef enum learner_network { NETWORK_POLICY, NETWORK_VALUE, NETWORKS } learner_network;
+
 // A learner rank: the samples of its gradient slots and everything that learns.
 typedef struct learner_role {
     bool active;
@@ -77,6 +81,9 @@ typedef struct learner_role {
     group *group;
     learner *learner;
     gradient_sum *policy_gradients, *value_gradients; // the latter of a value network, else NULL
+    bool sharded;                                     // the optimisers are shared out over the learners
+    double *squares[NETWORKS];                        // [units] of gradients, where they are
+    mirror values_mirror[NETWORKS];                   // of the parameters, where they are
     uint16_t *prefix, *tokens;                        // [S, ...] as in rollout_role
     float *log_probabilities;
     float *scores;                                // [S, score width]
@@ -170,7 +177,9 @@ typedef struct train {
     int evaluation_count, evaluation_capacity;
     plan plan;                  // of this rank's memory
     char reference[DIGEST_HEX]; // of the base's weights, on learner ranks
-    saver *saver;               // on the writing rank
+    saver *saver;               // on the rank, or ranks, that write
+    char *receipts;             // [learners][SAVER_RECEIPTS] of parts of a checkpoint
+    bool save_has_parts;        // a checkpoint is under way that is not committed
     train_saving saving;
     double save_seconds; // that the last checkpoint held up the loop
 } train;
@@ -268,6 +277,16 @@ typedef struct step_result {
 // there is one. rate_factor: of both learning rates.
 status train_learner_update(train *t, float rate_factor, step_result *result);
 
+// Lets every learner keep its part of the optimisers, if the run file asks for it; l->group is there.
+status train_shard_optimizers(train *t);
+void train_release_shards(train *t);
+// Once all slots are added: the sum over the learners, or this one's part of it.
+status train_share_gradients(train *t, learner_network network);
+// Norm of the gradient of all learners; not finite if a number in it is not.
+status train_measure_gradients(train *t, learner_network network, double *norm);
+// One update; the network is packed again. rate: the learning rate.
+status train_update_network(train *t, learner_network network, float rate, double norm);
+
 // From the gradients of all learners to new weights, unless one is not finite: then out->skipped.
 status train_learner_apply(train *t, float rate_factor, step_result *out);
 
@@ -289,7 +308,9 @@ double train_diversity(const train *t, size_t count);
 status train_record_settings(train *t);
 // Everyone starts from the base; the value network takes what it shares with it.
 status train_load_base(train *t);
-// Registers what a checkpoint holds and reserves the room for its copy (writing rank).
+// File of the weights of version step - lag + i, in a checkpoint of `step`.
+void train_older_name(int i, char name[64]);
+// Registers what a checkpoint holds and reserves the room for its copy (on ranks that write).
 status train_create_saver(train *t);
 // Starts a checkpoint of t->step on the writing rank, which is written while training goes on. All ranks call
 // it and agree that it was started and that the one before is durable.

@@ -50,7 +50,7 @@ static status value_pass_over_slots(train *t, int epoch) {
         }
         gradient_sum_add(l->value_gradients);
     }
-    return gradient_sum_share(l->value_gradients, l->group);
+    return train_share_gradients(t, NETWORK_VALUE);
 }
 
 static status policy_pass_over_slots(train *t, int epoch, float advantage_scale) {
@@ -74,7 +74,7 @@ static status policy_pass_over_slots(train *t, int epoch, float advantage_scale)
         }
         gradient_sum_add(l->policy_gradients);
     }
-    return gradient_sum_share(l->policy_gradients, l->group);
+    return train_share_gradients(t, NETWORK_POLICY);
 }
 
 status train_learner_measure_kl(train *t) {
@@ -177,43 +177,26 @@ static void group_baseline_advantages(train *t, step_result *out, float *scale) 
     *scale = by_group ? 1.0f : whitening(t, found.deviation);
 }
 
-// Every learner holds the same sums, so all of them skip or none does.
-static bool gradients_are_finite(const train *t) {
-    const learner_role *l = &t->learner;
-    return op_all_finite(t->device, policy_parameters(learner_policy(l->learner))->size,
-                         gradient_sum_values(l->policy_gradients)) &&
-           (learner_value(l->learner) == NULL ||
-            op_all_finite(t->device, value_parameters(learner_value(l->learner))->size,
-                          gradient_sum_values(l->value_gradients)));
-}
-
-static status update(train *t, float rate_factor, step_result *out) {
-    learner_role *l = &t->learner;
-    const run_config *config = t->config;
-    policy *policy = learner_policy(l->learner);
-    value_network *value = learner_value(l->learner);
-    TRY(weights_wait(t->channel));
-    out->gradient_norm += optimizer_update(learner_policy_optimizer(l->learner),
-                                           (float)config->train.learning_rate * rate_factor,
-                                           gradient_sum_values(l->policy_gradients), policy_values(policy))
-                              .gradient_norm /
-                          config->train.ppo_epochs;
-    TRY(policy_pack(policy));
-    if (value == NULL)
-        return STATUS_OK;
-    out->value_gradient_norm += optimizer_update(learner_value_optimizer(l->learner),
-                                                 (float)config->train.value_learning_rate * rate_factor,
-                                                 gradient_sum_values(l->value_gradients), value_values(value))
-                                    .gradient_norm /
-                                config->train.ppo_epochs;
-    return value_pack(value);
-}
-
 status train_learner_apply(train *t, float rate_factor, step_result *out) {
-    out->skipped = !gradients_are_finite(t);
-    if (!out->skipped)
-        return update(t, rate_factor, out);
-    out->gradient_norm = out->value_gradient_norm = NAN;
+    const run_config *config = t->config;
+    const bool has_value = learner_value(t->learner.learner) != NULL;
+    double norm, value_norm = 0.0;
+    TRY(train_measure_gradients(t, NETWORK_POLICY, &norm));
+    if (has_value)
+        TRY(train_measure_gradients(t, NETWORK_VALUE, &value_norm));
+    // Every learner has the same norms, so all of them skip or none does.
+    out->skipped = !isfinite(norm) || !isfinite(value_norm);
+    if (out->skipped) {
+        out->gradient_norm = out->value_gradient_norm = NAN;
+        return STATUS_OK;
+    }
+    TRY(weights_wait(t->channel));
+    TRY(train_update_network(t, NETWORK_POLICY, (float)config->train.learning_rate * rate_factor, norm));
+    if (has_value)
+        TRY(train_update_network(t, NETWORK_VALUE, (float)config->train.value_learning_rate * rate_factor,
+                                 value_norm));
+    out->gradient_norm += norm / config->train.ppo_epochs;
+    out->value_gradient_norm += value_norm / config->train.ppo_epochs;
     return STATUS_OK;
 }
 

@@ -79,6 +79,57 @@ static void check_all_reduce(world *world, int members, tree_type type, size_t c
     group_destroy(group);
 }
 
+// Its two halves over all ranks, as parts at multiples of `unit`: the sums are in the own part, then
+// everywhere.
+static void check_parts(world *world, size_t count, size_t unit) {
+    const int members = world_size(world);
+    int ranks[64];
+    for (int i = 0; i < members; i++)
+        ranks[i] = i;
+    group *group;
+    float *own, *alone;
+    CHECK_OK(group_create(&group, world, ranks, members));
+    CHECK_OK(memory_allocate((void **)&own, count * sizeof(float) + 64, "own"));
+    CHECK_OK(memory_allocate((void **)&alone, count * sizeof(float) + 64, "alone"));
+    const uint32_t share = SLOTS / (uint32_t)members;
+    sum_slots(TREE_FLOAT, own, count, (uint32_t)group_index(group) * share, share);
+    sum_slots(TREE_FLOAT, alone, count, 0, SLOTS);
+    size_t covered = 0;
+    for (int i = 0; i < members; i++) {
+        const group_part part = group_part_of(group, count, unit, i);
+        CHECK(part.begin <= part.end && part.end <= count && (part.begin % unit == 0 || part.begin == count));
+        covered += part.end - part.begin;
+        for (int j = 0; j < i; j++) {
+            const group_part other = group_part_of(group, count, unit, j);
+            CHECK(part.end <= other.begin || other.end <= part.begin);
+        }
+    }
+    CHECK(covered == count);
+    const group_part part = group_part_of(group, count, unit, group_index(group));
+    const size_t bytes = (part.end - part.begin) * sizeof(float);
+    CHECK_OK(group_reduce_scatter_tree(group, own, count, unit));
+    CHECK(memcmp(own + part.begin, alone + part.begin, bytes) == 0);
+    for (size_t i = 0; i < count; i++) // what is not its own must come from the others
+        if (i < part.begin || i >= part.end)
+            own[i] = -1.0f;
+    CHECK_OK(group_all_gather_parts(group, own, count, unit));
+    CHECK(memcmp(own, alone, count * sizeof(float)) == 0);
+    memory_free(own);
+    memory_free(alone);
+    group_destroy(group);
+}
+
+static void test_parts(world *world) {
+    static const size_t counts[] = {0, 1, 5, 48, 1000, 65537, 400001};
+    if ((world_size(world) & (world_size(world) - 1)) != 0 || world_size(world) > SLOTS)
+        return;
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        check_parts(world, counts[i], 1);
+        check_parts(world, counts[i], 16);
+        check_parts(world, counts[i], 16384);
+    }
+}
+
 static void test_all_reduce(world *world) {
     // The two large counts make several pieces of uneven size in each exchange.
     static const size_t counts[] = {0, 1, 2, 3, 7, 1000, 65537};
@@ -214,6 +265,7 @@ int main(int argc, char **argv) {
     test_identity(world);
     test_collectives(world);
     test_all_reduce(world);
+    test_parts(world);
     world_destroy(world);
     return 0;
 }

@@ -30,6 +30,7 @@ static void create(train *t, const run_config *config) {
     int ranks[BATCH];
     roles_list(&t->layout, ROLE_LEARNER, ranks);
     CHECK_OK(group_create(&t->learner.group, t->world, ranks, world_size(t->world)));
+    CHECK_OK(train_shard_optimizers(t));
     policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
     value_network *value = learner_value(t->learner.learner);
     t->parameters = policy_parameters(policy)->size;
@@ -80,7 +81,8 @@ static void check_equal_on_all_ranks(train *t) {
         CHECK(memcmp(&own, &all[i], sizeof own) == 0);
 }
 
-static void test_skipped_update(world *world, run_baseline baseline, int epochs) {
+// Returns the digest of the weights that came out.
+static digest test_skipped_update(world *world, run_baseline baseline, int epochs, bool shards) {
     static run_config config;
     train t = {.world = world};
     step_result result;
@@ -91,6 +93,7 @@ static void test_skipped_update(world *world, run_baseline baseline, int epochs)
     config.train.baseline = baseline;
     config.train.ppo_epochs = epochs;
     config.train.kl_control = RUN_KL_ADAPTIVE;
+    config.train.shard_optimizer = shards;
     create(&t, &config);
     const digest start = digest_of(&t);
     collect(&t, 0, true);
@@ -110,17 +113,26 @@ static void test_skipped_update(world *world, run_baseline baseline, int epochs)
     now = digest_of(&t);
     CHECK(memcmp(&now, &start, sizeof now) != 0);
     CHECK(t.alpha > 0.0 && t.alpha < 0.05); // the KL is below its target
+    CHECK(t.learner.sharded == (shards && world_size(world) > 1));
     destroy(&t);
+    return now;
+}
+
+// Who holds the moments does not show in the weights.
+static void test_both(world *world, run_baseline baseline, int epochs) {
+    const digest whole = test_skipped_update(world, baseline, epochs, false),
+                 shared = test_skipped_update(world, baseline, epochs, true);
+    CHECK(memcmp(&whole, &shared, sizeof whole) == 0);
 }
 
 int main(void) {
     world *world;
     const world_options options = {.threads = 1, .deadline_seconds = 60.0};
     CHECK_OK(world_create(&world, &options));
-    test_skipped_update(world, RUN_BASELINE_VALUE, 1);
-    test_skipped_update(world, RUN_BASELINE_VALUE, 3);
-    test_skipped_update(world, RUN_BASELINE_LEAVE_ONE_OUT, 1);
-    test_skipped_update(world, RUN_BASELINE_GROUP, 2);
+    test_both(world, RUN_BASELINE_VALUE, 1);
+    test_both(world, RUN_BASELINE_VALUE, 3);
+    test_both(world, RUN_BASELINE_LEAVE_ONE_OUT, 1);
+    test_both(world, RUN_BASELINE_GROUP, 2);
     world_destroy(world);
     return 0;
 }

@@ -61,30 +61,48 @@ same_run() { # FOLDER STEPS STRAIGHT: the reason why not is in `difference`
 # Faults at the calls of a save.
 
 # A run of three steps with a checkpoint each; the faults strike in what follows step 1: two saves, each of which
-# removes an older checkpoint.
-short=(train run.yaml threads=1 train.evaluate_every=0 train.save_every=1 train.keep=1)
-"$musicrl" "${short[@]}" folder=begun train.steps=1 >begun.log 2>&1 &&
-    cp -r begun calls && cp -r begun straight-3 &&
-    "$musicrl" "${short[@]}" folder=straight-3 train.steps=3 >straight-3.log 2>&1 &&
-    FAULT_FOLDER=calls FAULT_LOG=calls.list FAULT_ENDS_SYNCED=1 LD_PRELOAD=$shim \
-        "$musicrl" "${short[@]}" folder=calls train.steps=3 >calls.log 2>&1
-rc=$?
-same_run calls 3 straight-3
-if ((rc != 0)) || [[ -n $difference ]]; then
-    fail "everything is synced before it is renamed" "exit status $rc: $difference" ./*.log
-    exit 1
-fi
-pass "everything is synced before it is renamed"
-total=$(wc -l <calls.list)
+# removes an older checkpoint. In three layouts: one rank, and two that write a part each, of which either is struck.
+short=(run.yaml threads=1 train.evaluate_every=0 train.save_every=1 train.keep=1)
+layouts=(whole first second)
+declare -A total=() survived=() lost=()
+run_short() { # LAYOUT FOLDER STEPS
+    local -a launcher=() parts=()
+    [[ $1 == whole ]] || { launcher=(mpirun -n 2) && parts=(train.shard_optimizer=true); }
+    "${launcher[@]}" "$musicrl" train "${short[@]}" "${parts[@]}" folder="$2" train.steps="$3"
+}
+preload() { # LAYOUT COMMAND...: with the shim in the rank that is to be struck
+    local -a rank=()
+    [[ $1 == whole ]] || rank=(FAULT_RANK="$([[ $1 == first ]] && echo 0 || echo 1)")
+    shift
+    env "${rank[@]}" LD_PRELOAD="$shim" "$@"
+}
+export -f run_short
+export musicrl
+declare -p short >short.sh
 
-declare -A survived=() lost=()
-strike() { # N ACTION: one fault, then the run is taken up again; 1 and `difference` if that is not as it was
-    local n=$1 action=$2 rc=0 call path lines
-    read -r _ call path < <(sed -n "${n}p" calls.list)
+for layout in "${layouts[@]}"; do
+    run_short "$layout" "begun-$layout" 1 >begun.log 2>&1 && cp -r "begun-$layout" "straight-$layout" &&
+        run_short "$layout" "straight-$layout" 3 >straight-3.log 2>&1 &&
+        rm -rf calls && cp -r "begun-$layout" calls &&
+        FAULT_FOLDER=calls FAULT_LOG=calls-$layout.list FAULT_ENDS_SYNCED=1 preload "$layout" \
+            bash -c 'source short.sh && run_short "$@"' - "$layout" calls 3 >calls.log 2>&1
+    rc=$?
+    same_run calls 3 "straight-$layout"
+    if ((rc != 0)) || [[ -n $difference ]]; then
+        fail "everything is synced before it is renamed" "$layout: exit status $rc: $difference" ./*.log
+        exit 1
+    fi
+    total[$layout]=$(wc -l <"calls-$layout.list")
+done
+pass "everything is synced before it is renamed"
+
+strike() { # LAYOUT N ACTION: one fault, then the run is taken up again; 1 and `difference` if that is not as it was
+    local layout=$1 n=$2 action=$3 rc=0 call path lines
+    read -r _ call path < <(sed -n "${n}p" "calls-$layout.list")
     difference=
-    rm -rf trial && cp -r begun trial
-    FAULT_FOLDER=trial FAULT_AT=$n FAULT_ACTION=$action LD_PRELOAD=$shim timeout -k 2 60 \
-        "$musicrl" "${short[@]}" folder=trial train.steps=3 </dev/null >trial.log 2>trial.err || rc=$?
+    rm -rf trial && cp -r "begun-$layout" trial
+    FAULT_FOLDER=trial FAULT_AT=$n FAULT_ACTION=$action preload "$layout" timeout -k 2 60 \
+        bash -c 'source short.sh && run_short "$@"' - "$layout" trial 3 </dev/null >trial.log 2>trial.err || rc=$?
     case $action in
         short) ((rc == 0)) || difference="exit status $rc: the rest of a write has to follow" ;;
         kill | tear) ((rc == 137)) || difference="exit status $rc, wanted is 137" ;;
@@ -99,13 +117,12 @@ strike() { # N ACTION: one fault, then the run is taken up again; 1 and `differe
     [[ -n $difference ]] || "$musicrl" checkpoint verify trial >verify.log 2>&1 ||
         difference="a published checkpoint is damaged: $(tail -n 1 verify.log)"
     if [[ -z $difference ]]; then
-        "$musicrl" "${short[@]}" folder=trial train.steps=3 >again.log 2>&1 ||
-            difference="it cannot be taken up: $(tail -n 1 again.log)"
+        run_short "$layout" trial 3 >again.log 2>&1 || difference="it cannot be taken up: $(tail -n 1 again.log)"
     fi
-    [[ -n $difference ]] || same_run trial 3 straight-3
+    [[ -n $difference ]] || same_run trial 3 "straight-$layout"
     if [[ -n $difference ]]; then
         lost[$action]=$((${lost[$action]:-0} + 1))
-        fail "$action at call $n, $call ${path/#calls/}" "$difference" trial.err
+        fail "$action at call $n of $layout, $call ${path/#calls/}" "$difference" trial.err
     else
         survived[$action]=$((${survived[$action]:-0} + 1))
     fi
@@ -115,18 +132,21 @@ actions=(kill tear enospc eio short)
 mixed=(kill enospc tear eio kill short) # the same number of kills whatever the seed
 start=$SECONDS
 if [[ $calls == all ]]; then
-    for action in "${actions[@]}"; do
-        for ((n = 1; n <= total; n++)); do
-            # Half of a write is a matter of writes.
-            ((SECONDS < start + 60 * minutes)) || break
-            [[ $action != short ]] || sed -n "${n}p" calls.list | grep -q ' pwrite ' || continue
-            strike "$n" "$action" 2>/dev/null
+    for layout in "${layouts[@]}"; do
+        for action in "${actions[@]}"; do
+            for ((n = 1; n <= total[$layout]; n++)); do
+                # Half of a write is a matter of writes.
+                ((SECONDS < start + 60 * minutes)) || break
+                [[ $action != short ]] || sed -n "${n}p" "calls-$layout.list" | grep -q ' pwrite ' || continue
+                strike "$layout" "$n" "$action" 2>/dev/null
+            done
+            echo "up to $layout: $action: ${survived[$action]:-0} of $((${survived[$action]:-0} + ${lost[$action]:-0})) survived"
         done
-        echo "$action: ${survived[$action]:-0} of $((${survived[$action]:-0} + ${lost[$action]:-0})) survived"
     done
 else
     for ((i = 0; i < calls && SECONDS < start + 60 * minutes; i++)); do
-        strike $((1 + RANDOM % total)) "${mixed[i % 6]}" 2>/dev/null
+        layout=${layouts[(i + i / 6) % 3]}
+        strike "$layout" $((1 + RANDOM % total[$layout])) "${mixed[i % 6]}" 2>/dev/null
     done
 fi
 tried=0
@@ -134,7 +154,8 @@ for action in "${!survived[@]}"; do
     echo "at a call: $action: ${survived[$action]} survived, ${lost[$action]:-0} not"
     tried=$((tried + survived[$action]))
 done
-((tried == 0 || ${#lost[@]} > 0)) || pass "$tried faults at $total file-system calls of saves ($((SECONDS - start)) s)"
+((tried == 0 || ${#lost[@]} > 0)) ||
+    pass "$tried faults at ${total[whole]}, ${total[first]} and ${total[second]} file-system calls of saves ($((SECONDS - start)) s)"
 
 # Kills at random times.
 
@@ -172,7 +193,9 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
         pause=$((RANDOM % (span / 2 + 1))) # what is left of a run gets shorter with every kill
         launcher=(mpirun -n "$ranks")
         ((ranks > 1)) || launcher=()
-        "${launcher[@]}" "$musicrl" "${victim[@]}" folder="$folder" threads=1 >"$folder.log" 2>&1 &
+        shards=(train.shard_optimizer=false train.shard_optimizer=true) # true: each learner writes a part
+        "${launcher[@]}" "$musicrl" "${victim[@]}" folder="$folder" threads=1 "${shards[RANDOM % 2]}" \
+            >"$folder.log" 2>&1 &
         job=$!
         sleep "$((pause / 1000)).$(printf %03d $((pause % 1000)))"
         target=$job

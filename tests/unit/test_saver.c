@@ -164,6 +164,55 @@ static void test_failures(void **state) {
     expect_checkpoint(folder, 6, 6.0f);
 }
 
+// Two savers write one checkpoint, which is there once the first has the receipts of the other, and not
+// before.
+static void test_shared(void **state) {
+    (void)state;
+    const char *folder = scratch_path("shared");
+    saver *first = create(), *other;
+    char receipts[SAVER_RECEIPTS];
+    const int64_t one[] = {1};
+    struct stat info;
+    const saved_tensor part = {.view = tensor_view_make("updates", TENSOR_I64, &updates, 1, one)};
+    expect_ok(saver_create(&other, "test"));
+    expect_ok(saver_add_tensors(other, "part.safetensors", &part, 1));
+    expect_ok(saver_share(first, true, 1));
+    expect_ok(saver_share(other, false, 1));
+    assert_true(saver_is_written(first));
+    for (int step = 1; step <= 2; step++) {
+        char path[64];
+        snprintf(path, sizeof path, "shared/step-%06d", step);
+        fill((float)step);
+        const uint64_t before = memory_read_counters().allocations;
+        expect_ok(saver_start(first, folder, (uint64_t)step, state_of(step), NULL));
+        expect_ok(saver_start(other, folder, (uint64_t)step, NULL, NULL));
+        expect_ok(saver_wait(first));
+        expect_ok(saver_receipts(other, receipts));
+        assert_true(saver_is_written(first) && saver_is_written(other));
+        assert_int_not_equal(stat(scratch_path(path), &info), 0);
+        expect_ok(saver_commit(first, receipts));
+        expect_ok(saver_wait(first));
+        assert_int_equal(memory_read_counters().allocations, before);
+        expect_checkpoint(folder, (uint64_t)step, (float)step);
+        checkpoint *found;
+        expect_ok(checkpoint_open(&found, scratch_path(path)));
+        assert_true(checkpoint_has(found, "part.safetensors"));
+        checkpoint_close(found);
+    }
+    // The checkpoint cannot be begun: the first says so at once, the other that there is nothing to take part
+    // in.
+    expect_failure(saver_start(first, folder, 2, state_of(2), NULL), "step-000002 is there already");
+    expect_ok(saver_start(other, folder, 2, NULL, NULL));
+    expect_failure(saver_wait(other), "is not there to take part in");
+    // What is not committed leaves nothing.
+    expect_ok(saver_start(first, folder, 3, state_of(3), NULL));
+    expect_ok(saver_wait(first));
+    assert_int_equal(stat(scratch_path("shared/step-000003.tmp"), &info), 0);
+    saver_destroy(first);
+    saver_destroy(other);
+    assert_int_not_equal(stat(scratch_path("shared/step-000003.tmp"), &info), 0);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     saver *saver = create();
@@ -182,6 +231,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_shared),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
