@@ -220,23 +220,6 @@ elif (($(now) - start > 15000000000)); then
 else
     pass "a killed rank ends the run"
 fi
-# The optimisers shared out over the learners, each of which writes its part; taken up by fewer, with a part gone, and by
-# one that holds them whole.
-rl "optimisers in 4 parts" parts 4 threads=1 train.shard_optimizer=true "${long[@]}" train.steps=25
-rl "then in 2 parts" parts 2 threads=1 train.shard_optimizer=true "${long[@]}"
-if "$musicrl" checkpoint list parts >list.log && grep -q ' 25 .*policy-optimizer in 4 parts' list.log &&
-    rm parts/checkpoints/step-000050/policy-optimizer-part-0001-of-0002.safetensors &&
-    ! "$musicrl" checkpoint verify parts >verify.log 2>&1 && grep -q 'policy-optimizer-part-0001-of-0002.safetensors' verify.log; then
-    rl "then whole, a part gone" parts 1 "${long[@]}" &&
-        if grep -q 'passed over parts/checkpoints/step-000050: .*policy-optimizer-part-0001-of-0002' parts.log &&
-            grep -q 'taken up at step 40' parts.log; then
-            same "optimisers in parts as whole" straight-0 parts 50
-        else
-            fail "optimisers in parts as whole" "the missing part is not passed over" parts.log
-        fi
-else
-    fail "optimisers in parts" "they are not listed, or a missing one is not named" list.log
-fi
 
 start_run killed 4 train run.yaml folder=killed threads=1 "${long[@]}"
 finish "taken up after a kill" killed 0 && same "killed as uninterrupted" straight-0 killed 50
