@@ -256,7 +256,7 @@ class Work:
             log_p = (logits.float() * (1 / 0.99)).log_softmax(-1)
             p, order = log_p.exp(), None
             if cut:
-                p, order = p.topk(50, dim=-1)
+                p, order = p.topk(min(50, c["codebook"]), dim=-1)
                 p = torch.where(p.cumsum(-1) - p < 0.9 * p.sum(-1, keepdim=True), p, 0.0)
             token = (p / torch.empty_like(p).exponential_(1.0)).argmax(-1, keepdim=True)
             token = token if order is None else order.gather(-1, token)

@@ -271,7 +271,7 @@ model_peer() { # learner|rollout BATCH
         echo "peer_model.py $1: exit status $?: $(tail -n 1 "$out/$1_peer.log")"
     cat "$out/models.jsonl"
 }
-run_learner_peer() { model_peer learner 16; }
+run_learner_peer() { model_peer learner 8; }
 run_rollout_peer() { model_peer rollout 256; }
 
 finish() {
