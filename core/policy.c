@@ -43,12 +43,15 @@ struct policy_sampler {
     int batch, frames;
     temporal_decoder *temporal;
     transformer_cache *depth;
-    float *condition;         // [batch, depth width]
-    float *logits, *scratch;  // [batch, largest codebook]
-    float *log_probabilities; // [frames, levels, batch]
-    int32_t *tokens;          // [frames, levels, batch]
-    int32_t *level_index;     // [levels, batch]
-    uint32_t *samples;        // [batch]
+    float *condition;        // [batch, depth width]
+    float *logits, *scratch; // [batch, largest codebook]
+    sample_state *state;
+    int32_t *drawn;                 // [levels, batch] tokens of a frame
+    float *drawn_log_probabilities; // [levels, batch]
+    int32_t *tokens;                // [frames, levels, batch]
+    float *log_probabilities;       // [frames, levels, batch]
+    int32_t *level_index;           // [levels, batch]
+    uint32_t *samples;              // [batch]
     void *memory;
     int32_t *host_tokens; // [frames, levels, batch]
     float *host_log_probabilities;
@@ -313,8 +316,11 @@ static void carve_sampler(policy_sampler *s, const policy *p, arena *a) {
     s->logits = arena_take(a, sizeof(float) * batch * codebook);
     s->scratch = arena_take(a, sizeof(float) * batch * codebook);
     const size_t levels = (size_t)p->config.temporal.levels, tokens = batch * levels * (size_t)s->frames;
-    s->log_probabilities = arena_take(a, sizeof(float) * tokens);
+    s->state = arena_take(a, sizeof *s->state);
+    s->drawn = arena_take(a, sizeof(int32_t) * batch * levels);
+    s->drawn_log_probabilities = arena_take(a, sizeof(float) * batch * levels);
     s->tokens = arena_take(a, sizeof(int32_t) * tokens);
+    s->log_probabilities = arena_take(a, sizeof(float) * tokens);
     s->level_index = arena_take(a, sizeof(int32_t) * batch * levels);
     s->samples = arena_take(a, sizeof(uint32_t) * batch);
 }
@@ -359,6 +365,7 @@ failed:
 void policy_sampler_destroy(policy_sampler *s) {
     if (s == NULL)
         return;
+    device_forget(s->device, s);
     temporal_decoder_destroy(s->temporal);
     transformer_cache_destroy(s->depth);
     device_free(s->device, s->memory);
@@ -367,35 +374,53 @@ void policy_sampler_destroy(policy_sampler *s) {
     memory_free(s);
 }
 
-// Draws one frame's tokens [levels, batch] and their log-probabilities, level by level, given the temporal
-// output [batch, temporal width].
-static status sample_frame(policy *p, policy_sampler *s, const rollout_request *r, int frame,
-                           const float *temporal, int32_t *tokens, float *log_probabilities) {
+// Draws the tokens of frame s->state->frame, level by level, given the temporal output [batch, temporal
+// width], keeps them, and goes on to the next frame.
+static status sample_frame(policy *p, policy_sampler *s, const rollout_request *r, const float *temporal) {
     const int levels = p->config.temporal.levels, batch = r->batch;
     const int64_t width = p->config.depth.width;
     TRY(product_forward(p->input_weight, batch, temporal, s->condition, false));
     float *x = transformer_cache_input(s->depth);
     for (int level = 0; level < levels; level++) {
+        int32_t *drawn = s->drawn + (size_t)batch * level;
         const float *tables[2] = {p->values + p->level};
         const int32_t *index[2] = {s->level_index + (size_t)s->batch * level};
         if (level > 0) {
             tables[1] = p->values + p->embedding[level - 1];
-            index[1] = tokens + (size_t)batch * (level - 1);
+            index[1] = drawn - batch;
         }
         op_copy_rows(p->device, batch, width, s->condition, width, x, width, false);
         op_embedding_sum(p->device, batch, width, level > 0 ? 2 : 1, tables, index, x, true);
         const float *hidden;
-        TRY(transformer_decode(p->depth, p->values, s->depth, batch, level, &hidden));
+        TRY(transformer_decode(p->depth, p->values, s->depth, batch, level, NULL, &hidden));
         TRY(product_forward(p->head_weight[level], batch, hidden, s->logits, false));
-        const sample_position position = {.seed = r->seed,
-                                          .step = r->step,
-                                          .frame = (uint32_t)frame,
-                                          .level = (uint32_t)level,
-                                          .samples = s->samples};
+        const sample_position position = {.state = s->state, .level = (uint32_t)level, .samples = s->samples};
         op_sample(p->device, batch, p->config.temporal.codebook[level], s->logits, r->temperature, &position,
-                  tokens + (size_t)batch * level, log_probabilities + (size_t)batch * level, s->scratch);
+                  drawn, s->drawn_log_probabilities + (size_t)batch * level, s->scratch);
     }
+    const int64_t row = (int64_t)batch * levels;
+    op_put_row(p->device, &s->state->frame, row, s->drawn, s->tokens);
+    op_put_row(p->device, &s->state->frame, row, (const int32_t *)s->drawn_log_probabilities,
+               (int32_t *)s->log_probabilities);
+    op_advance(p->device, &s->state->frame);
     return STATUS_OK;
+}
+
+typedef struct rollout {
+    policy *policy;
+    policy_sampler *sampler;
+    const rollout_request *request;
+} rollout;
+
+// From the frame drawn last to the next; the same work for every frame.
+static status next_frame(void *context) {
+    const rollout *r = context;
+    policy *p = r->policy;
+    policy_sampler *s = r->sampler;
+    const float *temporal;
+    TRY(temporal_decode_frame(p->temporal, p->values, s->temporal, r->request->batch, s->drawn,
+                              &s->state->frame, &temporal));
+    return sample_frame(p, s, r->request, temporal);
 }
 
 // [frames, levels, batch] on the device -> [batch, frames, levels] on the host
@@ -417,15 +442,15 @@ status policy_sample(policy *p, policy_sampler *s, const rollout_request *r, uin
     if (r->batch > s->batch || r->frames > s->frames)
         return FAIL("a rollout of %d samples x %d frames exceeds the sampler's %d x %d", r->batch, r->frames,
                     s->batch, s->frames);
-    const size_t row = (size_t)r->batch * (size_t)p->config.temporal.levels;
+    const sample_state state = {.seed = r->seed, .step = r->step};
     const float *temporal;
+    uint32_t temperature;
+    memcpy(&temperature, &r->temperature, sizeof temperature);
+    TRY(device_upload(p->device, s->state, &state, sizeof state));
     TRY(device_upload(p->device, s->samples, r->samples, sizeof(uint32_t) * (size_t)r->batch));
     TRY(temporal_decode_start(p->temporal, p->values, s->temporal, r->batch, r->prefix, &temporal));
-    for (int frame = 0; frame < r->frames; frame++) {
-        int32_t *drawn = s->tokens + row * (size_t)frame;
-        if (frame > 0)
-            TRY(temporal_decode_frame(p->temporal, p->values, s->temporal, r->batch, drawn - row, &temporal));
-        TRY(sample_frame(p, s, r, frame, temporal, drawn, s->log_probabilities + row * (size_t)frame));
-    }
+    TRY(sample_frame(p, s, r, temporal));
+    TRY(device_repeat(p->device, s, (uint64_t)r->batch << 32 | temperature, r->frames - 1, next_frame,
+                      &(rollout){p, s, r}));
     return fetch_rollout(s, r, p->config.temporal.levels, tokens, log_probabilities);
 }

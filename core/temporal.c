@@ -27,7 +27,7 @@ struct temporal_pass {
 
 struct temporal_decoder {
     device *device;
-    int batch, position;
+    int batch;
     transformer_cache *cache;
     transformer_activations *start; // of prefix and begin
     int32_t *staged;                // [2, batch * (prefix + 1)] rows of the prefix table and of begin
@@ -251,13 +251,12 @@ status temporal_decode_start(temporal *t, const float *parameters, temporal_deco
     TRY(transformer_prefill(t->transformer, parameters, c->start, c->cache, batch, &hidden));
     op_copy_rows(t->device, batch, width, hidden + prefix_length * width, positions * width, c->output, width,
                  false);
-    c->position = positions;
     *output = c->output;
     return STATUS_OK;
 }
 
 status temporal_decode_frame(temporal *t, const float *parameters, temporal_decoder *c, int batch,
-                             const int32_t *tokens, const float **output) {
+                             const int32_t *tokens, const int32_t *frame, const float **output) {
     const float *tables[EMBEDDING_TABLES_MAX];
     const int32_t *index[EMBEDDING_TABLES_MAX];
     for (int level = 0; level < t->config.levels; level++) {
@@ -266,7 +265,5 @@ status temporal_decode_frame(temporal *t, const float *parameters, temporal_deco
     }
     op_embedding_sum(t->device, batch, t->config.transformer.width, t->config.levels, tables, index,
                      transformer_cache_input(c->cache), false);
-    TRY(transformer_decode(t->transformer, parameters, c->cache, batch, c->position, output));
-    c->position++;
-    return STATUS_OK;
+    return transformer_decode(t->transformer, parameters, c->cache, batch, t->config.prefix, frame, output);
 }

@@ -42,6 +42,7 @@ void temporal_decoder_destroy(temporal_decoder *decoder);
 // Reads the prefix [batch, prefix] and `begin`; output [batch, width] speaks of frame 0.
 status temporal_decode_start(temporal *temporal, const float *parameters, temporal_decoder *decoder,
                              int batch, const uint16_t *prefix, const float **output);
-// Reads a frame's tokens [levels][batch] on the device; output speaks of the frame after it.
+// Reads a frame's tokens [levels][batch] on the device; output speaks of the frame after it, whose number is
+// `frame` [1] on the device.
 status temporal_decode_frame(temporal *temporal, const float *parameters, temporal_decoder *decoder,
-                             int batch, const int32_t *tokens, const float **output);
+                             int batch, const int32_t *tokens, const int32_t *frame, const float **output);

@@ -405,7 +405,7 @@ float *transformer_cache_input(transformer_cache *c) {
 }
 
 status transformer_decode(transformer *t, const float *parameters, transformer_cache *c, int batch,
-                          int position, const float **output) {
+                          int position, const int32_t *offset, const float **output) {
     const size_t layer_floats = attention_cache_floats(t->device, &c->capacity);
     for (int i = 0; i < t->config.layers; i++) {
         const layer *l = &t->layers[i];
@@ -420,6 +420,7 @@ status transformer_decode(transformer *t, const float *parameters, transformer_c
     }
     c->stack.capacity.batch = batch;
     c->stack.norm = parameters + t->norm;
+    c->stack.offset = offset;
     TRY(op_decode(t->device, &c->stack, position));
     *output = c->stack.normed;
     return STATUS_OK;

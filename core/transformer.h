@@ -65,7 +65,7 @@ float *transformer_cache_input(transformer_cache *cache); // [batch, width]
 status transformer_prefill(transformer *transformer, const float *parameters,
                            transformer_activations *activations, transformer_cache *cache, int batch,
                            const float **output);
-// Positions come in order: 0 (which starts over), or the first after a prefill, and so on. output: [batch,
-// width].
+// Positions come in order: 0 (which starts over), or the first after a prefill, and so on. offset: [1] on the
+// device, added to the position; NULL: 0. output: [batch, width].
 status transformer_decode(transformer *transformer, const float *parameters, transformer_cache *cache,
-                          int batch, int position, const float **output);
+                          int batch, int position, const int32_t *offset, const float **output);

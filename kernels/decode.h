@@ -24,6 +24,7 @@ typedef struct decode_stack {
     float *activated;          // [rows, feed_forward]
     float *attention_scratch;  // attention_scratch_floats
     void *scratch;             // decode_scratch_bytes
+    const int32_t *offset;     // [1] on the device, added to the position; NULL: 0
 } decode_stack;
 
 // Runs the position through all blocks. The same bits as op_rms_norm, product_forward, op_attention_decode

@@ -18,6 +18,11 @@ QUESTION(status, device_upload, (device * d, void *to, const void *from, size_t 
 QUESTION(status, device_download, (device * d, void *to, const void *from, size_t bytes),
          (d, to, from, bytes))
 QUESTION(status, device_finish, (device * d), (d))
+QUESTION(status, device_repeat,
+         (device * d, const void *owner, uint64_t key, int count, status (*step)(void *context),
+          void *context),
+         (d, owner, key, count, step, context))
+OPERATOR(device_forget, (device * d, const void *owner), (d, owner))
 QUESTION(status, device_read_memory, (device * d, device_memory *out), (d, out))
 OPERATOR(device_plan_begin, (device * d), (d))
 QUESTION(uint64_t, device_plan_end, (device * d), (d))
@@ -122,6 +127,9 @@ OPERATOR(op_sample,
          (device * d, int64_t rows, int64_t codebook, const float *logits, float temperature,
           const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch),
          (d, rows, codebook, logits, temperature, position, tokens, log_probabilities, scratch))
+OPERATOR(op_advance, (device * d, int32_t *counter), (d, counter))
+OPERATOR(op_put_row, (device * d, const int32_t *index, int64_t width, const int32_t *from, int32_t *to),
+         (d, index, width, from, to))
 OPERATOR(op_log_probability,
          (device * d, int64_t rows, int64_t codebook, const float *logits, float temperature,
           const int32_t *tokens, float *out),

@@ -126,10 +126,16 @@ void op_normalize_rows_backward(device *device, int64_t rows, int64_t width, con
 double op_contrastive_loss(device *device, int64_t rows, int64_t width, const float *a, const float *b,
                            float scale, float *da, float *db, float *dscale, float *scratch);
 
-// Where a draw stands: random numbers are a function of seed, step, sample, frame and level alone.
-typedef struct sample_position {
+// Where the draws of a rollout stand: random numbers are a function of seed, step, sample, frame and level
+// alone.
+typedef struct sample_state {
     uint64_t seed;
-    uint32_t step, frame, level;
+    uint32_t step;
+    int32_t frame;
+} sample_state;
+typedef struct sample_position {
+    const sample_state *state; // [1] on the device
+    uint32_t level;
     const uint32_t *samples; // [rows] index of each row's sample in its step
 } sample_position;
 
@@ -137,6 +143,11 @@ typedef struct sample_position {
 // log-probabilities [rows]. scratch: [rows, codebook].
 void op_sample(device *device, int64_t rows, int64_t codebook, const float *logits, float temperature,
                const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch);
+
+// What is repeated (device_repeat) counts on the device: ++*counter; and keeps a row of its results: row
+// *index of to [.., width] = from [width].
+void op_advance(device *device, int32_t *counter);
+void op_put_row(device *device, const int32_t *index, int64_t width, const int32_t *from, int32_t *to);
 
 // log softmax(logits / temperature)[tokens]; logits [rows, codebook], tokens and out [rows].
 void op_log_probability(device *device, int64_t rows, int64_t codebook, const float *logits,

@@ -48,6 +48,7 @@ static void check_shape(const char *function, const attention_shape *shape) {
 }
 
 static void check_position(const char *function, const sample_position *position) {
+    check_pointer(function, position->state);
     check_pointer(function, position->samples);
 }
 
@@ -56,6 +57,7 @@ static void check_stack(const char *function, const decode_stack *stack) {
     check_pointer(function, stack->norm);
     check_pointer(function, stack->x);
     check_pointer(function, stack->scratch);
+    check_pointer(function, stack->offset);
     for (int i = 0; stack->layer != NULL && i < stack->layers; i++) {
         check_pointer(function, stack->layer[i].norm1);
         check_pointer(function, stack->layer[i].norm2);
@@ -161,6 +163,12 @@ static double contrastive_loss(device *d, int64_t rows, int64_t width, const flo
     return loss;
 }
 
+// The step's own calls are checked.
+static status repeat(device *d, const void *owner, uint64_t key, int count, status (*step)(void *context),
+                     void *context) {
+    return cpu_backend.device_repeat(d, owner, key, count, step, context);
+}
+
 static status upload(device *d, void *to, const void *from, size_t bytes) {
     check_pointer("device_upload", to);
     check_host("device_upload", from);
@@ -199,6 +207,7 @@ void checking_device_guard(device *d) {
         };
         table.device_allocate = take;
         table.device_shares_memory = shares_memory;
+        table.device_repeat = repeat;
         table.op_zero = zero;
         table.op_contrastive_loss = contrastive_loss;
         table.device_upload = upload;

@@ -10,6 +10,9 @@ enum { INVALID_VALUE = 7, NOT_SUPPORTED = 15, BF16 = 14 };
 // What tests read and set.
 int fake_heuristics, fake_products, fake_refuse, fake_execution_fails;
 uint64_t fake_heuristic_columns; // of B when the last algorithm was asked for
+// Where the caller records its stream: takes a product (and frees it) that is to be done later, any number of
+// times, instead of now.
+void (*fake_record)(int (*run)(const void *product), void *product);
 
 typedef struct description {
     int compute, transposed[2];
@@ -129,6 +132,36 @@ static uint16_t rounded(float value) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+typedef struct product {
+    const description *how;
+    const layout *a_layout, *b_layout, *to;
+    const void *a, *b;
+    void *out;
+    uint64_t depth;
+    float beta;
+} product;
+
+static int multiply(const void *of) {
+    const product *p = of;
+    const layout *to = p->to;
+    fake_products++;
+    for (uint64_t column = 0; column < to->columns; column++)
+        for (uint64_t row = 0; row < to->rows; row++) {
+            float sum = 0.0f;
+            for (uint64_t k = 0; k < p->depth; k++)
+                sum += value_at(p->a, p->a_layout, p->how->transposed[0], row, k) *
+                       value_at(p->b, p->b_layout, p->how->transposed[1], k, column);
+            if (p->beta != 0.0f)
+                sum += p->beta * value_at(p->out, to, 0, row, column);
+            const size_t at = (size_t)(row + column * (uint64_t)to->leading);
+            if (to->type == BF16)
+                ((uint16_t *)p->out)[at] = rounded(sum);
+            else
+                ((float *)p->out)[at] = sum;
+        }
+    return CUBLASLT_SUCCESS;
+}
+
 int cublasLtMatmul(void *handle, void *d, const void *alpha, const void *a, void *a_layout, const void *b,
                    void *b_layout, const void *beta, const void *c, void *c_layout, void *out,
                    void *out_layout, const cublaslt_algorithm *algorithm, void *workspace,
@@ -142,20 +175,11 @@ int cublasLtMatmul(void *handle, void *d, const void *alpha, const void *a, void
         return INVALID_VALUE;
     if (fake_execution_fails)
         return NOT_SUPPORTED;
-    fake_products++;
-    for (uint64_t column = 0; column < to->columns; column++)
-        for (uint64_t row = 0; row < to->rows; row++) {
-            float sum = 0.0f;
-            for (uint64_t k = 0; k < depth; k++)
-                sum += value_at(a, a_layout, how->transposed[0], row, k) *
-                       value_at(b, b_layout, how->transposed[1], k, column);
-            if (*(const float *)beta != 0.0f)
-                sum += *(const float *)beta * value_at(c, to, 0, row, column);
-            const size_t at = (size_t)(row + column * (uint64_t)to->leading);
-            if (to->type == BF16)
-                ((uint16_t *)out)[at] = rounded(sum);
-            else
-                ((float *)out)[at] = sum;
-        }
+    const product p = {how, a_layout, b_layout, to, a, b, out, depth, *(const float *)beta};
+    if (fake_record == NULL)
+        return multiply(&p);
+    void *later;
+    make(&later, &p, sizeof p);
+    fake_record(multiply, later);
     return CUBLASLT_SUCCESS;
 }

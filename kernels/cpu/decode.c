@@ -274,6 +274,7 @@ static status decode_one_by_one(device *d, const decode_stack *s, int position) 
 }
 
 status cpu_op_decode(device *d, const decode_stack *s, int position) {
+    position += s->offset != NULL ? *s->offset : 0;
     for (const decode_layer *l = s->layer; l < s->layer + s->layers; l++)
         if (weight_strips(l->qkv) == NULL || weight_strips(l->out) == NULL ||
             weight_strips(l->gate_up) == NULL || weight_strips(l->down) == NULL)

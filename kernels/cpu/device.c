@@ -144,6 +144,21 @@ status cpu_device_finish(device *d) {
     return STATUS_OK;
 }
 
+status cpu_device_repeat(device *d, const void *owner, uint64_t key, int count, status (*step)(void *context),
+                         void *context) {
+    (void)d;
+    (void)owner;
+    (void)key;
+    for (int i = 0; i < count; i++)
+        TRY(step(context));
+    return STATUS_OK;
+}
+
+void cpu_device_forget(device *d, const void *owner) {
+    (void)d;
+    (void)owner;
+}
+
 status cpu_device_read_memory(device *d, device_memory *out) {
     (void)d;
     const memory_counters host = memory_read_counters();

@@ -86,16 +86,27 @@ void cpu_op_sample(device *d, int64_t rows, int64_t codebook, const float *logit
                    float *scratch) {
     const vector_operators *v = d->vector;
     const float inverse = 1.0f / temperature;
+    const sample_state state = *position->state;
 #pragma omp parallel for schedule(static) if (rows * codebook >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
         const float *z = logits + row * codebook;
         philox_block block =
-            philox(position->seed, position->step, position->samples[row], position->frame, position->level);
+            philox(state.seed, state.step, position->samples[row], (uint32_t)state.frame, position->level);
         uint32_t token =
             v->sample((size_t)codebook, z, inverse, philox_uniform(block.word[0]), scratch + row * codebook);
         tokens[row] = (int32_t)token;
         log_probabilities[row] = v->log_probability((size_t)codebook, z, inverse, token);
     }
+}
+
+void cpu_op_advance(device *d, int32_t *counter) {
+    (void)d;
+    ++*counter;
+}
+
+void cpu_op_put_row(device *d, const int32_t *index, int64_t width, const int32_t *from, int32_t *to) {
+    (void)d;
+    memcpy(to + *index * width, from, sizeof(int32_t) * (size_t)width);
 }
 
 void cpu_op_log_probability(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,

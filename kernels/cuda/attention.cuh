@@ -42,8 +42,8 @@ cudaError_t attention_short_backward(cudaStream_t stream, const attention_sizes 
 // caches [batch, heads, capacity, head_dim] and attends to positions 0 .. position.
 struct decode_sizes {
     int batch, heads, head_dim, capacity;
-    int position;                      // used where position_on_device is NULL
-    const int32_t *position_on_device; // for a captured graph, which is launched again and again
+    int position;
+    const int32_t *position_on_device; // [1], added to position: a captured graph is launched again and again
 };
 // Keys are reduced in chunks of DECODE_CHUNK, which are merged in their order, by one block or, with splits >
 // 1, by several: the bits are the same. partial: decode_partial_floats, needed where splits > 1.

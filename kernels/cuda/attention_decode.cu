@@ -57,6 +57,10 @@ template <typename T> struct decode_view {
     int head_dim, last;     // keys of the chunk are below `last`
 };
 
+__device__ __forceinline__ int position_of(const decode_sizes &s) {
+    return s.position + (s.position_on_device != nullptr ? *s.position_on_device : 0);
+}
+
 // Keys first .. first + DECODE_CHUNK. D: head_dim rounded up; N values a lane, LANES lanes a key.
 template <int D, int WARPS, typename T>
 __device__ __forceinline__ void reduce_chunk(const decode_view<T> &view, int first,
@@ -168,7 +172,7 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
                   T *value_cache, T *out, float *partial) {
     constexpr int N = PACK<T>, LANES = D / N;
     static_assert(LANES <= WARP_LANES, "one key lies within a warp");
-    const int position = s.position_on_device != nullptr ? *s.position_on_device : s.position;
+    const int position = position_of(s);
     const int chunks = position / DECODE_CHUNK + 1, chunk = static_cast<int>(blockIdx.x);
     const bool split = gridDim.x > 1;
     if (split && chunk >= chunks)
@@ -238,7 +242,7 @@ template <int D, typename T>
 __global__ void merge_kernel(decode_sizes s, int splits, const float *cosine, const float *sine, T *qkv,
                              const float *partial, T *out) {
     constexpr int N = PACK<T>, LANES = D / N;
-    const int position = s.position_on_device != nullptr ? *s.position_on_device : s.position;
+    const int position = position_of(s);
     const int64_t pair = static_cast<int64_t>(blockIdx.y) * s.heads + blockIdx.x;
     const int lane = static_cast<int>(threadIdx.x), column = lane * N, half = s.head_dim / 2;
     const bool exists = lane < LANES && column < s.head_dim;

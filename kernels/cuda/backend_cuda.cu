@@ -35,8 +35,15 @@ struct cuda_values {
     double number;
     float scale;
     int32_t flag;
-    uint32_t frame;
 };
+
+// Work that is done again and again (device_repeat). One that was not used for longest makes room.
+struct kept_work {
+    const void *owner; // NULL: free
+    uint64_t key, used;
+    void *recording;
+};
+constexpr int KEPT_MAX = 16;
 
 struct device {
     const backend *table; // first, as kernels/backend.h wants it
@@ -50,6 +57,8 @@ struct device {
     size_t rounded_bytes;
     void *kept_rounded; // what stood there before a plan
     size_t kept_rounded_bytes;
+    kept_work kept[KEPT_MAX];
+    uint64_t repeats; // so far
     int threads;
     char library[80], architecture[16];
 };
@@ -143,6 +152,55 @@ status cuda_device_finish(device *d) {
     return card_finish(d->gpu);
 }
 
+// The work kept for this owner and key, or else what is to make room for it.
+kept_work *find_kept(device *d, const void *owner, uint64_t key) {
+    kept_work *oldest = &d->kept[0];
+    for (kept_work &k : d->kept) {
+        if (k.owner == owner && k.key == key)
+            return &k;
+        if (k.used < oldest->used)
+            oldest = &k;
+    }
+    return oldest;
+}
+
+void forget(device *d, kept_work *k) {
+    card_forget(d->gpu, k->recording);
+    *k = {};
+}
+
+status record(device *d, status (*step)(void *context), void *context, void **out) {
+    TRY(card_record_begin(d->gpu));
+    const status stepped = step(context), ended = card_record_end(d->gpu, out);
+    if (stepped == STATUS_OK)
+        return ended;
+    card_forget(d->gpu, *out);
+    return stepped;
+}
+
+status cuda_device_repeat(device *d, const void *owner, uint64_t key, int count,
+                          status (*step)(void *context), void *context) {
+    if (count <= 0)
+        return STATUS_OK;
+    kept_work *k = find_kept(d, owner, key);
+    if (k->owner != owner || k->key != key) {
+        void *recording;
+        forget(d, k);
+        TRY(record(d, step, context, &recording));
+        *k = {owner, key, 0, recording};
+    }
+    k->used = ++d->repeats;
+    for (int i = 0; i < count; i++)
+        card_replay(d->gpu, k->recording);
+    return card_check(d->gpu);
+}
+
+void cuda_device_forget(device *d, const void *owner) {
+    for (kept_work &k : d->kept)
+        if (k.owner == owner)
+            forget(d, &k);
+}
+
 status cuda_device_read_memory(device *d, device_memory *out) {
     card_memory memory;
     TRY(card_read_memory(d->gpu, &memory));
@@ -208,8 +266,8 @@ attention_sizes sizes_of(const attention_shape *s) {
     return {s->batch, s->sequence, s->heads, s->head_dim, s->causal, s->lengths};
 }
 
-decode_sizes decode_sizes_of(const attention_shape *capacity, int position) {
-    return {capacity->batch, capacity->heads, capacity->head_dim, capacity->sequence, position, nullptr};
+decode_sizes decode_sizes_of(const attention_shape *capacity, int position, const int32_t *offset) {
+    return {capacity->batch, capacity->heads, capacity->head_dim, capacity->sequence, position, offset};
 }
 
 bool is_short(const attention_shape *s) {
@@ -250,17 +308,22 @@ void cuda_op_attention_backward(device *d, const attention_shape *s, const float
 size_t cuda_attention_scratch_floats(const device *, const attention_shape *s) {
     const size_t deltas = static_cast<size_t>(s->batch) * static_cast<size_t>(s->heads) *
                           static_cast<size_t>(s->sequence),
-                 parts = decode_partial_floats(decode_sizes_of(s, 0));
+                 parts = decode_partial_floats(decode_sizes_of(s, 0, nullptr));
     return deltas > parts ? deltas : parts;
 }
 
-void cuda_op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
-                              float *key_cache, float *value_cache, float *out, float *scratch) {
-    const decode_sizes s = decode_sizes_of(capacity, position);
+void decode_attention(device *d, const attention_shape *capacity, const decode_sizes &s, float *qkv,
+                      float *key_cache, float *value_cache, float *out, float *scratch) {
     note(d,
          attention_decode<float>(stream_of(d), s, decode_splits(s, card_multiprocessors(d->gpu)),
                                  capacity->cosine, capacity->sine, qkv, key_cache, value_cache, out, scratch),
          "attention over the cache");
+}
+
+void cuda_op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
+                              float *key_cache, float *value_cache, float *out, float *scratch) {
+    decode_attention(d, capacity, decode_sizes_of(capacity, position, nullptr), qkv, key_cache, value_cache,
+                     out, scratch);
 }
 
 void cuda_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
@@ -401,13 +464,22 @@ double cuda_op_contrastive_loss(device *d, int64_t rows, int64_t width, const fl
 
 void cuda_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
                     const sample_position *position, int32_t *tokens, float *log_probabilities, float *) {
-    if (card_upload(d->gpu, &d->values->frame, &position->frame, sizeof position->frame) != STATUS_OK)
-        return;
+    static_assert(sizeof(draw_state) == sizeof(sample_state) &&
+                      offsetof(draw_state, frame) == offsetof(sample_state, frame),
+                  "one layout");
     const draw_terms terms = {temperature, 0, 1.0f};
-    const draw_position at = {position->seed, position->step, position->level, &d->values->frame,
+    const draw_position at = {reinterpret_cast<const draw_state *>(position->state), position->level,
                               position->samples};
     note(d, sample<float>(stream_of(d), rows, codebook, logits, terms, at, tokens, log_probabilities),
          "sampling");
+}
+
+void cuda_op_advance(device *d, int32_t *counter) {
+    note(d, advance(stream_of(d), counter), "counting");
+}
+
+void cuda_op_put_row(device *d, const int32_t *index, int64_t width, const int32_t *from, int32_t *to) {
+    note(d, put_row(stream_of(d), index, width, from, to), "keeping a row");
 }
 
 void cuda_op_log_probability(device *d, int64_t rows, int64_t codebook, const float *logits,
@@ -595,8 +667,8 @@ status cuda_op_decode(device *d, const decode_stack *s, int position) {
         const decode_layer *l = &s->layer[i];
         cuda_op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, nullptr, nullptr);
         TRY(cuda_product_forward(l->qkv, rows, s->normed, s->qkv, false));
-        cuda_op_attention_decode(d, &s->capacity, position, s->qkv, l->keys, l->values, s->attended,
-                                 s->attention_scratch);
+        decode_attention(d, &s->capacity, decode_sizes_of(&s->capacity, position, s->offset), s->qkv, l->keys,
+                         l->values, s->attended, s->attention_scratch);
         TRY(cuda_product_forward(l->out, rows, s->attended, s->x, true));
         cuda_op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, nullptr, nullptr);
         TRY(cuda_product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
@@ -609,6 +681,8 @@ status cuda_op_decode(device *d, const decode_stack *s, int position) {
 
 void cuda_device_destroy(device *d) {
     if (d->gpu != nullptr) {
+        for (kept_work &k : d->kept)
+            forget(d, &k);
         card_free(d->gpu, d->values);
         card_free(d->gpu, d->scratch);
         card_free(d->gpu, d->rounded);

@@ -12,6 +12,7 @@ enum {
     INSUFFICIENT_DRIVER = 35,
     DEVICES_UNAVAILABLE = 46,
     NO_DEVICE = 100,
+    CAPTURE_UNSUPPORTED = 900,
     HOST_TO_DEVICE = 1,
     DEVICE_TO_HOST = 2,
     ATTRIBUTE_MULTIPROCESSORS = 16,
@@ -35,7 +36,7 @@ struct card {
     allocation *allocations; // [allocation_count] that are held
     size_t allocation_count, allocation_capacity;
     uint64_t live, peak; // bytes of them; of the plan, while there is one
-    bool planning;
+    bool planning, recording;
     uint64_t unplanned_live, unplanned_peak; // live and peak from before the plan
     uintptr_t next_address;                  // of what is planned
 };
@@ -212,9 +213,14 @@ static status out_of_memory(const card *c, size_t bytes, const char *what) {
                 c->number, what, bytes, free, total);
 }
 
+// Of a call that a recording cannot hold.
+static status refuse_while_recording(card *c, const char *what) {
+    return c->recording ? must(c, CAPTURE_UNSUPPORTED, what) : card_check(c);
+}
+
 status card_allocate(card *c, void **out, size_t bytes, const char *what) {
     *out = NULL;
-    TRY(card_check(c));
+    TRY(refuse_while_recording(c, what));
     TRY(grow_list(c));
     if (c->planning) {
         *out = (void *)c->next_address;
@@ -278,7 +284,7 @@ bool card_is_planning(const card *c) {
 }
 
 status card_upload(card *c, void *to, const void *from, size_t bytes) {
-    TRY(card_check(c));
+    TRY(refuse_while_recording(c, "copying to the GPU"));
     if (c->planning)
         return STATUS_OK;
     // Memory that is not pinned has been read when the call returns.
@@ -286,7 +292,7 @@ status card_upload(card *c, void *to, const void *from, size_t bytes) {
 }
 
 status card_download(card *c, void *to, const void *from, size_t bytes) {
-    TRY(card_check(c));
+    TRY(refuse_while_recording(c, "copying from the GPU"));
     if (c->planning) {
         memset(to, 0, bytes);
         return STATUS_OK;
@@ -307,7 +313,42 @@ void card_note(card *c, int code, const char *what) {
     c->failed_what = what;
 }
 
+status card_record_begin(card *c) {
+    TRY(card_check(c));
+    TRY(must(c, c->calls->capture_begin(c->stream), "recording work"));
+    c->recording = true;
+    return STATUS_OK;
+}
+
+status card_record_end(card *c, void **out) {
+    void *graph = NULL;
+    *out = NULL;
+    c->recording = false;
+    // Ended also after a failure, or the stream would stay as it is.
+    card_note(c, c->calls->capture_end(c->stream, &graph), "recording work");
+    if (c->failed == SUCCESS)
+        card_note(c, c->calls->graph_instantiate(out, graph), "recording work");
+    if (graph != NULL)
+        card_note(c, c->calls->graph_destroy(graph), "recording work");
+    if (c->failed == SUCCESS)
+        return STATUS_OK;
+    card_forget(c, *out);
+    *out = NULL;
+    return card_check(c);
+}
+
+void card_replay(card *c, void *recording) {
+    if (c->failed == SUCCESS)
+        card_note(c, c->calls->graph_launch(recording, c->stream), "recorded work");
+}
+
+void card_forget(card *c, void *recording) {
+    if (recording != NULL)
+        card_note(c, c->calls->executable_destroy(recording), "giving up recorded work");
+}
+
 status card_finish(card *c) {
+    TRY(refuse_while_recording(c, "waiting for its work"));
     return must(c, c->calls->stream_wait(c->stream), "its work");
 }
 

@@ -26,6 +26,13 @@ typedef struct cuda_calls {
     int (*stream_create)(void **out);
     int (*stream_destroy)(void *stream);
     int (*stream_wait)(void *stream);
+    // What is issued to the stream between the first two is not done but kept as a graph.
+    int (*capture_begin)(void *stream);
+    int (*capture_end)(void *stream, void **graph);
+    int (*graph_instantiate)(void **executable, void *graph);
+    int (*graph_destroy)(void *graph);
+    int (*graph_launch)(void *executable, void *stream);
+    int (*executable_destroy)(void *executable);
     const char *(*error_text)(int code);
 } cuda_calls;
 
@@ -75,6 +82,14 @@ bool card_is_planning(const card *card);
 status card_upload(card *card, void *to, const void *from, size_t bytes);
 status card_download(card *card, void *to, const void *from, size_t bytes);
 void card_zero(card *card, void *to, size_t bytes);
+
+// What is issued to the stream between these two is not done, but kept: card_replay does all of it. Memory
+// cannot be allocated, copied from or to the host, or waited for meanwhile. Nothing is kept after a failure.
+// *out: given back with card_forget.
+status card_record_begin(card *card);
+status card_record_end(card *card, void **out);
+void card_replay(card *card, void *recording);
+void card_forget(card *card, void *recording); // NULL is allowed
 
 // Takes the outcome of a launch that has no status to return: the first failure is kept, and the next call
 // that has one returns it. what: "attention", ...

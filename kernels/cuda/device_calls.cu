@@ -37,12 +37,29 @@ static const cuda_calls calls = {
     },
     [](void *stream) -> int { return cudaStreamDestroy(static_cast<cudaStream_t>(stream)); },
     [](void *stream) -> int { return cudaStreamSynchronize(static_cast<cudaStream_t>(stream)); },
+    [](void *stream) -> int {
+        return cudaStreamBeginCapture(static_cast<cudaStream_t>(stream), cudaStreamCaptureModeThreadLocal);
+    },
+    [](void *stream, void **graph) -> int {
+        return cudaStreamEndCapture(static_cast<cudaStream_t>(stream),
+                                    reinterpret_cast<cudaGraph_t *>(graph));
+    },
+    [](void **executable, void *graph) -> int {
+        return cudaGraphInstantiate(reinterpret_cast<cudaGraphExec_t *>(executable),
+                                    static_cast<cudaGraph_t>(graph), 0);
+    },
+    [](void *graph) -> int { return cudaGraphDestroy(static_cast<cudaGraph_t>(graph)); },
+    [](void *executable, void *stream) -> int {
+        return cudaGraphLaunch(static_cast<cudaGraphExec_t>(executable), static_cast<cudaStream_t>(stream));
+    },
+    [](void *executable) -> int { return cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable)); },
     [](int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); },
 };
 
 // What card.c knows by number.
 static_assert(cudaErrorMemoryAllocation == 2 && cudaErrorInsufficientDriver == 35 &&
-                  cudaErrorDevicesUnavailable == 46 && cudaErrorNoDevice == 100,
+                  cudaErrorDevicesUnavailable == 46 && cudaErrorNoDevice == 100 &&
+                  cudaErrorStreamCaptureUnsupported == 900,
               "codes of errors");
 static_assert(cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2, "directions of copies");
 static_assert(cudaDevAttrMultiProcessorCount == 16 && cudaDevAttrComputeCapabilityMajor == 75 &&

@@ -120,6 +120,16 @@ __device__ __forceinline__ float row_product(int64_t width, const T *x, const fl
     return warp_sum(sum);
 }
 
+__global__ void advance_kernel(int32_t *counter) {
+    ++*counter;
+}
+
+__global__ void put_row_kernel(const int32_t *index, int64_t width, const int32_t *from, int32_t *to) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < width)
+        to[*index * width + i] = from[i];
+}
+
 __device__ __forceinline__ int64_t row_of_warp() {
     return static_cast<int64_t>(blockIdx.x) * TEAMS + threadIdx.x / WARP_LANES;
 }
@@ -255,6 +265,15 @@ cudaError_t sum_repeated(cudaStream_t stream, int64_t rows, int64_t repeat, int6
                          T *to) {
     return launch(sum_repeated_kernel<T>, chunk_blocks<T>(rows, width), THREADS, 0, stream, rows, repeat,
                   width, from, to);
+}
+
+cudaError_t advance(cudaStream_t stream, int32_t *counter) {
+    return launch(advance_kernel, 1, 1, 0, stream, counter);
+}
+
+cudaError_t put_row(cudaStream_t stream, const int32_t *index, int64_t width, const int32_t *from,
+                    int32_t *to) {
+    return launch(put_row_kernel, blocks_for(width, THREADS), THREADS, 0, stream, index, width, from, to);
 }
 
 template <typename T>

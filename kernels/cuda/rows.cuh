@@ -25,6 +25,11 @@ cudaError_t column_sums(cudaStream_t stream, int64_t rows, int64_t width, const 
                         float *scratch);
 size_t column_sums_scratch_floats(int64_t rows, int64_t width);
 
+// ++*counter; row *index of to [.., width] = from [width], any 4-byte values.
+cudaError_t advance(cudaStream_t stream, int32_t *counter);
+cudaError_t put_row(cudaStream_t stream, const int32_t *index, int64_t width, const int32_t *from,
+                    int32_t *to);
+
 // out [rows] = x [rows, width] . vector [width] + bias [1]; bias NULL: 0
 template <typename T>
 cudaError_t row_dot(cudaStream_t stream, int64_t rows, int64_t width, const T *x, const float *vector,

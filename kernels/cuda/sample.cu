@@ -171,8 +171,9 @@ __global__ void __launch_bounds__(THREADS)
     __syncwarp(); // the block sums too
     int token = 0;
     if (lane == 0) {
-        const philox_block random =
-            philox(position.seed, position.step, position.samples[row], *position.frame, position.level);
+        const draw_state state = *position.state;
+        const philox_block random = philox(state.seed, state.step, position.samples[row],
+                                           static_cast<uint32_t>(state.frame), position.level);
         token = find_token(codebook, weight, block_sum, philox_uniform(random.word[0]) * sum);
         tokens[row] = token;
     }

@@ -5,12 +5,16 @@
 
 namespace cuda_kernels {
 
-// Where a draw stands, as sample_position of kernels/operators.h; frame lies on the device, so that a
-// captured graph serves every frame.
-struct draw_position {
+// Where a draw stands, as sample_state and sample_position of kernels/operators.h; the state lies on the
+// device, so that a captured graph serves every frame of every rollout.
+struct draw_state {
     uint64_t seed;
-    uint32_t step, level;
-    const uint32_t *frame;   // [1]
+    uint32_t step;
+    int32_t frame;
+};
+struct draw_position {
+    const draw_state *state; // [1]
+    uint32_t level;
     const uint32_t *samples; // [rows]
 };
 

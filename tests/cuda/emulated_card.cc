@@ -5,11 +5,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <dlfcn.h>
 #include <map>
+#include <memory>
+#include <unistd.h>
+#include <vector>
 
 namespace emulated {
 
 machine host;
+int graphs, graph_launches;
 
 namespace {
 
@@ -20,13 +25,8 @@ size_t held_total;
 char stream;
 
 int outcome() {
-    if (host.calls_until_lost < 0)
-        return SUCCESS;
-    if (host.calls_until_lost > 0) {
-        host.calls_until_lost--;
-        return SUCCESS;
-    }
-    return LAUNCH_FAILURE;
+    return host.lost_with != nullptr && access(host.lost_with, F_OK) == 0 ? static_cast<int>(LAUNCH_FAILURE)
+                                                                          : static_cast<int>(SUCCESS);
 }
 
 int allocate(void **out, size_t bytes) {
@@ -60,9 +60,64 @@ int copy(void *to, const void *from, size_t bytes, int, void *) {
 
 int fill(void *to, int byte, size_t bytes, void *) {
     const int code = outcome();
-    if (code == SUCCESS)
+    if (code == SUCCESS && shim::recorder() != nullptr)
+        shim::recorder()->push_back([to, byte, bytes] { return memset(to, byte, bytes), SUCCESS; });
+    else if (code == SUCCESS)
         memset(to, byte, bytes);
     return code;
+}
+
+// What a stream records: launches and products come from the shim and the fake cuBLASLt, fills from here.
+typedef std::vector<shim::recorded_launch> work;
+
+// As fake_cublaslt.c takes it.
+void record_product(int (*run)(const void *product), void *product) {
+    const std::shared_ptr<void> kept(product, free);
+    shim::recorder()->push_back([run, kept] { return run(kept.get()); });
+}
+
+void set_product_recorder(void (*record)(int (*run)(const void *product), void *product)) {
+    void *library = dlopen(FAKE_CUBLASLT_PATH, RTLD_NOW | RTLD_NOLOAD);
+    if (library == nullptr)
+        return;
+    void *hook = dlsym(library, "fake_record");
+    if (hook != nullptr)
+        memcpy(hook, &record, sizeof record);
+    dlclose(library);
+}
+
+int capture_begin(void *) {
+    if (shim::recorder() != nullptr)
+        return LAUNCH_FAILURE;
+    shim::set_recorder(new work);
+    set_product_recorder(record_product);
+    return outcome();
+}
+
+int capture_end(void *, void **graph) {
+    *graph = shim::recorder();
+    shim::set_recorder(nullptr);
+    set_product_recorder(nullptr);
+    return *graph != nullptr ? outcome() : LAUNCH_FAILURE;
+}
+
+int graph_instantiate(void **executable, void *graph) {
+    *executable = new work(*static_cast<const work *>(graph));
+    graphs++;
+    return outcome();
+}
+
+int graph_launch(void *executable, void *) {
+    int code = outcome();
+    for (const shim::recorded_launch &launch : *static_cast<const work *>(executable))
+        code = code == SUCCESS ? launch() : code;
+    graph_launches++;
+    return code;
+}
+
+int drop_work(void *of) {
+    delete static_cast<work *>(of);
+    return SUCCESS;
 }
 
 const char *error_text(int code) {
@@ -104,6 +159,12 @@ const cuda_calls calls = {
     [](void **out) { return *out = &stream, 0; },
     [](void *) { return 0; },
     [](void *) { return outcome(); },
+    capture_begin,
+    capture_end,
+    graph_instantiate,
+    drop_work,
+    graph_launch,
+    drop_work,
     error_text,
 };
 

@@ -14,11 +14,12 @@ extern const cuda_calls calls;
 struct machine {
     int driver = 13000, cards = 2, major = 9;
     size_t card_bytes = static_cast<size_t>(4)
-                        << 30;  // memory of each card, of which this process sees its own use
-    long calls_until_lost = -1; // copies, fills and waits that still work; -1: all
+                        << 30;       // memory of each card, of which this process sees its own use
+    const char *lost_with = nullptr; // once there is a file of this name, the card is lost
 };
 extern machine host;
 
-size_t held_bytes(); // of device memory, by this process
+extern int graphs, graph_launches; // made and launched so far
+size_t held_bytes();               // of device memory, by this process
 
 } // namespace emulated

@@ -337,7 +337,7 @@ template <typename T> void check_position(const decode_case &c, int position, ui
                     values[to] = as<T>(rows[from + width]);
                 }
     const buffer<float> cosines(c.cosine), sines(c.sine);
-    const buffer<int32_t> on_device(std::vector<int32_t>(1, position));
+    const buffer<int32_t> on_device(std::vector<int32_t>(1, position + 1)); // added to -1
     std::vector<T> first;
     for (int splits : {1, 2}) {
         const bool from_device = splits > 1;

@@ -151,6 +151,9 @@ void test_policy(void **) {
     assert_true(std::fabs(found.norm / wanted.norm - 1.0) < UNIT);
     for (size_t i = 0; i < found.sampled.size(); i++)
         assert_true(std::fabs(found.sampled[i] - found.scored[i]) < 4.0 * UNIT);
+    // One graph a run, for all frames but the first.
+    assert_int_equal(emulated::graphs, 2);
+    assert_int_equal(emulated::graph_launches, 2 * (FRAMES - 1));
     // The same run gives the same bits.
     assert_memory_equal(found.gradients.data(), again.gradients.data(),
                         sizeof(float) * again.gradients.size());
@@ -216,12 +219,75 @@ void test_plan(void **) {
     }
 }
 
+status fail_half_way(void *context) {
+    device *d = static_cast<device *>(context);
+    int32_t *none = nullptr;
+    op_zero(d, 4, none);
+    return FAIL("on purpose");
+}
+
+// A step is recorded once for each owner and key, and given up when it is forgotten or room is needed; what
+// it counts goes on from turn to turn.
+void test_repeat(void **) {
+    enum { KEYS = 20 };
+    device *d;
+    must(shim_kernels::create_device(&d, &emulated::calls, 0, 1, FAKE_CUBLASLT_PATH));
+    struct counting {
+        device *d;
+        int32_t *count, *rows;
+        int steps;
+    } c = {d, nullptr, nullptr, 0};
+    must(device_allocate(d, reinterpret_cast<void **>(&c.count), 64, "counter"));
+    must(device_allocate(d, reinterpret_cast<void **>(&c.rows), sizeof(int32_t) * 64, "rows"));
+    const auto step = [](void *context) {
+        counting *of = static_cast<counting *>(context);
+        of->steps++;
+        op_put_row(of->d, of->count, 1, of->count, of->rows);
+        op_advance(of->d, of->count);
+        return STATUS_OK;
+    };
+    must(device_repeat(d, &c, 1, 0, step, &c));
+    assert_int_equal(c.steps, 0);
+    must(device_repeat(d, &c, 1, 5, step, &c));
+    must(device_repeat(d, &c, 1, 3, step, &c));
+    assert_int_equal(c.steps, 1);
+    must(device_repeat(d, &c, 2, 1, step, &c));
+    assert_int_equal(c.steps, 2);
+    const std::vector<int32_t> rows = fetch(d, c.rows, 64);
+    for (int32_t i = 0; i < 64; i++)
+        assert_int_equal(rows[static_cast<size_t>(i)], i < 9 ? i : 0);
+    device_forget(d, &c);
+    must(device_repeat(d, &c, 2, 1, step, &c));
+    assert_int_equal(c.steps, 3);
+    for (uint64_t key = 0; key < KEYS; key++)
+        must(device_repeat(d, &c, key, 1, step, &c));
+    const int steps = c.steps;
+    must(device_repeat(d, &c, KEYS - 1, 1, step, &c));
+    assert_int_equal(c.steps, steps);
+    must(device_repeat(d, &c, 0, 1, step, &c)); // the least recently used had to go
+    assert_int_equal(c.steps, steps + 1);
+
+    assert_int_equal(device_repeat(d, &c, 99, 1, fail_half_way, d), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "on purpose"));
+    must(device_repeat(d, &c, 0, 1, step, &c));
+    // Nothing that waits can be recorded; the card says so and is lost for good.
+    const auto waits = [](void *context) { return device_finish(static_cast<device *>(context)); };
+    assert_int_equal(device_repeat(d, &c, 100, 1, waits, d), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "waiting for its work"));
+    assert_int_equal(device_finish(d), STATUS_FAILED);
+    device_free(d, c.count);
+    device_free(d, c.rows);
+    device_destroy(d);
+    assert_int_equal(emulated::held_bytes(), 0);
+}
+
 } // namespace
 
 int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_repeat),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

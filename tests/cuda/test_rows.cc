@@ -275,6 +275,24 @@ void test_contrastive(void **) {
         }
 }
 
+void test_put_row(void **) {
+    for (int64_t width : {1, 16, 257, 1000}) {
+        std::vector<int32_t> from(static_cast<size_t>(width));
+        for (size_t i = 0; i < from.size(); i++)
+            from[i] = static_cast<int32_t>(3 * i + 1);
+        const buffer<int32_t> given(from);
+        const auto put =
+            in_every_order(std::make_tuple(poisoned<int32_t>(3 * width), std::vector<int32_t>(1, 1)),
+                           [&](int32_t *to, int32_t *index) {
+                               const cudaError_t error = put_row(nullptr, index, width, given.data(), to);
+                               return error == cudaSuccess ? advance(nullptr, index) : error;
+                           });
+        assert_int_equal(std::get<1>(put)[0], 2);
+        for (size_t i = 0; i < 3 * from.size(); i++)
+            assert_int_equal(std::get<0>(put)[i], i / from.size() == 1 ? from[i % from.size()] : -1);
+    }
+}
+
 } // namespace
 
 int main() {
@@ -282,6 +300,7 @@ int main() {
         cmocka_unit_test(test_moves),          cmocka_unit_test(test_sums),
         cmocka_unit_test(test_pool),           cmocka_unit_test(test_autocorrelation),
         cmocka_unit_test(test_time_variation), cmocka_unit_test(test_contrastive),
+        cmocka_unit_test(test_put_row),
     };
     return cmocka_run_group_tests(tests, begin, report);
 }

@@ -145,20 +145,20 @@ template <typename T> void check_draws(int64_t rows, int64_t codebook) {
     std::vector<uint32_t> samples(n);
     for (size_t i = 0; i < n; i++)
         samples[i] = static_cast<uint32_t>(5 * i + 2);
-    const uint32_t frame = 7;
+    const sample_state state = {5, 3, 7};
+    const draw_state same_state = {5, 3, 7};
     std::vector<int32_t> tokens(n);
     std::vector<float> log_p(n), scratch(logits.size());
     sample_position position = {};
-    position.seed = 5;
-    position.step = 3;
-    position.frame = frame;
+    position.state = &state;
     position.level = 1;
     position.samples = samples.data();
     op_sample(device, rows, codebook, logits.data(), 0.9f, &position, tokens.data(), log_p.data(),
               scratch.data());
     const buffer<T> input(stored<T>(logits));
-    const buffer<uint32_t> frame_given(std::vector<uint32_t>(1, frame)), samples_given(samples);
-    const draw_position place = {5, 3, 1, frame_given.data(), samples_given.data()};
+    const buffer<draw_state> state_given(std::vector<draw_state>(1, same_state));
+    const buffer<uint32_t> samples_given(samples);
+    const draw_position place = {state_given.data(), 1, samples_given.data()};
     const auto found = in_every_order(
         std::make_tuple(poisoned<int32_t>(rows), poisoned<float>(rows)), [&](int32_t *to, float *p) {
             return sample(nullptr, rows, codebook, input.data(), draw_terms{0.9f, 0, 1.0f}, place, to, p);
@@ -229,10 +229,10 @@ void test_cuts(void **) {
         logits.insert(logits.end(), one.begin(), one.end());
         samples.push_back(static_cast<uint32_t>(i));
     }
-    const uint32_t frame = 9;
     const buffer<float> input(logits);
-    const buffer<uint32_t> frame_given(std::vector<uint32_t>(1, frame)), samples_given(samples);
-    const draw_position place = {8, 1, 2, frame_given.data(), samples_given.data()};
+    const buffer<draw_state> state_given(std::vector<draw_state>(1, draw_state{8, 1, 9}));
+    const buffer<uint32_t> samples_given(samples);
+    const draw_position place = {state_given.data(), 2, samples_given.data()};
     static const struct {
         int top_k;
         float top_p;
@@ -256,7 +256,7 @@ void test_cuts(void **) {
         for (size_t i = 0; i < samples.size(); i++) {
             const size_t token = static_cast<size_t>(std::get<0>(found)[i]);
             const double target =
-                             static_cast<double>(philox_uniform(philox(8, 1, samples[i], frame, 2).word[0])) *
+                             static_cast<double>(philox_uniform(philox(8, 1, samples[i], 9, 2).word[0])) *
                              below.back(),
                          slack = 1e-6 * below.back();
             if (!(token < one.size() && kept[token] && below[token] <= target + slack &&

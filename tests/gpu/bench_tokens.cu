@@ -101,13 +101,13 @@ template <typename T> void add_draws(cases *to, const sizes &s, const char *name
                        std::vector<uint32_t> numbers(static_cast<size_t>(rows));
                        for (size_t i = 0; i < numbers.size(); i++)
                            numbers[i] = static_cast<uint32_t>(i);
-                       const uint32_t *frame = m.filled(std::vector<uint32_t>(1, 7)),
-                                      *samples = m.filled(numbers);
+                       const draw_state *state = m.filled(std::vector<draw_state>(1, draw_state{5, 3, 7}));
+                       const uint32_t *samples = m.filled(numbers);
                        int32_t *tokens = m.empty<int32_t>(rows);
                        float *log_p = m.empty<float>(rows);
                        return [=](cudaStream_t stream) {
                            return sample(stream, rows, codebook, logits, terms,
-                                         draw_position{5, 3, 1, frame, samples}, tokens, log_p);
+                                         draw_position{state, 1, samples}, tokens, log_p);
                        };
                    }});
 }

@@ -30,6 +30,8 @@ static void must_fail(status result, const char *part) {
 // The runtime that answers; fails with `code` at the call that is `calls_left` calls away.
 static struct {
     int driver, gpus, count_code, major, calls_left, code, live;
+    int graphs, recorded, filled;
+    bool captures;
     char stream;
 } fake;
 
@@ -106,7 +108,9 @@ static int copy(void *to, const void *from, size_t bytes, int kind, void *stream
 static int fill(void *to, int byte, size_t bytes, void *stream) {
     const int code = outcome();
     assert_true(stream == &fake.stream);
-    if (code == 0)
+    if (code == 0 && fake.captures)
+        fake.recorded++;
+    else if (code == 0)
         memset(to, byte, bytes);
     return code;
 }
@@ -122,14 +126,53 @@ static int stream_wait(void *stream) {
     assert_true(stream == &fake.stream);
     return outcome();
 }
+// A graph is the number of fills that were recorded in it.
+static int capture_begin(void *stream) {
+    assert_true(stream == &fake.stream && !fake.captures);
+    fake.captures = true;
+    fake.recorded = 0;
+    return outcome();
+}
+static int capture_end(void *stream, void **graph) {
+    assert_true(stream == &fake.stream && fake.captures);
+    fake.captures = false;
+    const int code = outcome();
+    if (code == 0) {
+        *graph = malloc(sizeof(int));
+        memcpy(*graph, &fake.recorded, sizeof(int));
+        fake.graphs++;
+    }
+    return code;
+}
+static int graph_instantiate(void **executable, void *graph) {
+    const int code = outcome();
+    if (code == 0) {
+        *executable = malloc(sizeof(int));
+        memcpy(*executable, graph, sizeof(int));
+        fake.graphs++;
+    }
+    return code;
+}
+static int graph_destroy(void *graph) {
+    free(graph);
+    fake.graphs--;
+    return outcome();
+}
+static int graph_launch(void *executable, void *stream) {
+    assert_true(stream == &fake.stream);
+    fake.filled += *(const int *)executable;
+    return outcome();
+}
 static const char *error_text(int code) {
     return code == 719 ? "unspecified launch failure" : "some failure";
 }
 
-static const cuda_calls calls = {driver_version,   runtime_version, device_count, set_device,
-                                 device_attribute, device_name,     device_bus,   memory_info,
-                                 allocate,         release,         copy,         fill,
-                                 stream_create,    stream_destroy,  stream_wait,  error_text};
+static const cuda_calls calls = {driver_version,   runtime_version,   device_count,  set_device,
+                                 device_attribute, device_name,       device_bus,    memory_info,
+                                 allocate,         release,           copy,          fill,
+                                 stream_create,    stream_destroy,    stream_wait,   capture_begin,
+                                 capture_end,      graph_instantiate, graph_destroy, graph_launch,
+                                 graph_destroy,    error_text};
 
 static card *open_card(void) {
     card *c;
@@ -270,6 +313,49 @@ static void test_lost(void **state) {
             assert_true(at >= 5);
             return;
         }
+    }
+}
+
+// Work that is recorded and done again; whatever call fails, nothing stays behind.
+static void test_recording(void **state) {
+    (void)state;
+    for (int at = -1; at < 6; at++) {
+        card *c = open_card();
+        char memory[8];
+        void *recording = NULL;
+        fake.calls_left = at;
+        fake.code = 719;
+        status result = card_record_begin(c);
+        if (result == STATUS_OK) {
+            card_zero(c, memory, sizeof memory);
+            card_zero(c, memory, 4);
+            result = card_record_end(c, &recording);
+        }
+        if (result == STATUS_OK) {
+            card_replay(c, recording);
+            card_replay(c, recording);
+        }
+        card_forget(c, recording);
+        assert_int_equal(card_check(c), at < 0 ? STATUS_OK : STATUS_FAILED);
+        assert_int_equal(fake.filled, at < 0 ? 4 : 0);
+        assert_int_equal(fake.graphs, 0);
+        card_close(c);
+    }
+    // What a recording cannot hold.
+    for (int what = 0; what < 4; what++) {
+        card *c = open_card();
+        char bytes[4] = {0};
+        void *memory, *recording;
+        must(card_record_begin(c));
+        const status result = what == 0   ? card_upload(c, bytes, bytes, 4)
+                              : what == 1 ? card_download(c, bytes, bytes, 4)
+                              : what == 2 ? card_finish(c)
+                                          : card_allocate(c, &memory, 4, "scratch");
+        must_fail(result, "GPU 1 failed at ");
+        must_fail(card_record_end(c, &recording), "GPU 1 failed at ");
+        assert_null(recording);
+        assert_int_equal(fake.graphs, 0);
+        card_close(c);
     }
 }
 
@@ -428,10 +514,15 @@ static void test_this_machine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_gpu_to_use),          cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_memory_is_counted),      cmocka_unit_test(test_lost),
-        cmocka_unit_test(test_launch_failure_is_kept), cmocka_unit_test(test_products),
-        cmocka_unit_test(test_library_missing),        cmocka_unit_test(test_this_machine),
+        cmocka_unit_test(test_no_gpu_to_use),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory_is_counted),
+        cmocka_unit_test(test_recording),
+        cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_launch_failure_is_kept),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_library_missing),
+        cmocka_unit_test(test_this_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -494,7 +494,8 @@ static void test_sampling(void **state) {
     }
     for (int t = 0; t < table_count; t++) {
         device *d = device_with(tables[t], 2);
-        const sample_position position = {.seed = 5, .step = 3, .frame = 7, .level = 1, .samples = samples};
+        const sample_state place = {.seed = 5, .step = 3, .frame = 7};
+        const sample_position position = {.state = &place, .level = 1, .samples = samples};
         op_sample(d, DRAWS, CODEBOOK, logits, 0.9f, &position, tokens, log_p, scratch);
         op_log_probability(d, DRAWS, CODEBOOK, logits, 0.9f, tokens, scored);
         assert_memory_equal(log_p, scored, sizeof log_p);
@@ -512,8 +513,7 @@ static void test_sampling(void **state) {
         for (uint32_t i = 0; i < 20; i++) {
             int32_t token;
             float value;
-            const sample_position alone = {
-                .seed = 5, .step = 3, .frame = 7, .level = 1, .samples = &samples[i * 977]};
+            const sample_position alone = {.state = &place, .level = 1, .samples = &samples[i * 977]};
             op_sample(d, 1, CODEBOOK, one, 0.9f, &alone, &token, &value, scratch);
             assert_int_equal(token, tokens[i * 977]);
             assert_memory_equal(&value, &log_p[i * 977], sizeof value);

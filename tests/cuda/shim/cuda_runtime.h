@@ -421,11 +421,18 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
         return cudaErrorInvalidValue;
     typedef std::tuple<void (*)(Parameters...), std::tuple<Parameters...>> call;
     const call packed(kernel, std::tuple<Parameters...>(std::forward<Arguments>(arguments)...));
-    const shim::launch_request request = {config->gridDim, config->blockDim, config->dynamicSmemBytes,
-                                          [](const void *p) {
-                                              const call *c = static_cast<const call *>(p);
-                                              std::apply(std::get<0>(*c), std::get<1>(*c));
-                                          },
-                                          &packed};
-    return shim::run(request) ? cudaSuccess : cudaErrorLaunchFailure;
+    const cudaLaunchConfig_t sizes = *config;
+    const auto run = [packed, sizes] {
+        const shim::launch_request request = {sizes.gridDim, sizes.blockDim, sizes.dynamicSmemBytes,
+                                              [](const void *p) {
+                                                  const call *c = static_cast<const call *>(p);
+                                                  std::apply(std::get<0>(*c), std::get<1>(*c));
+                                              },
+                                              &packed};
+        return shim::run(request) ? cudaSuccess : cudaErrorLaunchFailure;
+    };
+    if (shim::recorder() == nullptr)
+        return run();
+    shim::recorder()->push_back(run);
+    return cudaSuccess;
 }

@@ -373,6 +373,16 @@ bool run(const launch_request &request) {
     return true;
 }
 
+static std::vector<recorded_launch> *current_recorder;
+
+void set_recorder(std::vector<recorded_launch> *recorder) {
+    current_recorder = recorder;
+}
+
+std::vector<recorded_launch> *recorder() {
+    return current_recorder;
+}
+
 const char *error_message() {
     return block.message.c_str();
 }

@@ -7,6 +7,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 struct uint3 {
     unsigned x, y, z;
@@ -33,6 +35,11 @@ struct launch_request {
 // Runs all blocks; false if a thread did what it must not, which error_message then tells.
 bool run(const launch_request &request);
 const char *error_message(); // of the last failed launch; ""
+
+// While a recorder is set, launches are not run but handed to it, to be run later, any number of times.
+typedef std::function<int()> recorded_launch;              // outcome: a cudaError_t
+void set_recorder(std::vector<recorded_launch> *recorder); // NULL: none
+std::vector<recorded_launch> *recorder();
 
 // Ends the launch with a message; never returns to the thread.
 [[noreturn]] void reject(const char *format, ...) __attribute__((format(printf, 1, 2)));
