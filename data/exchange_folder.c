@@ -67,16 +67,17 @@ status exchange_folder_begin(exchange_folder *out, const char *run, json_t *term
     snprintf(session, sizeof session, "session-%llx-%d",
              (unsigned long long)now.tv_sec * 1000000000ull + (unsigned long long)now.tv_nsec, (int)getpid());
     status result = set_root(out, run);
-    if (result == STATUS_OK)
-        result = remove_sessions(out, "");
     set_session(out, session);
     snprintf(claims, sizeof claims, "%s/claims", out->path);
     if (result == STATUS_OK)
         result = publish_make_folder(claims);
-    if (result == STATUS_OK)
-        return publish_state(out, EXCHANGE_OPEN, terms);
-    json_decref(terms);
-    return result;
+    if (result != STATUS_OK) {
+        json_decref(terms);
+        return result;
+    }
+    TRY(publish_state(out, EXCHANGE_OPEN, terms));
+    // Only now: a worker whose session vanishes must find that it is no longer the current one.
+    return remove_sessions(out, session);
 }
 
 status exchange_folder_end(const exchange_folder *folder, exchange_state how) {

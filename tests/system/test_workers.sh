@@ -138,7 +138,7 @@ fi
 # A file that is damaged on its way is made again.
 run damaged 1 $roles
 worker damaged rollout $roles && first=$worker
-while kill -0 "$job" && ! file=$(find damaged/exchange -name 'whiten-000000-000.rollout.*[0-9]' -path '*session-*' ! -path '*claims*' | sort | head -n 1 | grep .); do
+while kill -0 "$job" && ! file=$(find damaged/exchange -name 'whiten-000000-000.rollout.?????-?????' -path '*session-*' ! -path '*claims*' | sort | head -n 1 | grep .); do
     sleep 0.02
 done 2>/dev/null
 printf 'x' | dd of="$file" bs=1 seek=200 conv=notrunc status=none
