@@ -25,7 +25,7 @@ sections=(machine checks sanitizer kernels peers program learner_peer rollout_pe
 declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=55 [kernels]=65 [peers]=100 [program]=100 [learner_peer]=50
     [rollout_peer]=40)
 total=470
-tests=(activation attention norm rows tokens update products nccl)
+tests=(activation attention norm rows tokens update products nccl policy)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 list=0 bundle='' out=''

@@ -67,7 +67,7 @@ LINES
         ;;
 esac
 TEXT
-for name in activation attention norm rows tokens update products nccl; do
+for name in activation attention norm rows tokens update products nccl policy; do
     stand_in "$bundle/bin/gpu_test_$name" <<<"echo 'kernel $name bf16    ok, error at most 0.50 of the bound, 7 values'"
 done
 stand_in "$bundle/bin/musicrl" <<'TEXT'

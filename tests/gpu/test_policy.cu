@@ -1,0 +1,46 @@
+// The whole device of the GPU against the CPU's: a policy is scored, learns and samples on both, and twice on
+// the card.
+#include "tests/cuda/policy_run.h"
+
+using namespace policy_run;
+
+namespace {
+
+// A number of the whole, not of an element.
+void expect_within(const char *what, double error, double allowed) {
+    check::record(what, error, allowed);
+    if (!(error <= allowed))
+        fail_msg("%s: off by %g, allowed is %g", what, error, allowed);
+}
+
+void test_policy(void **) {
+    device *cpu, *gpu;
+    must(device_create(&cpu, 1));
+    must(device_create_gpu(&gpu, 0, 1));
+    printf("note %s, %s\n", device_name(gpu), device_library(gpu));
+    const outcome wanted = run(cpu, WEIGHT_LEARN), found = run(gpu, WEIGHT_LEARN),
+                  again = run(gpu, WEIGHT_LEARN);
+    for (int level = 0; level < LEVELS; level++)
+        expect_within("device, logits of a policy", distance(found.logits[level], wanted.logits[level]),
+                      UNIT);
+    expect_within("device, gradients of a policy", distance(found.gradients, wanted.gradients), UNIT);
+    expect_within("device, norm of the gradient", std::fabs(found.norm / wanted.norm - 1.0), UNIT);
+    for (size_t i = 0; i < found.sampled.size(); i++)
+        expect_within("device, sampling against scoring",
+                      std::fabs(static_cast<double>(found.sampled[i]) - static_cast<double>(found.scored[i])),
+                      4.0 * UNIT);
+    // The same run gives the same bits.
+    assert_true(check::same_bytes(found.gradients, again.gradients));
+    assert_true(check::same_bytes(found.values, again.values));
+    assert_true(check::same_bytes(found.sampled, again.sampled));
+    assert_true(found.tokens == again.tokens);
+    device_destroy(cpu);
+    device_destroy(gpu);
+}
+
+} // namespace
+
+int main() {
+    const CMUnitTest tests[] = {cmocka_unit_test(test_policy)};
+    return cmocka_run_group_tests(tests, check::begin, check::report);
+}
