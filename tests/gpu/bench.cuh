@@ -48,9 +48,13 @@ class memory {
     memory &operator=(const memory &) = delete;
     template <typename T> T *random(int64_t count, float scale = 1.0f); // between -scale and scale
     int32_t *indices(int64_t count, int64_t below);
-    template <typename T> T *filled(std::vector<T> values);
     template <typename T> T *empty(int64_t count) {
         return static_cast<T *>(take(static_cast<size_t>(count) * sizeof(T)));
+    }
+    template <typename T> T *filled(const std::vector<T> &values) {
+        T *out = empty<T>(static_cast<int64_t>(values.size()));
+        runner::upload(out, values.data(), values.size() * sizeof(T));
+        return out;
     }
 
   private:

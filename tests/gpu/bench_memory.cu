@@ -70,15 +70,6 @@ int32_t *memory::indices(int64_t count, int64_t below) {
     return out;
 }
 
-template <typename T> T *memory::filled(std::vector<T> values) {
-    T *out = empty<T>(static_cast<int64_t>(values.size()));
-    runner::upload(out, values.data(), values.size() * sizeof(T));
-    return out;
-}
-template float *memory::filled(std::vector<float>);
-template int32_t *memory::filled(std::vector<int32_t>);
-template uint32_t *memory::filled(std::vector<uint32_t>);
-
 std::string config_of(const kernel_case &c) {
     std::string text = c.storage;
     for (const auto &[name, value] : c.shape)

@@ -30,8 +30,7 @@ void add_update_cases(cases *to, const sizes &s) {
         first_state.scale = 1.0f;
         first_state.correction1 = 1.0f / (1.0f - terms.beta1);
         first_state.correction2 = 1.0f / (1.0f - terms.beta2);
-        update_state *state = m.empty<update_state>(1);
-        runner::upload(state, &first_state, sizeof first_state);
+        const update_state *state = m.filled(std::vector<update_state>(1, first_state));
         const float *gradient = m.random<float>(count, 1e-3f);
         float *parameter = m.random<float>(count), *first = m.random<float>(count, 1e-3f),
               *second = m.random<float>(count, 1e-6f);
@@ -46,6 +45,19 @@ void add_update_cases(cases *to, const sizes &s) {
     to->push_back({"adamw with a bf16 copy", "f32", shape, ceiling::COPY, 30.0 * values,
                    "as adamw, and the parameter written as bf16",
                    [=](memory &m) { return update(m, true); }});
+    to->push_back(
+        {"scale", "f32", shape, ceiling::COPY, 8.0 * values, "read and written", [=](memory &m) -> work {
+             float *x = m.random<float>(count);
+             return [=](cudaStream_t stream) { return scale(stream, count, 1.0f, x); };
+         }});
+    // The second slot of a tree.
+    to->push_back({"add_slot", "f32", shape, ceiling::COPY, 12.0 * values,
+                   "the values and one kept sum read, their sum written", [=](memory &m) -> work {
+                       float *partial = m.random<float>(count), *x = m.random<float>(count, 1e-3f);
+                       return [=](cudaStream_t stream) {
+                           return add_slot(stream, count, 1, false, count, partial, x);
+                       };
+                   }});
     to->push_back({"round_to_bf16", "f32", shape, ceiling::COPY, 6.0 * values, "read, written as bf16",
                    [=](memory &m) -> work {
                        const float *x = m.random<float>(count);
