@@ -97,7 +97,7 @@ const setting run_settings[] = {
            "learned channels of the music whose autocorrelation in time the embedding hears"),
     NUMBER(embedding.rhythm_lags, "48", 0, FRAMES,
            "frames of the longest lag, or all of a segment but one if that is less; 0: none are heard"),
-    FLAG(embedding.variation, "true",
+    FLAG(embedding.variation, "false",
          "the embedding hears how much the numbers of a frame vary over a segment, and from frame to frame"),
     NUMBER(embedding.text_length, "48", 1, 4096, "word pieces that are read of a caption"),
     NUMBER(embedding.vocabulary, "1000", 32, 65536, "word pieces of the tokeniser"),
