@@ -84,7 +84,9 @@ void progress_start(progress *p, FILE *stream, const char *title, int64_t first,
 }
 
 void progress_show(progress *p, int64_t done, const char *detail) {
-    if (p->stream != NULL && now() - p->shown >= (p->terminal ? terminal_interval : plain_interval))
+    if (p->stream == NULL || (done == p->total && !p->terminal)) // progress_finish shows that line
+        return;
+    if (now() - p->shown >= (p->terminal ? terminal_interval : plain_interval))
         show(p, done, detail, 0);
 }
 

@@ -194,12 +194,39 @@ static void test_bad_files(void **state) {
     scratch_write(path, bytes, size / 2);
     free(bytes);
     must_fail(audio_file_read(path, 16000, &audio, &count), "cut.flac");
+    path = scratch_path("cut.ogg");
+    if (write_sine(path, SF_FORMAT_OGG | SF_FORMAT_VORBIS, 44100, 1, 5, 440, 0.5)) {
+        bytes = scratch_read(path, &size);
+        scratch_write(path, bytes, size * 9 / 10);
+        free(bytes);
+        must_fail(audio_file_read(path, 16000, &audio, &count), "cut.ogg is truncated after");
+    }
+}
+
+// What libsndfile reads without a word.
+static void test_cut_wav(void **state) {
+    (void)state;
+    float *audio;
+    size_t count, size;
+    const char *path = scratch_path("cut.wav");
+    assert_true(write_sine(path, SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16000, 1, 1, 440, 0.5));
+    char *bytes = scratch_read(path, &size);
+    assert_int_equal(size, 44 + 32000);
+    scratch_write(path, bytes, size - 2);
+    must_fail(audio_file_read(path, 16000, &audio, &count),
+              "cut.wav is truncated: its header promises 32000 bytes of audio, 31998 follow");
+    memset(bytes + 40, 0xff, 4); // written to a pipe
+    scratch_write(path, bytes, size - 2);
+    must(audio_file_read(path, 16000, &audio, &count));
+    assert_int_equal(count, 15999);
+    memory_free(audio);
+    free(bytes);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formats), cmocka_unit_test(test_no_alias),  cmocka_unit_test(test_loudness),
-        cmocka_unit_test(test_write),   cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_write),   cmocka_unit_test(test_bad_files), cmocka_unit_test(test_cut_wav),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

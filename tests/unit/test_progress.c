@@ -47,6 +47,8 @@ static void test_plain_stream(void **state) {
     progress_start(&p, stream, "train", 0, 10);
     for (int64_t step = 1; step <= 10; step++)
         progress_show(&p, step, "x"); // too fast for a line each
+    p.shown -= 3600;
+    progress_show(&p, 10, "x"); // the end is told once
     progress_finish(&p, 10, "reward 0.5");
     rewind(stream);
     char text[1024];

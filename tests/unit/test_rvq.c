@@ -135,6 +135,57 @@ static void test_nearest_code(void **state) {
     kmeans_index_destroy(index);
 }
 
+enum { CLUSTERS = 128, SPACE = 4 };
+
+// Of a training with `iterations`, and `more` of Lloyd's after it.
+static int dead_clusters(const float *points, uint64_t seed, uint32_t iterations, int more) {
+    const kmeans_settings clustering = {
+        .clusters = CLUSTERS, .dimension = SPACE, .iterations = iterations, .seed = seed};
+    float centroids[CLUSTERS * SPACE];
+    uint16_t codes[COUNT];
+    int members[CLUSTERS], dead = 0;
+    assert_int_equal(kmeans_train(points, COUNT, &clustering, centroids), STATUS_OK);
+    for (int round = 0; round <= more; round++) {
+        double sums[CLUSTERS * SPACE] = {0};
+        kmeans_index *index;
+        assert_int_equal(kmeans_index_create(&index, centroids, CLUSTERS, SPACE), STATUS_OK);
+        kmeans_index_assign(index, points, COUNT, codes, NULL);
+        kmeans_index_destroy(index);
+        memset(members, 0, sizeof members);
+        for (size_t i = 0; i < COUNT; i++) {
+            members[codes[i]]++;
+            for (size_t d = 0; d < SPACE; d++)
+                sums[codes[i] * SPACE + d] += (double)points[i * SPACE + d];
+        }
+        for (size_t k = 0; k < CLUSTERS * SPACE && round < more; k++)
+            if (members[k / SPACE] > 0)
+                centroids[k] = (float)(sums[k] / members[k / SPACE]);
+    }
+    for (size_t k = 0; k < CLUSTERS; k++)
+        dead += members[k] * 20 * CLUSTERS < COUNT;
+    return dead;
+}
+
+// Where most points lie close together, seeding gives the sparse surroundings too many centroids. As many
+// iterations, but three trained and the rest here, are without revival.
+static void test_dead_clusters_are_revived(void **state) {
+    (void)state;
+    static float points[COUNT * SPACE];
+    philox_stream random = {.key = 10};
+    for (size_t i = 0; i < COUNT * SPACE; i++) {
+        const float x = philox_next_uniform(&random) + philox_next_uniform(&random) - 1.0f;
+        points[i] = x * x * x;
+    }
+    int plain = 0, revived = 0;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        plain += dead_clusters(points, seed, 3, 9);
+        revived += dead_clusters(points, seed, 12, 0);
+    }
+    print_message("dead without revival %d, with it %d\n", plain, revived);
+    assert_true(plain > 0);
+    assert_int_equal(revived, 0);
+}
+
 static void test_degenerate_vectors(void **state) {
     (void)state;
     static float same[64 * DIMENSION], centroids[16 * DIMENSION];
@@ -195,6 +246,7 @@ int main(void) {
         cmocka_unit_test(test_same_bits_for_any_threads),
         cmocka_unit_test(test_error_falls_with_levels),
         cmocka_unit_test(test_nearest_code),
+        cmocka_unit_test(test_dead_clusters_are_revived),
         cmocka_unit_test(test_degenerate_vectors),
         cmocka_unit_test(test_principal_components),
         cmocka_unit_test(test_bad_input),

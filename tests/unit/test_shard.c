@@ -569,7 +569,7 @@ static void test_split(void **state) {
     (void)state;
     char folder[PATH_MAX];
     path_of(folder, "split", "");
-    enum { COUNT = 4000, CAPTIONS = 1500 };
+    enum { COUNT = 4000, CAPTIONS = 1499 }; // no multiple of 10, so that position is no stand-in for caption
     shard_format f = {.kind = SHARD_AUDIO, .sample_rate = 16000, .clip_samples = 1};
     shard_writer *w;
     must(shard_writer_create(&w, folder, "a", &f, 1000, 0));
