@@ -41,8 +41,8 @@ status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, cons
 status model_digest(device *device, const parameter_list *list, float *values, char out[DIGEST_HEX]);
 
 // Reads the policy of the selected step of a run folder, where it has a selected.json (train writes one),
-// else of its newest checkpoint, into the values of the policy, and packs them; `listener` hears which step was
-// selected. step: [1] receives its step, may be NULL.
+// else of its newest checkpoint, into the values of the policy, and packs them; `listener` hears which step
+// was selected. step: [1] receives its step, may be NULL.
 status model_load_policy(policy *policy, device *device, const char *run_folder, checkpoint_listener listener,
                          uint64_t *step);
 
