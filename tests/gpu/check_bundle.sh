@@ -12,8 +12,8 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 root=$scratch/root
 
-mkdir -p "$root"/{bin,usr,dev,proc,sys,etc,tmp,lib64,work/bundle} "$root$system" "$scratch/tiny"
-tar -xJf "$bundle_file" -C "$root/work/bundle" || exit 1
+mkdir -p "$root"/{bin,usr,dev,proc,sys,etc,tmp,lib64,trial/bundle} "$root$system" "$scratch/tiny"
+tar -xJf "$bundle_file" -C "$root/trial/bundle" || exit 1
 for library in c m mvec dl pthread rt resolv util; do
     cp -L "$system/lib$library.so".[0-9] "$root$system/"
 done
@@ -34,9 +34,9 @@ printf '127.0.0.1 localhost %s\n' "$(hostname)" >"$root/etc/hosts"
     tail -n 3 "$scratch/tiny/prepare.log"
     exit 1
 }
-cp -r "$scratch/tiny" "$root/work/tiny"
-cat >"$root/work/check.sh" <<'TEXT'
-bundle=/work/bundle status=0
+cp -r "$scratch/tiny" "$root/trial/tiny"
+cat >"$root/trial/check.sh" <<'TEXT'
+bundle=/trial/bundle status=0
 source $bundle/tests/gpu/environment.sh
 check() { # NAME STATUS COMMAND...
     local name=$1 wanted=$2 text rc=0
@@ -53,10 +53,10 @@ check() { # NAME STATUS COMMAND...
 check 'names its cases' 0 bench_kernels --list
 check 'says that there is no card' 77 gpu_test_update
 check 'knows its machine' 0 musicrl doctor
-cd /work/tiny
+cd /trial/tiny
 check 'one rank' 0 musicrl train run.yaml train.steps=2 folder=one threads=1
 check 'two ranks' 0 mpirun -n 2 musicrl train run.yaml train.steps=2 folder=two threads=1
 exit $status
 TEXT
 unshare -m bash -c "mount --rbind /dev $root/dev && mount -t proc proc $root/proc && mount --rbind /sys $root/sys &&
-    PATH=/bin $(command -v chroot) $root /bin/bash /work/check.sh"
+    PATH=/bin $(command -v chroot) $root /bin/bash /trial/check.sh"
