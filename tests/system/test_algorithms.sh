@@ -102,6 +102,7 @@ tensor = json.loads(data[8:8 + size])["text.embedding.0.weight"]
 width = 4 * tensor["shape"][1]
 at = 8 + size + tensor["data_offsets"][0] + width * int(sys.argv[1])
 data[at:at + width] = struct.pack("<f", float("nan")) * (width // 4)
+data = data.replace(b"musicrl.digest", b"another.digest", 1)  # as a file that another program wrote
 os.makedirs("poisoned", exist_ok=True)
 open("poisoned/embedding.safetensors", "wb").write(data)
 PYTHON
