@@ -212,6 +212,7 @@ static status start_thread(saver *s) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0)
         return FAIL("cannot start the thread that writes checkpoints: %s", strerror(error));
+    pthread_setname_np(s->thread, "saver");
     s->started = true;
     return STATUS_OK;
 }

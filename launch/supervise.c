@@ -190,6 +190,7 @@ static status start_once(const supervision *plan, crash_cause *cause, int *outco
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
         close(ends[1]);
+        setenv("GOMP_SPINCOUNT", "2000", 0); // or every rank sets it and starts a second time (cmd/main.c)
         execvp("mpirun", arguments);
         dprintf(STDERR_FILENO, "musicrl: cannot start mpirun: %s; put Open MPI's mpirun in PATH\n",
                 strerror(errno));

@@ -86,7 +86,10 @@ static status read_format(train *t) {
     corpus *corpus;
     TRY(corpus_open(&corpus, t->config->data.tokens, SHARD_TOKENS));
     t->format = *corpus_get_format(corpus);
-    corpus_close(corpus);
+    if (train_member(t, ROLE_ROLLOUT) >= 0)
+        t->rollout.corpus = corpus; // every clip of it was checked: once is enough
+    else
+        corpus_close(corpus);
     TRY(model_policy_config(&t->shape, t->config, &t->format));
     return t->config->train.method == RUN_METHOD_DPO ? train_dpo_widen(t) : STATUS_OK;
 }

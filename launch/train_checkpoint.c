@@ -12,19 +12,19 @@
 #include <string.h>
 
 status train_load_base(train *t) {
-    uint64_t step;
     const char *base = t->config->data.base;
-    if (t->rollout.active) {
-        TRY(model_load_policy(t->rollout.policy, t->device, base, t->run.writes ? model_listener : NULL,
-                              &step));
-        t->rollout.packed_version = 0;
-    }
+    t->rollout.packed_version = 0;
     if (!t->learner.active)
-        return STATUS_OK;
+        return t->rollout.active ? model_load_policy(t->rollout.policy, t->device, base, NULL, NULL)
+                                 : STATUS_OK;
     policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
     value_network *value = learner_value(t->learner.learner);
     const parameter_list *list = policy_parameters(policy);
-    TRY(model_load_policy(reference, t->device, base, NULL, &step));
+    TRY(model_load_policy(reference, t->device, base, t->run.writes ? model_listener : NULL, NULL));
+    if (t->rollout.active) {
+        parameter_list_copy(t->device, list, policy_values(reference), policy_values(t->rollout.policy));
+        TRY(policy_pack(t->rollout.policy));
+    }
     TRY(model_digest(t->device, list, policy_values(reference), t->reference));
     parameter_list_copy(t->device, list, policy_values(reference), policy_values(policy));
     for (int i = 0; i < t->config->train.lag && t->run.writes; i++)

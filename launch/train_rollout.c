@@ -19,7 +19,6 @@ status train_rollout_create(train *t) {
     r->samples = roles_samples(&t->layout, ROLE_ROLLOUT, member);
     r->packed_version = -1;
     const size_t samples = r->samples.count;
-    TRY(corpus_open(&r->corpus, config->data.tokens, SHARD_TOKENS));
     TRY(clip_order_create(&r->training, r->corpus, false, (uint64_t)config->seed + 1, config->data.tokens));
     TRY(clip_order_create(&r->held_out, r->corpus, true, (uint64_t)config->seed + 1, config->data.tokens));
     TRY(policy_create(&r->policy, t->device, &t->shape, WEIGHT_SAMPLE,

@@ -260,6 +260,7 @@ static status start_thread(watch *w) {
     const int code = pthread_create(&w->thread, NULL, watch_over, w);
     if (code != 0)
         return FAIL("cannot start a thread: %s; raise the limit of processes ('ulimit -u')", strerror(code));
+    pthread_setname_np(w->thread, "watch");
     return STATUS_OK;
 }
 

@@ -17,6 +17,7 @@ crashes_most=${MUSICRL_RESTARTS:-10}
 stuck_most=3
 crash_pause=${MUSICRL_PAUSE:-5}
 requested=0 caught=0 step=''
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # or every rank sets it and starts a second time
 
 say() { echo "job $SLURM_JOB_ID: $*" >&2; }
 
