@@ -1,10 +1,9 @@
 #include "launch/bench_parts.h"
 
-#include "comm/gradient_sum.h"
-#include "core/learner.h"
 #include "kernels/memory.h"
 #include "kernels/mirror.h"
 #include "kernels/product.h"
+#include "launch/device_choice.h"
 #include "launch/model_setup.h"
 #include "launch/stage.h"
 
@@ -16,10 +15,16 @@
 static const struct {
     const char *name;
     unsigned stage;
-} stage_names[] = {
-    {"products", BENCH_PRODUCTS},         {"bandwidth", BENCH_BANDWIDTH},   {"rollout", BENCH_ROLLOUT},
-    {"rollout_bf16", BENCH_ROLLOUT_BF16}, {"learner", BENCH_LEARNER},       {"reward", BENCH_REWARD},
-    {"reward_bf16", BENCH_REWARD_BF16},   {"preference", BENCH_PREFERENCE}, {"all", BENCH_ALL}};
+} stage_names[] = {{"products", BENCH_PRODUCTS},
+                   {"bandwidth", BENCH_BANDWIDTH},
+                   {"rollout", BENCH_ROLLOUT},
+                   {"rollout_bf16", BENCH_ROLLOUT_BF16},
+                   {"learner", BENCH_LEARNER},
+                   {"reward", BENCH_REWARD},
+                   {"reward_bf16", BENCH_REWARD_BF16},
+                   {"preference", BENCH_PREFERENCE},
+                   {"all", BENCH_ALL},
+                   {"step", BENCH_STEP}};
 
 status bench_parse_stages(const char *text, unsigned *stages) {
     *stages = 0;
@@ -32,7 +37,7 @@ status bench_parse_stages(const char *text, unsigned *stages) {
         if (found == 0)
             return FAIL_USAGE(
                 "there is no stage '%.*s'; stages are products, bandwidth, rollout, rollout_bf16, "
-                "learner, reward, reward_bf16, preference, all",
+                "learner, reward, reward_bf16, preference, all, step",
                 (int)length, word);
         *stages |= found;
         word += length;
@@ -170,7 +175,8 @@ static status measure_bandwidth(bench *b) {
 }
 
 bench_result bench_new_result(const bench *b, const char *name, const char *unit, double value) {
-    return (bench_result){.name = name, .unit = unit, .value = value, .threads = device_threads(b->device)};
+    return (bench_result){
+        .name = name, .unit = unit, .value = value, .threads = device_threads(b->device), .ranks = 1};
 }
 
 static status find_ceilings(bench *b) {
@@ -196,7 +202,7 @@ static status find_ceilings(bench *b) {
     return STATUS_OK;
 }
 
-static status create_random_policy(bench *b, weight_precision precision, policy **out) {
+status bench_create_policy(bench *b, weight_precision precision, policy **out) {
     TRY(policy_create(out, b->device, &b->policy, WEIGHT_SAMPLE, precision));
     TRY(model_initialise(b->device, policy_parameters(*out), 1, policy_values(*out)));
     return policy_pack(*out);
@@ -207,52 +213,16 @@ void bench_fill_tokens(bench *b, uint16_t *out, size_t rows, int columns, const 
         out[i] = (uint16_t)philox_next_below(&b->stream, (uint32_t)entries[i % (size_t)columns]);
 }
 
-typedef struct host_batch {
-    uint16_t *prefix, *tokens; // [batch, prefix], [batch, frames, levels]
-    float *log_probabilities;  // [batch, frames, levels]
-    float *returns;            // [batch]
-    float *values;             // [batch, frames]
-    uint32_t *samples;         // [batch]
-    void *memory;
-} host_batch;
-
-static void carve_batch(host_batch *h, const bench *b, arena *a) {
-    const size_t batch = (size_t)b->config->train.batch, frames = (size_t)b->config->train.frames,
-                 tokens = batch * frames * (size_t)b->policy.temporal.levels;
-    h->prefix = arena_take(a, sizeof(uint16_t) * batch * (size_t)b->policy.temporal.prefix);
-    h->tokens = arena_take(a, sizeof(uint16_t) * tokens);
-    h->log_probabilities = arena_take(a, sizeof(float) * tokens);
-    h->returns = arena_take(a, sizeof(float) * batch);
-    h->values = arena_take(a, sizeof(float) * batch * frames);
-    h->samples = arena_take(a, sizeof(uint32_t) * batch);
-}
-
-static status create_batch(host_batch *h, bench *b) {
-    const temporal_config *t = &b->policy.temporal;
-    const size_t batch = (size_t)b->config->train.batch, frames = (size_t)b->config->train.frames;
-    arena a = {0};
-    carve_batch(h, b, &a);
-    TRY(memory_allocate(&h->memory, a.used, "bench batch"));
-    a = (arena){.base = h->memory, .capacity = a.used};
-    carve_batch(h, b, &a);
-    bench_fill_tokens(b, h->prefix, batch * (size_t)t->prefix, 1, &t->prefix_codebook);
-    bench_fill_tokens(b, h->tokens, batch * frames, t->levels, t->codebook);
-    bench_fill_random(b, h->returns, batch);
-    for (size_t i = 0; i < batch; i++)
-        h->samples[i] = (uint32_t)i;
-    return STATUS_OK;
-}
-
 static status run_rollout(bench *b, weight_precision precision) {
     const bool bf16 = precision == WEIGHT_BF16;
     const int batch = b->config->train.batch, frames = b->config->train.frames;
     policy *policy = NULL;
     policy_sampler *sampler = NULL;
-    host_batch h = {0};
+    bench_batch h = {0};
     status result;
     b->listener(b->context, bf16 ? "rollout_bf16" : "rollout", NULL);
-    TRY_GOTO(result, create_batch(&h, b), done);
-    TRY_GOTO(result, create_random_policy(b, precision, &policy), done);
+    TRY_GOTO(result, bench_create_batch(&h, b), done);
+    TRY_GOTO(result, bench_create_policy(b, precision, &policy), done);
     TRY_GOTO(result, policy_sampler_create(&sampler, policy, batch, frames), done);
     rollout_request request = {.batch = batch,
                                .frames = frames < 4 ? frames : 4,
@@ -288,111 +258,24 @@ done:
     return result;
 }
 
-typedef struct learner_bench {
-    learner *learner;
-    gradient_sum *policy_gradients, *value_gradients;
-    learner_value_statistics *value_statistics;   // [batch]
-    learner_policy_statistics *policy_statistics; // [batch]
-    host_batch batch;
-} learner_bench;
-
-static learner_slot slot_of(const bench *b, const learner_bench *l, int slot) {
-    const size_t first = (size_t)slot * (size_t)(b->config->train.batch / b->config->train.gradient_slots);
-    const size_t frames = (size_t)b->config->train.frames,
-                 tokens = frames * (size_t)b->policy.temporal.levels;
-    return (learner_slot){.prefix = l->batch.prefix + first * (size_t)b->policy.temporal.prefix,
-                          .tokens = l->batch.tokens + first * tokens,
-                          .log_probabilities = l->batch.log_probabilities + first * tokens,
-                          .returns = l->batch.returns + first,
-                          .values = l->batch.values + first * frames};
-}
-
 // What a rank of a run with one learner does between two rollouts.
-static status learner_step(bench *b, learner_bench *l) {
-    const int slots = b->config->train.gradient_slots, samples = b->config->train.batch / slots;
-    for (int slot = 0; slot < slots; slot++) {
-        const learner_slot s = slot_of(b, l, slot);
-        TRY(learner_value_slot(l->learner, &s, gradient_sum_values(l->value_gradients),
-                               l->value_statistics + slot * samples));
-        gradient_sum_add(l->value_gradients);
-    }
-    for (int slot = 0; slot < slots; slot++) {
-        const learner_slot s = slot_of(b, l, slot);
-        TRY(learner_policy_slot(l->learner, &s, 1.0f, gradient_sum_values(l->policy_gradients),
-                                l->policy_statistics + slot * samples));
-        gradient_sum_add(l->policy_gradients);
-    }
-    value_network *value = learner_value(l->learner);
-    policy *policy = learner_policy(l->learner);
-    const optimizer_result first =
-        optimizer_update(learner_value_optimizer(l->learner), (float)b->config->train.value_learning_rate,
-                         gradient_sum_values(l->value_gradients), value_values(value));
-    const optimizer_result second =
-        optimizer_update(learner_policy_optimizer(l->learner), (float)b->config->train.learning_rate,
-                         gradient_sum_values(l->policy_gradients), policy_values(policy));
-    if (first.skipped || second.skipped)
-        return FAIL("a learner step on random weights gave gradients that are not finite");
-    TRY(value_pack(value));
-    TRY(policy_pack(policy));
-    return device_finish(b->device);
-}
-
-static status create_learner(bench *b, learner_bench *l) {
-    const run_config *c = b->config;
-    const uint32_t slots = (uint32_t)c->train.gradient_slots;
-    const learner_config config = {
-        .policy = b->policy,
-        .slot_samples = c->train.batch / c->train.gradient_slots,
-        .frames = c->train.frames,
-        .batch = c->train.batch,
-        .temperature = (float)c->train.temperature,
-        .alpha = (float)c->train.alpha,
-        .optimizer = {.beta1 = (float)c->train.beta1,
-                      .beta2 = (float)c->train.beta2,
-                      .epsilon = (float)c->train.epsilon,
-                      .weight_decay = (float)c->train.weight_decay,
-                      .gradient_clip = (float)c->train.gradient_clip},
-    };
-    TRY(create_batch(&l->batch, b));
-    TRY(learner_create(&l->learner, b->device, &config));
-    policy *models[] = {learner_policy(l->learner), learner_reference(l->learner)};
-    for (int i = 0; i < 2; i++) {
-        TRY(model_initialise(b->device, policy_parameters(models[i]), 1, policy_values(models[i])));
-        TRY(policy_pack(models[i]));
-    }
-    value_network *value = learner_value(l->learner);
-    TRY(model_initialise(b->device, value_parameters(value), 1, value_values(value)));
-    TRY(value_pack(value));
-    const size_t policy_size = policy_parameters(models[0])->size, value_size = value_parameters(value)->size;
-    TRY(gradient_sum_create(&l->policy_gradients, b->device, policy_size, slots));
-    TRY(gradient_sum_create(&l->value_gradients, b->device, value_size, slots));
-    TRY(memory_allocate((void **)&l->value_statistics, sizeof *l->value_statistics * (size_t)c->train.batch,
-                        "value statistics"));
-    return memory_allocate((void **)&l->policy_statistics,
-                           sizeof *l->policy_statistics * (size_t)c->train.batch, "policy statistics");
-}
-
-static void destroy_learner(learner_bench *l) {
-    learner_destroy(l->learner);
-    gradient_sum_destroy(l->policy_gradients);
-    gradient_sum_destroy(l->value_gradients);
-    memory_free(l->value_statistics);
-    memory_free(l->policy_statistics);
-    memory_free(l->batch.memory);
+static status learn(bench *b, bench_learner *l) {
+    TRY(bench_learner_pass(b, l));
+    return bench_learner_update(b, l);
 }
 
 static status run_learner(bench *b) {
     const int batch = b->config->train.batch, frames = b->config->train.frames;
-    learner_bench l = {0};
+    bench_learner l = {0};
     status result;
     b->listener(b->context, "learner", NULL);
-    TRY_GOTO(result, create_learner(b, &l), done);
-    TRY_GOTO(result, learner_step(b, &l), done);
+    TRY_GOTO(result, bench_create_learner(b, &l), done);
+    TRY_GOTO(result, learn(b, &l), done);
     double best = INFINITY;
     const uint64_t allocations = memory_read_counters().allocations;
     for (int repeat = 0; repeat < b->options->repeats; repeat++) {
         const double start = stage_seconds();
-        TRY_GOTO(result, learner_step(b, &l), done);
+        TRY_GOTO(result, learn(b, &l), done);
         best = fmin(best, stage_seconds() - start);
     }
     if (memory_read_counters().allocations != allocations) {
@@ -412,7 +295,55 @@ static status run_learner(bench *b) {
         result = bench_run_peer(b->config, b->options, r.threads, "learner", &r);
     b->listener(b->context, r.name, &r); // our own figure is worth having if the peer failed
 done:
-    destroy_learner(&l);
+    bench_destroy_learner(&l);
+    return result;
+}
+
+static void tell_device(const bench *b) {
+    char where[160];
+    snprintf(where, sizeof where, "on %s (%s), %s", device_name(b->device), device_instruction_set(b->device),
+             device_library(b->device));
+    b->listener(b->context, where, NULL);
+}
+
+static status run_stages(bench *b) {
+    const unsigned stages = b->options->stages;
+    status result;
+    TRY(stage_create_device(&b->device, b->config, NULL));
+    tell_device(b);
+    TRY_GOTO(result, find_ceilings(b), done);
+    if (stages & BENCH_ROLLOUT)
+        TRY_GOTO(result, run_rollout(b, WEIGHT_F32), done);
+    if (stages & BENCH_ROLLOUT_BF16)
+        TRY_GOTO(result, run_rollout(b, WEIGHT_BF16), done);
+    if (stages & BENCH_LEARNER)
+        TRY_GOTO(result, run_learner(b), done);
+    if (stages & BENCH_REWARD)
+        TRY_GOTO(result, bench_run_reward(b, WEIGHT_F32), done);
+    if (stages & BENCH_REWARD_BF16)
+        TRY_GOTO(result, bench_run_reward(b, WEIGHT_BF16), done);
+    if (stages & BENCH_PREFERENCE)
+        TRY_GOTO(result, bench_run_preference(b), done);
+done:
+    device_destroy(b->device);
+    return result;
+}
+
+// On whatever ranks there are: one, unless mpirun or srun started this.
+static status run_on_ranks(bench *b) {
+    world *world;
+    const world_options options = {.threads = b->config->threads, .deadline_seconds = 600.0};
+    TRY(world_create(&world, &options));
+    char note[DEVICE_NOTE];
+    status result = device_choose(&b->device, b->config, world, world_threads(world), note);
+    if (result == STATUS_OK && world_rank(world) == 0)
+        tell_device(b);
+    if (result == STATUS_OK)
+        result = bench_run_step(b, world);
+    if (result != STATUS_OK && world_size(world) > 1)
+        world_abort(world, status_message()); // the other ranks may be waiting for this one
+    device_destroy(b->device);
+    world_destroy(world);
     return result;
 }
 
@@ -427,26 +358,7 @@ status bench_run(const run_config *config, const bench_options *options, bench_l
     for (uint32_t level = 0; level < format.levels; level++)
         format.codebook_size[level] = (uint32_t)options->codebook;
     TRY(model_policy_config(&b.policy, config, &format));
-    TRY(stage_create_device(&b.device, config, NULL));
-    char where[160];
-    status result;
-    snprintf(where, sizeof where, "on %s (%s), %s", device_name(b.device), device_instruction_set(b.device),
-             device_library(b.device));
-    listener(context, where, NULL);
-    TRY_GOTO(result, find_ceilings(&b), done);
-    if (options->stages & BENCH_ROLLOUT)
-        TRY_GOTO(result, run_rollout(&b, WEIGHT_F32), done);
-    if (options->stages & BENCH_ROLLOUT_BF16)
-        TRY_GOTO(result, run_rollout(&b, WEIGHT_BF16), done);
-    if (options->stages & BENCH_LEARNER)
-        TRY_GOTO(result, run_learner(&b), done);
-    if (options->stages & BENCH_REWARD)
-        TRY_GOTO(result, bench_run_reward(&b, WEIGHT_F32), done);
-    if (options->stages & BENCH_REWARD_BF16)
-        TRY_GOTO(result, bench_run_reward(&b, WEIGHT_BF16), done);
-    if (options->stages & BENCH_PREFERENCE)
-        TRY_GOTO(result, bench_run_preference(&b), done);
-done:
-    device_destroy(b.device);
-    return result;
+    if (options->stages & BENCH_ALL)
+        TRY(run_stages(&b));
+    return options->stages & BENCH_STEP ? run_on_ranks(&b) : STATUS_OK;
 }

@@ -18,6 +18,7 @@ typedef enum bench_stage {
     BENCH_PREFERENCE = 64,   // training a preference model, pairs/s
     BENCH_REWARD_BF16 = 128, // scoring with weights in bf16
     BENCH_ALL = 255,
+    BENCH_STEP = 256, // a whole step on the ranks of this world, part by part; only if asked for by name
 } bench_stage;
 
 // Reads "rollout,learner" into a set of stages; STATUS_USAGE names the word that is none.
@@ -29,7 +30,7 @@ typedef struct bench_result {
     double value;
     double ceiling;    // in the same unit; 0: none
     char formula[400]; // how the value, and the ceiling if any, come about
-    int threads;
+    int threads, ranks;
     char peer[64];     // "PyTorch 2.4.0, compiled"; "" where none was run
     double peer_value; // in the same unit
 } bench_result;
@@ -46,7 +47,7 @@ typedef struct bench_options {
 typedef void (*bench_listener)(void *context, const char *what, const bench_result *result);
 
 // Runs the stages with the model, batch, frames and threads of `config`, on random weights: no data are
-// needed.
+// needed. Under mpirun only BENCH_STEP makes sense, and the first rank tells.
 status bench_run(const run_config *config, const bench_options *options, bench_listener listener,
                  void *context);
 

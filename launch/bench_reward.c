@@ -13,15 +13,7 @@
 
 enum { PAIRS = BENCH_CAPTION_CLIPS * (BENCH_CAPTION_CLIPS - 1) / 2 }; // of a caption
 
-typedef struct reward_bench {
-    reward_model *model;
-    reward_pass *pass;
-    uint16_t *prefix, *tokens; // [clips, prefix], [clips, frames, levels]
-    float *scores;             // [clips]
-    size_t clips;
-} reward_bench;
-
-static void destroy(reward_bench *r) {
+void bench_destroy_reward(bench_reward *r) {
     reward_pass_destroy(r->pass);
     reward_model_destroy(r->model);
     memory_free(r->prefix);
@@ -29,9 +21,8 @@ static void destroy(reward_bench *r) {
     memory_free(r->scores);
 }
 
-// batch: clips of a pass.
-static status create(reward_bench *r, bench *b, size_t clips, int batch, bool learn,
-                     weight_precision precision) {
+status bench_create_reward(bench_reward *r, bench *b, size_t clips, int batch, bool learn,
+                           weight_precision precision) {
     const temporal_config *t = &b->policy.temporal;
     const size_t frames = (size_t)b->config->train.frames;
     reward_model_config config = {.temporal = *t, .embedding = 16};
@@ -56,11 +47,11 @@ status bench_run_reward(bench *b, weight_precision precision) {
     const char *name = bf16 ? "reward_bf16" : "reward";
     const double peak = bf16 ? b->peak_bf16 : b->peak;
     const int batch = b->config->train.batch, frames = b->config->train.frames;
-    reward_bench r = {0};
+    bench_reward r = {0};
     double best = INFINITY;
     status result;
     b->listener(b->context, name, NULL);
-    TRY_GOTO(result, create(&r, b, (size_t)batch, batch, false, precision), done);
+    TRY_GOTO(result, bench_create_reward(&r, b, (size_t)batch, batch, false, precision), done);
     for (int repeat = -1; repeat < b->options->repeats; repeat++) {
         const double start = stage_seconds();
         TRY_GOTO(result,
@@ -81,12 +72,12 @@ status bench_run_reward(bench *b, weight_precision precision) {
         result = bench_run_peer(b->config, b->options, line.threads, name, &line);
     b->listener(b->context, line.name, &line); // our own figure is worth having if the peer failed
 done:
-    destroy(&r);
+    bench_destroy_reward(&r);
     return result;
 }
 
 typedef struct preference_bench {
-    reward_bench reward;
+    bench_reward reward;
     optimizer *optimizer;
     gradient_sum *gradients;
     uint32_t votes[BENCH_CAPTIONS * PAIRS]; // preference_vote
@@ -96,7 +87,7 @@ typedef struct preference_bench {
 static status train_caption(bench *b, preference_bench *p, int caption) {
     const temporal_config *t = &b->policy.temporal;
     const int frames = b->config->train.frames;
-    reward_bench *r = &p->reward;
+    bench_reward *r = &p->reward;
     const size_t first = (size_t)caption * BENCH_CAPTION_CLIPS;
     const float *threshold = reward_model_threshold(r->model), *scores;
     float d_scores[BENCH_CAPTION_CLIPS] = {0}, d_threshold[2] = {0},
@@ -138,7 +129,8 @@ static status train_step(bench *b, preference_bench *p) {
 static status create_preference(preference_bench *p, bench *b) {
     const optimizer_config config = {
         .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-8f, .weight_decay = 0.01f, .gradient_clip = 1.0f};
-    TRY(create(&p->reward, b, BENCH_CAPTIONS * BENCH_CAPTION_CLIPS, BENCH_CAPTION_CLIPS, true, WEIGHT_F32));
+    TRY(bench_create_reward(&p->reward, b, BENCH_CAPTIONS * BENCH_CAPTION_CLIPS, BENCH_CAPTION_CLIPS, true,
+                            WEIGHT_F32));
     const parameter_list *list = reward_model_parameters(p->reward.model);
     TRY(optimizer_create(&p->optimizer, b->device, list, &config));
     TRY(gradient_sum_create(&p->gradients, b->device, list->size, BENCH_CAPTIONS));
@@ -172,7 +164,7 @@ status bench_run_preference(bench *b) {
         result = bench_run_peer(b->config, b->options, line.threads, "preference", &line);
     b->listener(b->context, line.name, &line);
 done:
-    destroy(&p.reward);
+    bench_destroy_reward(&p.reward);
     optimizer_destroy(p.optimizer);
     gradient_sum_destroy(p.gradients);
     return result;

@@ -13,5 +13,10 @@
 
 #include "launch/run_config.h"
 
+#include <stddef.h>
+
+// Bytes of the statistics that learners share of each sample.
+size_t train_row_bytes(const run_config *config);
+
 // STATUS_STOPPED if a signal asked to stop and a checkpoint was written.
 status train_run(const run_config *config);

@@ -1,4 +1,5 @@
 // The learner role: what it holds, and how it collects rollouts and scores.
+#include "launch/train.h"
 #include "launch/train_parts.h"
 
 #include "core/sound_check.h"
@@ -15,6 +16,12 @@ static size_t codes_of(const train *t) {
     for (int level = 0; level < t->shape.temporal.levels; level++)
         codes += (size_t)t->shape.temporal.codebook[level];
     return codes;
+}
+
+size_t train_row_bytes(const run_config *config) {
+    const size_t scores =
+        2 * (size_t)config->train.rewards.count + SCORE_COLUMNS + (size_t)config->embedding.output;
+    return sizeof(double) * (STATISTIC_REWARDS + scores);
 }
 
 status train_learner_create(train *t) {
