@@ -87,7 +87,7 @@ static status read_format(train *t) {
     TRY(corpus_open(&corpus, t->config->data.tokens, SHARD_TOKENS));
     t->format = *corpus_get_format(corpus);
     if (train_member(t, ROLE_ROLLOUT) >= 0)
-        t->rollout.corpus = corpus; // every clip of it was checked: once is enough
+        t->corpus = corpus; // every clip of it was checked: once is enough
     else
         corpus_close(corpus);
     TRY(model_policy_config(&t->shape, t->config, &t->format));
@@ -499,6 +499,7 @@ void train_destroy(train *t) {
     run_folder_close(&t->run);
     weights_destroy(t->channel);
     destroy_parts(t);
+    corpus_close(t->corpus);
     exchange_destroy(t->exchange);
     memory_free(t->evaluations);
     memory_free(t->older);

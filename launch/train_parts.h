@@ -33,7 +33,6 @@ typedef struct rollout_role {
     policy *policy;
     int64_t packed_version; // version in `policy`, -1 before the first
     policy_sampler *sampler;
-    corpus *corpus;
     clip_order *training, *held_out;
     uint16_t *prefix, *tokens;           // [S, prefix], [S, frames, levels]
     float *log_probabilities;            // [S, frames, levels]
@@ -158,6 +157,7 @@ typedef struct train {
     weights_channel *channel; // learner 0 -> rollout ranks that do not learn
     policy_config shape;
     shard_format format;
+    corpus *corpus;                    // clips whose captions are sampled from, on rollout ranks
     conditioner *conditioner;          // on rollout and reward ranks
     int embedding_width, reward_width; // reward_width: numbers a sample that the reward role sends
     size_t parameters;                 // floats of the policy

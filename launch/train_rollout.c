@@ -19,8 +19,8 @@ status train_rollout_create(train *t) {
     r->samples = roles_samples(&t->layout, ROLE_ROLLOUT, member);
     r->packed_version = -1;
     const size_t samples = r->samples.count;
-    TRY(clip_order_create(&r->training, r->corpus, false, (uint64_t)config->seed + 1, config->data.tokens));
-    TRY(clip_order_create(&r->held_out, r->corpus, true, (uint64_t)config->seed + 1, config->data.tokens));
+    TRY(clip_order_create(&r->training, t->corpus, false, (uint64_t)config->seed + 1, config->data.tokens));
+    TRY(clip_order_create(&r->held_out, t->corpus, true, (uint64_t)config->seed + 1, config->data.tokens));
     TRY(policy_create(&r->policy, t->device, &t->shape, WEIGHT_SAMPLE,
                       config->train.rollout_precision == RUN_PRECISION_BF16 ? WEIGHT_BF16 : WEIGHT_F32));
     TRY(policy_sampler_create(&r->sampler, r->policy, (int)samples, config->train.frames));
@@ -43,7 +43,6 @@ void train_rollout_destroy(train *t) {
     policy_destroy(r->policy);
     clip_order_destroy(r->training);
     clip_order_destroy(r->held_out);
-    corpus_close(r->corpus);
     memory_free(r->prefix);
     memory_free(r->tokens);
     memory_free(r->log_probabilities);
@@ -101,7 +100,7 @@ static status read_captions(train *t, const sampling_round *round, size_t *used)
     for (uint32_t i = 0; i < r->samples.count; i++) {
         const size_t clip = caption_of(t, round, r->samples.first + i);
         shard_clip strings;
-        TRY(corpus_read_strings(r->corpus, clip, &strings));
+        TRY(corpus_read_strings(t->corpus, clip, &strings));
         size_t length = strlen(strings.caption);
         length = length < CAPTION_BYTES - 1 ? length : CAPTION_BYTES - 1;
         r->caption_list[i] = r->captions + *used;
