@@ -15,11 +15,17 @@ typedef struct device device;
 // AVX2) and measures at once whether a row's product is the same whatever the batch around it
 // (device_is_batch_invariant).
 status device_create(device **out, int threads);
-// One of the GPUs that this process sees, the first for place 0, the second for place 1, and from the first
-// again where there are no more. threads: for what the host does beside it. Fails with one line if the
-// program was built without CUDA, and if there is no driver, one that is too old, no GPU, one that is too
-// old, or no cuBLASLt.
-status device_create_gpu(device **out, int place, int threads);
+typedef struct gpu_options {
+    int place;   // 0: the first of the GPUs that this process sees, and so on; from the first again after all
+    int threads; // for what the host does beside it
+    // The library's way of adding up a product is chosen once for each shape of a weight, for many rows, and
+    // serves every number of rows (device_measure_rows tells whether rows are then equal); otherwise it is
+    // the fastest for each number.
+    bool one_order;
+} gpu_options;
+// Fails with one line if the program was built without CUDA, and if there is no driver, one that is too old,
+// no GPU, one that is too old, or no cuBLASLt.
+status device_create_gpu(device **out, const gpu_options *options);
 void device_destroy(device *device); // NULL is allowed
 
 int device_threads(const device *device);
@@ -31,6 +37,13 @@ const char *device_instruction_set(const device *device); // "avx512", "avx2", "
 const char *device_library(const device *device);
 // True if one-token decoding and teacher-forced scoring agree to the last bit here.
 bool device_is_batch_invariant(const device *device);
+
+// Whether a row's product has the same bits whatever the number of rows around it, and wherever it stands:
+// measured with every number of rows that forward products were prepared for.
+typedef struct row_equality {
+    int shapes, equal; // of weights; those of them for which it holds. 0 on the CPU, which knows
+} row_equality;
+status device_measure_rows(device *device, row_equality *out);
 // Whether the host may touch device buffers, as on the CPU (see kernels/mirror.h).
 bool device_shares_memory(const device *device);
 

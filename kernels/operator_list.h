@@ -23,6 +23,7 @@ QUESTION(status, device_repeat,
           void *context),
          (d, owner, key, count, step, context))
 OPERATOR(device_forget, (device * d, const void *owner), (d, owner))
+QUESTION(status, device_measure_rows, (device * d, row_equality *out), (d, out))
 QUESTION(status, device_read_memory, (device * d, device_memory *out), (d, out))
 OPERATOR(device_plan_begin, (device * d), (d))
 QUESTION(uint64_t, device_plan_end, (device * d), (d))

@@ -231,7 +231,7 @@ static void examine_devices(doctor_report *report) {
                "install the CUDA toolkit and build again");
     // What device=auto will do.
     device *gpu;
-    if (device_create_gpu(&gpu, 0, 1) == STATUS_OK)
+    if (device_create_gpu(&gpu, &(gpu_options){.threads = 1}) == STATUS_OK)
         add_line(report, DOCTOR_OK, "device", "auto is the GPU: %s (%s), %s", device_name(gpu),
                  device_instruction_set(gpu), device_library(gpu));
     else

@@ -59,6 +59,8 @@ const setting run_settings[] = {
     NUMBER(seed, "1", 0, 9007199254740991.0, "of every random number of the run"),
     NUMBER(threads, "0", 0, 1024, "threads a rank; 0: usable local cores / local ranks"),
     WORDS(device, "auto", devices, "auto: a GPU for each rank where there are GPUs, else the CPU; cpu; cuda"),
+    FLAG(one_order, "false",
+         "on a GPU: one way of adding up a product for every number of rows, not the fastest for each"),
     TEXT(roles, "colocated",
          "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2; rollout:8 leaves a role to workers "
          "(--worker)"),

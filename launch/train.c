@@ -425,6 +425,18 @@ void train_identify(const train *t, char *text, size_t size) {
              device_instruction_set(t->device), device_library(t->device));
 }
 
+// On the CPU this is known (device_is_batch_invariant).
+static status measure_rows(const train *t) {
+    row_equality found;
+    TRY(device_measure_rows(t->device, &found));
+    if (found.shapes > 0)
+        printf(
+            "train: rows of products have the same bits whatever the number of rows for %d of %d shapes of "
+            "weights\n",
+            found.equal, found.shapes);
+    return STATUS_OK;
+}
+
 // What results depend on besides the run file is compared over the ranks.
 static status compare_builds(train *t) {
     char identity[256], warning[512];
@@ -481,6 +493,7 @@ static status run(train *t) {
     TRY_GOTO(result, world_agree(t->world, result), done);
     if (t->run.writes)
         print_start(t, resume != NULL);
+    TRY_GOTO(result, world_agree(t->world, t->run.writes ? measure_rows(t) : STATUS_OK), done);
     TRY_GOTO(result, compare_builds(t), done);
     TRY_GOTO(result, open_exchange(t), done);
     TRY_GOTO(result, start_watch(t), done);

@@ -2,6 +2,7 @@
 // counts what it is asked. Misuse and wishes for failure give the status that the real one would.
 #include "kernels/cuda/cublas_table.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@ enum { INVALID_VALUE = 7, NOT_SUPPORTED = 15, BF16 = 14 };
 
 // What tests read and set.
 int fake_heuristics, fake_products, fake_refuse, fake_execution_fails;
+int fake_order_by_rows;          // sums go backwards where the result has fewer than this many columns
 uint64_t fake_heuristic_columns; // of B when the last algorithm was asked for
 // Where the caller records its stream: takes a product (and frees it) that is to be done later, any number of
 // times, instead of now.
@@ -148,9 +150,12 @@ static int multiply(const void *of) {
     for (uint64_t column = 0; column < to->columns; column++)
         for (uint64_t row = 0; row < to->rows; row++) {
             float sum = 0.0f;
-            for (uint64_t k = 0; k < p->depth; k++)
+            const bool backwards = to->columns < (uint64_t)fake_order_by_rows;
+            for (uint64_t i = 0; i < p->depth; i++) {
+                const uint64_t k = backwards ? p->depth - 1 - i : i;
                 sum += value_at(p->a, p->a_layout, p->how->transposed[0], row, k) *
                        value_at(p->b, p->b_layout, p->how->transposed[1], k, column);
+            }
             if (p->beta != 0.0f)
                 sum += p->beta * value_at(p->out, to, 0, row, column);
             const size_t at = (size_t)(row + column * (uint64_t)to->leading);

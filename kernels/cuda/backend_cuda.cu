@@ -11,6 +11,7 @@
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/policy_loss.cuh"
 #include "kernels/cuda/rotary.cuh"
+#include "kernels/cuda/row_trial.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
 #include "kernels/cuda/time_variation.cuh"
@@ -26,6 +27,7 @@ extern "C" {
 
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 
 using namespace cuda_kernels;
 
@@ -58,8 +60,10 @@ struct device {
     void *kept_rounded; // what stood there before a plan
     size_t kept_rounded_bytes;
     kept_work kept[KEPT_MAX];
-    uint64_t repeats; // so far
+    uint64_t repeats;     // so far
+    update_state updated; // what lies at values->update
     int threads;
+    bool one_order;
     char library[80], architecture[16];
 };
 
@@ -74,6 +78,9 @@ namespace {
 
 // Enough for most models, so that what a plan counted is nearly all that is taken.
 constexpr size_t FIRST_SCRATCH_BYTES = static_cast<size_t>(64) << 20;
+
+// What products with one order for every number of rows are tuned for.
+constexpr int64_t TUNED_ROWS = 4096;
 
 cudaStream_t stream_of(device *d) {
     return static_cast<cudaStream_t>(card_stream(d->gpu));
@@ -549,8 +556,11 @@ void cuda_op_adamw(device *d, size_t count, const adamw_step *step, const float 
     state.scale = step->gradient_scale;
     state.correction1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(step->beta1), updates)));
     state.correction2 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(step->beta2), updates)));
-    if (card_upload(d->gpu, &d->values->update, &state, sizeof state) != STATUS_OK)
+    // The tensors of one update have this in common.
+    if (memcmp(&state, &d->updated, sizeof state) != 0 &&
+        card_upload(d->gpu, &d->values->update, &state, sizeof state) != STATUS_OK)
         return;
+    d->updated = state;
     const adamw_terms terms = {step->learning_rate, step->beta1, step->beta2, step->epsilon,
                                step->weight_decay};
     note(d,
@@ -569,6 +579,7 @@ cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bool accu
     s.factors = w->precision == WEIGHT_BF16 && kind == CUBLAS_FORWARD ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
     s.result = CUBLAS_TYPE_F32;
     s.accumulate = accumulate;
+    s.tuned_rows = w->owner->one_order && kind == CUBLAS_FORWARD ? TUNED_ROWS : 0;
     return s;
 }
 
@@ -653,6 +664,10 @@ status cuda_product_backward_weight(weight *w, int64_t rows, const float *x, con
                                     bool accumulate) {
     const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, accumulate);
     return cublas_product(w->owner->products, &s, dy, x, dw);
+}
+
+status cuda_device_measure_rows(device *d, row_equality *out) {
+    return measure_rows(d->gpu, d->products, &out->shapes, &out->equal);
 }
 
 // A position through all blocks.
@@ -765,10 +780,10 @@ void describe_libraries(device *d) {
     kernels_note_gpu(card_name(d->gpu), d->architecture, cuda, of_driver, cublas);
 }
 
-status open_device(device *d, const cuda_calls *calls, int place, const char *cublas_path) {
+status open_device(device *d, const cuda_calls *calls, const gpu_options &options, const char *cublas_path) {
     int major = 0, minor = 0, cards;
     TRY(card_count(calls, &cards));
-    TRY(card_open(&d->gpu, calls, place % cards));
+    TRY(card_open(&d->gpu, calls, options.place % cards));
     card_capability(d->gpu, &major, &minor);
     TRY(cublas_open(&d->products, d->gpu, cublas_path));
     snprintf(d->architecture, sizeof d->architecture, "sm_%d%d", major, minor);
@@ -782,15 +797,17 @@ status open_device(device *d, const cuda_calls *calls, int place, const char *cu
 
 namespace cuda_kernels {
 
-status create_device(device **out, const cuda_calls *calls, int place, int threads, const char *cublas_path) {
+status create_device(device **out, const cuda_calls *calls, const gpu_options &options,
+                     const char *cublas_path) {
     *out = nullptr;
     void *memory;
     TRY(memory_allocate(&memory, sizeof(device), "device"));
     device *d = static_cast<device *>(memory);
     d->table = table_of_card();
-    d->threads = threads;
-    host_threads_use(threads);
-    const status result = open_device(d, calls, place, cublas_path);
+    d->threads = options.threads;
+    d->one_order = options.one_order;
+    host_threads_use(options.threads);
+    const status result = open_device(d, calls, options, cublas_path);
     if (result != STATUS_OK)
         cuda_device_destroy(d);
     else

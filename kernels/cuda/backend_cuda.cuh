@@ -9,8 +9,9 @@ extern "C" {
 
 namespace cuda_kernels {
 
-// The GPU of this place (device_create_gpu), by these calls of the CUDA runtime (borrowed) and the cuBLASLt
-// at `cublas_path` (NULL: the usual one).
-status create_device(device **out, const cuda_calls *calls, int place, int threads, const char *cublas_path);
+// As device_create_gpu, by these calls of the CUDA runtime (borrowed) and the cuBLASLt at `cublas_path`
+// (NULL: the usual one).
+status create_device(device **out, const cuda_calls *calls, const gpu_options &options,
+                     const char *cublas_path);
 
 } // namespace cuda_kernels

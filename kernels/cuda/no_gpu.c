@@ -4,11 +4,10 @@
 
 #if !MUSICRL_CUDA
 
-status device_create_gpu(device **out, int place, int threads) {
-    (void)threads;
+status device_create_gpu(device **out, const gpu_options *options) {
     card *none;
     *out = NULL;
-    return card_open(&none, NULL, place);
+    return card_open(&none, NULL, options->place);
 }
 
 #endif

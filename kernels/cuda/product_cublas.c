@@ -261,6 +261,14 @@ status cublas_prepare(cublas *c, const cublas_shape *s) {
     return find_plan(c, s, &p);
 }
 
+int cublas_count(const cublas *c) {
+    return c->count;
+}
+
+const cublas_shape *cublas_prepared(const cublas *c, int i) {
+    return &c->plans[i].shape;
+}
+
 status cublas_product(cublas *c, const cublas_shape *s, const void *left, const void *right, void *out) {
     const float alpha = 1.0f, beta = s->accumulate ? 1.0f : 0.0f;
     const plan *p;

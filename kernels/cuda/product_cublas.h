@@ -37,6 +37,10 @@ const char *cublas_version_text(const cublas *cublas); // "13.0.2"
 
 // Chooses the algorithm, so that later calls allocate nothing.
 status cublas_prepare(cublas *cublas, const cublas_shape *shape);
+// What was prepared so far, by number.
+int cublas_count(const cublas *cublas);
+const cublas_shape *cublas_prepared(const cublas *cublas, int i);
+
 // Left and right factor as the kind names them: (x, W), (dy, W), (dy, x). Device buffers, aligned to 16
 // bytes.
 status cublas_product(cublas *cublas, const cublas_shape *shape, const void *left, const void *right,

@@ -12,11 +12,11 @@ static long number(const char *name, long otherwise) {
     return text != nullptr ? atol(text) : otherwise;
 }
 
-extern "C" status device_create_gpu(device **out, int place, int threads) {
+extern "C" status device_create_gpu(device **out, const gpu_options *options) {
     emulated::machine &host = emulated::host;
     host.cards = static_cast<int>(number("EMULATED_GPUS", host.cards));
     host.major = static_cast<int>(number("EMULATED_GPU_MAJOR", host.major));
     host.card_bytes = static_cast<size_t>(number("EMULATED_GPU_MIB", 4096)) << 20;
     host.lost_with = getenv("EMULATED_GPU_LOST_WITH");
-    return shim_kernels::create_device(out, &emulated::calls, place, threads, FAKE_CUBLASLT_PATH);
+    return shim_kernels::create_device(out, &emulated::calls, *options, FAKE_CUBLASLT_PATH);
 }

@@ -7,6 +7,7 @@
 #include "kernels/cuda/backend_cuda.cuh"
 
 #include <cstring>
+#include <dlfcn.h>
 
 using namespace policy_run;
 
@@ -15,7 +16,7 @@ namespace {
 void test_policy(void **) {
     device *cpu, *gpu;
     must(device_create(&cpu, 1));
-    must(shim_kernels::create_device(&gpu, &emulated::calls, 3, 1, FAKE_CUBLASLT_PATH));
+    must(shim_kernels::create_device(&gpu, &emulated::calls, {3, 1, false}, FAKE_CUBLASLT_PATH));
     assert_string_equal(device_name(gpu), "emulated GPU");
     assert_string_equal(device_card(gpu), "0000:02:00.0"); // the fourth place of two
     assert_string_equal(device_instruction_set(gpu), "sm_90");
@@ -73,7 +74,7 @@ void test_plan(void **) {
     for (weight_precision precision : {WEIGHT_F32, WEIGHT_BF16}) {
         parts p = {};
         device_memory before, after;
-        must(shim_kernels::create_device(&p.owner, &emulated::calls, 0, 1, FAKE_CUBLASLT_PATH));
+        must(shim_kernels::create_device(&p.owner, &emulated::calls, {0, 1, false}, FAKE_CUBLASLT_PATH));
         must(device_read_memory(p.owner, &before));
         const size_t held = emulated::held_bytes();
         device_plan_begin(p.owner);
@@ -108,7 +109,7 @@ status fail_half_way(void *context) {
 void test_repeat(void **) {
     enum { KEYS = 20 };
     device *d;
-    must(shim_kernels::create_device(&d, &emulated::calls, 0, 1, FAKE_CUBLASLT_PATH));
+    must(shim_kernels::create_device(&d, &emulated::calls, {0, 1, false}, FAKE_CUBLASLT_PATH));
     struct counting {
         device *d;
         int32_t *count, *rows;
@@ -158,6 +159,53 @@ void test_repeat(void **) {
     assert_int_equal(emulated::held_bytes(), 0);
 }
 
+int *hook(void *library, const char *name) {
+    int *at = static_cast<int *>(dlsym(library, name));
+    assert_non_null(at);
+    return at;
+}
+
+// Shapes whose sums depend on the number of rows are found, and one algorithm serves all numbers where that
+// is wanted.
+void test_rows(void **) {
+    static const int64_t rows[] = {1, 3, 600};
+    for (bool one_order : {false, true}) {
+        device *d;
+        weight *weights[2];
+        row_equality found;
+        must(shim_kernels::create_device(&d, &emulated::calls, {0, 1, one_order}, FAKE_CUBLASLT_PATH));
+        void *library = dlopen(FAKE_CUBLASLT_PATH, RTLD_NOW | RTLD_NOLOAD);
+        assert_non_null(library);
+        const int before = *hook(library, "fake_heuristics");
+        must(weight_create(&weights[0], d, 32, 48, WEIGHT_LEARN, WEIGHT_F32));
+        must(weight_create(&weights[1], d, 16, 48, WEIGHT_SCORE, WEIGHT_BF16));
+        for (int64_t r : rows)
+            must(weight_prepare(weights[0], r, true));
+        must(weight_prepare(weights[1], 600, false));
+        must(weight_prepare(weights[1], 400, false));
+        uint64_t columns;
+        memcpy(&columns, dlsym(library, "fake_heuristic_columns"), sizeof columns);
+        assert_int_equal(columns, one_order ? 4096 : 400);
+        assert_int_equal(*hook(library, "fake_heuristics") - before, 3 * 6 + 2 * 2);
+        const size_t held = emulated::held_bytes();
+        must(device_measure_rows(d, &found));
+        assert_true(found.shapes == 2 && found.equal == 2);
+        *hook(library, "fake_order_by_rows") = 5;
+        must(device_measure_rows(d, &found));
+        assert_true(found.shapes == 2 && found.equal == 1);
+        *hook(library, "fake_order_by_rows") = 0;
+        emulated::host.card_bytes = emulated::held_bytes() + 100000; // too little for one of the trials
+        must(device_measure_rows(d, &found));
+        assert_true(found.shapes == 2 && found.equal == 1);
+        emulated::host = {};
+        assert_int_equal(emulated::held_bytes(), held);
+        dlclose(library);
+        for (weight *w : weights)
+            weight_destroy(w);
+        device_destroy(d);
+    }
+}
+
 } // namespace
 
 int main() {
@@ -165,6 +213,7 @@ int main() {
         cmocka_unit_test(test_policy),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_repeat),
+        cmocka_unit_test(test_rows),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -1,0 +1,16 @@
+// Whether the products of cuBLASLt give a row the same bits whatever the number of rows around it, and
+// wherever it stands: measured, because nobody promises it.
+#pragma once
+
+extern "C" {
+#include "kernels/cuda/card.h"
+#include "kernels/cuda/product_cublas.h"
+}
+
+namespace cuda_kernels {
+
+// Tries every shape of a weight with every number of rows that forward products were prepared for. shapes: of
+// weights; equal: of those for which it holds. One for which there is no memory counts as not equal.
+status measure_rows(card *gpu, cublas *products, int *shapes, int *equal);
+
+} // namespace cuda_kernels
