@@ -12,9 +12,16 @@
 
 enum { ABORT_SECONDS = 5 };
 
+typedef struct collective_kind {
+    const char *name, *wait; // the latter for whoever watches
+} collective_kind;
+static const collective_kind all_reduce = {"all-reduce", "NCCL's all-reduce"},
+                             reduce = {"reduce", "NCCL's reduce"},
+                             broadcast = {"broadcast", "NCCL's broadcast"};
+
 // A collective of which the end has not been seen.
 typedef struct collective {
-    const char *name;
+    const collective_kind *kind;
     uint64_t number; // collectives of this communicator so far, this one included
     size_t count;    // elements, as the call was given
     nccl_type type;
@@ -55,6 +62,11 @@ size_t nccl_type_bytes(nccl_type type) {
     return types[type].bytes;
 }
 
+static double deadline_of(const nccl_communicator *communicator) {
+    return communicator->deadline > 0 ? communicator->deadline
+                                      : world_deadline(group_world(communicator->group));
+}
+
 static double now_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -63,7 +75,7 @@ static double now_seconds(void) {
 
 // "all-reduce 7 (1024 float32, 4096 bytes)"
 static void describe(const collective *one, char *text, size_t size) {
-    snprintf(text, size, "%s %llu (%zu %s, %zu bytes)", one->name, (unsigned long long)one->number,
+    snprintf(text, size, "%s %llu (%zu %s, %zu bytes)", one->kind->name, (unsigned long long)one->number,
              one->count, types[one->type].name, one->count * types[one->type].bytes);
 }
 
@@ -143,7 +155,7 @@ static void explain(const nccl_communicator *communicator, int code, char *text,
 // Polls until NCCL has finished the call that returned `code`; the outcome, or NCCL_IN_PROGRESS if the
 // deadline passed first.
 static int poll_outcome(nccl_communicator *communicator, int code) {
-    wait_state wait = wait_begin(group_world(communicator->group), communicator->deadline, "NCCL", -1);
+    wait_state wait = wait_begin(group_world(communicator->group), deadline_of(communicator), "NCCL", -1);
     while (code == NCCL_IN_PROGRESS && wait_pause(&wait)) {
         int state = NCCL_IN_PROGRESS;
         code = communicator->library->table.comm_get_async_error(communicator->comm, &state);
@@ -210,7 +222,8 @@ static status join(nccl_communicator *communicator, const nccl_unique_id *id) {
     TRY(memory_allocate((void **)&attempts, (size_t)group_size(group) * sizeof *attempts, "NCCL's members"));
     status result = settle(communicator, code, "a communicator");
     if (result != STATUS_OK) {
-        own.failed = now_seconds() - start >= communicator->deadline ? 1 : 2;
+        const double deadline = deadline_of(communicator);
+        own.failed = deadline > 0 && now_seconds() - start >= deadline ? 1 : 2;
         snprintf(own.line, sizeof own.line, "%s", status_message());
     }
     TRY_GOTO(result, group_all_gather(group, &own, sizeof own, attempts), cleanup);
@@ -231,8 +244,8 @@ cleanup:
 status nccl_communicator_create(nccl_communicator **out, nccl_library *library, group *group,
                                 double deadline_seconds) {
     *out = NULL;
-    if (!(deadline_seconds > 0))
-        return FAIL_USAGE("a deadline of %g s for NCCL: it must be above 0", deadline_seconds);
+    if (!(deadline_seconds >= 0))
+        return FAIL_USAGE("a deadline of %g s for NCCL: it must not be negative", deadline_seconds);
     nccl_communicator *communicator;
     TRY(memory_allocate((void **)&communicator, sizeof *communicator, "NCCL's communicator"));
     communicator->library = library;
@@ -277,9 +290,10 @@ static status check_alive(const nccl_communicator *communicator, const char *cal
 }
 
 // Notes that a collective is about to start.
-static status start(nccl_communicator *communicator, const char *name, size_t count, nccl_type type) {
-    TRY(check_alive(communicator, name));
-    communicator->last = (collective){name, ++communicator->number, count, type};
+static status start(nccl_communicator *communicator, const collective_kind *kind, size_t count,
+                    nccl_type type) {
+    TRY(check_alive(communicator, kind->name));
+    communicator->last = (collective){kind, ++communicator->number, count, type};
     if (communicator->pending++ == 0)
         communicator->first = communicator->last;
     return STATUS_OK;
@@ -297,30 +311,23 @@ static status started(nccl_communicator *communicator, int code) {
 
 status nccl_all_reduce(nccl_communicator *communicator, const void *send, void *receive, size_t count,
                        nccl_type type, void *stream) {
-    TRY(start(communicator, "all-reduce", count, type));
+    TRY(start(communicator, &all_reduce, count, type));
     return started(communicator,
                    communicator->library->table.all_reduce(send, receive, count, types[type].value, NCCL_SUM,
                                                            communicator->comm, stream));
 }
 
-status nccl_reduce_scatter(nccl_communicator *communicator, const void *send, void *receive, size_t count,
-                           nccl_type type, void *stream) {
-    TRY(start(communicator, "reduce-scatter", count, type));
+status nccl_reduce(nccl_communicator *communicator, void *buffer, size_t count, nccl_type type, int root,
+                   void *stream) {
+    TRY(start(communicator, &reduce, count, type));
     return started(communicator,
-                   communicator->library->table.reduce_scatter(send, receive, count, types[type].value,
-                                                               NCCL_SUM, communicator->comm, stream));
-}
-
-status nccl_all_gather(nccl_communicator *communicator, const void *send, void *receive, size_t count,
-                       nccl_type type, void *stream) {
-    TRY(start(communicator, "all-gather", count, type));
-    return started(communicator, communicator->library->table.all_gather(
-                                     send, receive, count, types[type].value, communicator->comm, stream));
+                   communicator->library->table.reduce(buffer, buffer, count, types[type].value, NCCL_SUM,
+                                                       root, communicator->comm, stream));
 }
 
 status nccl_broadcast(nccl_communicator *communicator, void *buffer, size_t count, nccl_type type, int root,
                       void *stream) {
-    TRY(start(communicator, "broadcast", count, type));
+    TRY(start(communicator, &broadcast, count, type));
     return started(communicator,
                    communicator->library->table.broadcast(buffer, buffer, count, types[type].value, root,
                                                           communicator->comm, stream));
@@ -349,8 +356,9 @@ status nccl_wait(nccl_communicator *communicator, nccl_query query, void *contex
     describe_pending(communicator, what, sizeof what);
     int ranks = group_size(communicator->group);
     double start = now_seconds();
-    wait_state wait =
-        wait_begin(group_world(communicator->group), communicator->deadline, "NCCL's collectives", -1);
+    const collective *first = &communicator->first, *last = &communicator->last;
+    wait_state wait = wait_begin(group_world(communicator->group), deadline_of(communicator),
+                                 first->kind == last->kind ? last->kind->wait : "NCCL's collectives", -1);
     for (;;) {
         bool done = false;
         if (query(context, &done) != STATUS_OK) {

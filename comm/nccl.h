@@ -51,9 +51,10 @@ status nccl_agree(group *group, const nccl_library *library, const char *missing
 typedef struct nccl_communicator nccl_communicator;
 
 // A communicator for `group`, whose members all call it after an agreement on NCCL_SERVES, each with its
-// device current in the calling thread. `deadline_seconds` (above 0) bounds this call and every later wait
-// for NCCL. Either every member gets a communicator or every member fails, with a line of the first member
-// that knows more than that it waited. The library and the group must outlive it. The caller owns *out.
+// device current in the calling thread. `deadline_seconds` bounds this call and every later wait for NCCL; 0:
+// the world's deadline at the time does. Either every member gets a communicator or every member fails, with
+// a line of the first member that knows more than that it waited. The library and the group must outlive it.
+// The caller owns *out.
 //
 // In the calls below `stream` is the device's stream, buffers are device buffers, and counts are elements. A
 // call returns once its work is in the stream; the buffers are in use until nccl_wait says that it is done.
@@ -72,14 +73,9 @@ size_t nccl_type_bytes(nccl_type type);
 status nccl_all_reduce(nccl_communicator *communicator, const void *send, void *receive, size_t count,
                        nccl_type type, void *stream);
 
-// receive [count] = part i of the sum of send [members, count] on member i; may be part i of `send` in place.
-status nccl_reduce_scatter(nccl_communicator *communicator, const void *send, void *receive, size_t count,
-                           nccl_type type, void *stream);
-
-// receive [members, count] = send [count] of each member in order; `send` may be part i of `receive` in
-// place.
-status nccl_all_gather(nccl_communicator *communicator, const void *send, void *receive, size_t count,
-                       nccl_type type, void *stream);
+// buffer [count] of member `root` = the sum of buffer [count] over members; the others' are only read.
+status nccl_reduce(nccl_communicator *communicator, void *buffer, size_t count, nccl_type type, int root,
+                   void *stream);
 
 // buffer [count], from member `root` to all.
 status nccl_broadcast(nccl_communicator *communicator, void *buffer, size_t count, nccl_type type, int root,

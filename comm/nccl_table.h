@@ -43,9 +43,8 @@ typedef struct nccl_table {
     int (*comm_abort)(void *comm);
     int (*all_reduce)(const void *send, void *receive, size_t count, int type, int operation, void *comm,
                       void *stream);
-    int (*reduce_scatter)(const void *send, void *receive, size_t count, int type, int operation, void *comm,
-                          void *stream);
-    int (*all_gather)(const void *send, void *receive, size_t count, int type, void *comm, void *stream);
+    int (*reduce)(const void *send, void *receive, size_t count, int type, int operation, int root,
+                  void *comm, void *stream);
     int (*broadcast)(const void *send, void *receive, size_t count, int type, int root, void *comm,
                      void *stream);
     int (*group_start)(void);

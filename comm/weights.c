@@ -16,7 +16,9 @@ struct weights_channel {
     world *world;
     device *device;
     group *group; // NULL where there is nobody to send to, or this rank takes no part
-    float *copy;  // [count] on the host, where the device has memory of its own
+    device_group *devices;
+    float *copy; // [count] on the host, where the device has memory of its own and the group is not direct
+    bool pinned;
     uint64_t count;
     bool sends, under_way;
     uint64_t last_version;
@@ -26,9 +28,25 @@ struct weights_channel {
     MPI_Request requests[1 + PIECES_MAX];
 };
 
+static bool is_direct(const weights_channel *channel) {
+    return device_group_is_direct(channel->devices);
+}
+
+// What the group needs to pass weights on.
+static status connect(weights_channel *channel, char note[DEVICE_GROUP_NOTE]) {
+    TRY(device_group_create(&channel->devices, channel->device, channel->group, note));
+    if (is_direct(channel) || device_shares_memory(channel->device))
+        return STATUS_OK;
+    const size_t bytes = channel->count * sizeof(float);
+    TRY(memory_allocate((void **)&channel->copy, bytes, "weights under way"));
+    channel->pinned = device_pin(channel->device, channel->copy, bytes);
+    return STATUS_OK;
+}
+
 status weights_create(weights_channel **out, world *world, device *device, int sender, const int *receivers,
-                      int receiver_count, uint64_t count) {
+                      int receiver_count, uint64_t count, char note[DEVICE_GROUP_NOTE]) {
     *out = NULL;
+    note[0] = '\0';
     if (count == 0 || count > (uint64_t)PIECE * PIECES_MAX)
         return FAIL("a weights channel for %" PRIu64 " weights; 1 to %" PRIu64 " are allowed", count,
                     (uint64_t)PIECE * PIECES_MAX);
@@ -52,11 +70,10 @@ status weights_create(weights_channel **out, world *world, device *device, int s
         ranks[i + 1] = receivers[i];
         takes_part |= receivers[i] == world_rank(world);
     }
-    if (receiver_count > 0 && takes_part)
+    if (receiver_count > 0 && takes_part) {
         TRY_GOTO(result, group_create(&channel->group, world, ranks, receiver_count + 1), cleanup);
-    if (channel->group != NULL && !device_shares_memory(device))
-        TRY_GOTO(result, memory_allocate((void **)&channel->copy, count * sizeof(float), "weights under way"),
-                 cleanup);
+        TRY_GOTO(result, connect(channel, note), cleanup);
+    }
     *out = channel;
     channel = NULL;
 cleanup:
@@ -68,14 +85,18 @@ cleanup:
 void weights_destroy(weights_channel *channel) {
     if (channel == NULL)
         return;
+    device_group_destroy(channel->devices);
     group_destroy(channel->group);
+    if (channel->pinned)
+        device_unpin(channel->device, channel->copy);
     memory_free(channel->copy);
     memory_free(channel->announcement);
     memory_free(channel);
 }
 
 status weights_announce(void *announcement, uint64_t version, const float *weights, uint64_t count) {
-    const weight_update update = {version, count, XXH3_64bits(weights, count * sizeof(float))};
+    const weight_update update = {version, count,
+                                  weights == NULL ? 0 : XXH3_64bits(weights, count * sizeof(float))};
     size_t bytes;
     return weight_update_build(&update, announcement, WEIGHT_UPDATE_BYTES, &bytes);
 }
@@ -90,6 +111,8 @@ status weights_verify(const void *announcement, uint64_t version, const float *w
     if (update.count != count)
         return FAIL("weights version %" PRIu64 " has %" PRIu64 " numbers, %" PRIu64 " are wanted", version,
                     update.count, count);
+    if (weights == NULL)
+        return STATUS_OK;
     const uint64_t found = XXH3_64bits(weights, count * sizeof(float));
     if (found != update.checksum)
         return FAIL("weights version %" PRIu64 " arrived damaged: checksum %016" PRIx64 ", %016" PRIx64
@@ -98,7 +121,8 @@ status weights_verify(const void *announcement, uint64_t version, const float *w
     return STATUS_OK;
 }
 
-// Starts the broadcasts of announcement and weights: the same calls on both sides.
+// Starts the broadcasts of announcement and weights: the same calls on both sides. The weights are on the
+// device if the group is direct, else on the host.
 static status post(weights_channel *channel, float *weights) {
     const world *world = channel->world;
     MPI_Comm comm = group_communicator(channel->group);
@@ -109,6 +133,9 @@ static status post(weights_channel *channel, float *weights) {
         MPI_Ibcast(channel->announcement, WEIGHT_UPDATE_BYTES, MPI_BYTE, 0, comm, &channel->requests[0]),
         "MPI_Ibcast", sender));
     channel->request_count = 1;
+    channel->under_way = true;
+    if (is_direct(channel))
+        return device_group_broadcast(channel->devices, weights, channel->count, 0);
     for (uint64_t begin = 0; begin < channel->count; begin += PIECE) {
         int length = (int)(channel->count - begin < PIECE ? channel->count - begin : PIECE);
         TRY(mpi_check(world,
@@ -117,7 +144,6 @@ static status post(weights_channel *channel, float *weights) {
                       "MPI_Ibcast", sender));
         channel->request_count++;
     }
-    channel->under_way = true;
     return STATUS_OK;
 }
 
@@ -126,19 +152,9 @@ status weights_wait(weights_channel *channel) {
         return STATUS_OK;
     TRY(mpi_wait_all(channel->world, channel->requests, channel->request_count, "a transfer of weights",
                      channel->sends ? -1 : group_rank(channel->group, 0)));
+    if (is_direct(channel))
+        TRY(device_group_wait(channel->devices));
     channel->under_way = false;
-    return STATUS_OK;
-}
-
-status weights_progress(weights_channel *channel) {
-    if (!channel->under_way)
-        return STATUS_OK;
-    int done = 0;
-    TRY(mpi_check(channel->world,
-                  MPI_Testall(channel->request_count, channel->requests, &done, MPI_STATUSES_IGNORE),
-                  "MPI_Testall", -1));
-    if (done)
-        channel->under_way = false;
     return STATUS_OK;
 }
 
@@ -158,7 +174,7 @@ status weights_send(weights_channel *channel, uint64_t version, const float *wei
         sent = channel->copy;
         TRY(device_download(channel->device, sent, weights, channel->count * sizeof(float)));
     }
-    TRY(weights_announce(channel->announcement, version, sent, channel->count));
+    TRY(weights_announce(channel->announcement, version, is_direct(channel) ? NULL : sent, channel->count));
     channel->any_sent = true;
     channel->last_version = version;
     return post(channel, sent);
@@ -174,10 +190,12 @@ status weights_receive(weights_channel *channel, uint64_t version, float *weight
     float *received = channel->copy != NULL ? channel->copy : weights;
     TRY(post(channel, received));
     TRY(weights_wait(channel));
-    const status result = weights_verify(channel->announcement, version, received, channel->count);
+    const status result =
+        weights_verify(channel->announcement, version, is_direct(channel) ? NULL : received, channel->count);
     if (result != STATUS_OK)
         return status_prefix(result, "rank %d on %s: ", world_rank(world), world_host(world));
-    return received == weights
-               ? STATUS_OK
-               : device_upload(channel->device, weights, received, channel->count * sizeof(float));
+    if (received == weights)
+        return STATUS_OK;
+    TRY(device_upload(channel->device, weights, received, channel->count * sizeof(float)));
+    return channel->pinned ? device_finish(channel->device) : STATUS_OK;
 }

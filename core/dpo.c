@@ -123,5 +123,5 @@ status dpo_pass_slot(dpo *d, const dpo_slot *slot, float *gradients, dpo_statist
                        NULL, policy_pass_actions(d->policy_pass, level), d->advantages, &terms, d->scored,
                        d->entropies, d->kls, d->scratch);
     op_zero(d->device, sizeof(float) * policy_parameters(d->policy)->size, gradients);
-    return policy_backward(d->policy, d->policy_pass, clips, gradients);
+    return policy_backward(d->policy, d->policy_pass, clips, gradients, slot->watch);
 }

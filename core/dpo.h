@@ -24,8 +24,9 @@ void dpo_destroy(dpo *dpo); // NULL is allowed
 
 // The pairs of one slot, borrowed host arrays. Pair p is samples 2 p, preferred, and 2 p + 1, rejected.
 typedef struct dpo_slot {
-    const uint16_t *prefix; // [2 slot_pairs, prefix]
-    const uint16_t *tokens; // [2 slot_pairs, frames, levels]
+    const uint16_t *prefix;      // [2 slot_pairs, prefix]
+    const uint16_t *tokens;      // [2 slot_pairs, frames, levels]
+    const gradient_watch *watch; // of the backward pass; NULL: nobody
 } dpo_slot;
 
 typedef struct dpo_statistics {

@@ -417,7 +417,8 @@ static status tower_backward(embedding *e, tower *t, tower_pass *p, time_pass *t
                                 gradients + t->projection, true));
     TRY(product_backward_data(t->projection_weight, batch, p->d_projected, p->d_pooled, false));
     op_mean_pool_backward(e->device, batch, c->positions, c->width, lengths, p->d_pooled, p->dx);
-    TRY(transformer_backward(t->transformer, e->values, gradients, p->activations, batch, lengths, p->dx));
+    TRY(transformer_backward(t->transformer, e->values, gradients, p->activations, batch, lengths, p->dx,
+                             NULL));
     if (time != NULL)
         TRY(time_backward(e, time, batch, transformer_input(p->activations), p->d_projected, gradients,
                           p->dx));

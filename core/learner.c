@@ -155,7 +155,7 @@ status learner_value_slot(learner *l, const learner_slot *slot, float *gradients
         }
     }
     op_zero(l->device, sizeof(float) * value_parameters(l->value)->size, gradients);
-    return value_backward(l->value, l->value_pass, samples, l->d_values, gradients);
+    return value_backward(l->value, l->value_pass, samples, l->d_values, gradients, slot->watch);
 }
 
 // Whether PPO's objective min(ratio A, clip(ratio) A) of a token is the constant one.
@@ -236,7 +236,7 @@ status learner_policy_slot(learner *l, const learner_slot *slot, float advantage
                            learner_policy_statistics *statistics) {
     TRY(score_slot(l, slot, advantage_scale, statistics));
     op_zero(l->device, sizeof(float) * policy_parameters(l->policy)->size, gradients);
-    return policy_backward(l->policy, l->policy_pass, l->config.slot_samples, gradients);
+    return policy_backward(l->policy, l->policy_pass, l->config.slot_samples, gradients, slot->watch);
 }
 
 status learner_measure_slot(learner *l, const learner_slot *slot, learner_policy_statistics *statistics) {

@@ -52,6 +52,7 @@ typedef struct learner_slot {
     // [S, frames]: written by the value pass, read by the policy pass. NULL in value passes after the first
     // over a batch: its advantages stay what they were.
     float *values;
+    const gradient_watch *watch; // of the backward pass; NULL: nobody
 } learner_slot;
 
 // Per sample, sums over its frames or tokens.

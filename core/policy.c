@@ -288,7 +288,7 @@ status policy_forward(policy *p, policy_pass *s, int batch, const uint16_t *pref
     return STATUS_OK;
 }
 
-status policy_backward(policy *p, policy_pass *s, int batch, float *gradients) {
+status policy_backward(policy *p, policy_pass *s, int batch, float *gradients, const gradient_watch *watch) {
     const int levels = p->config.temporal.levels;
     const int64_t frames = (int64_t)batch * s->frames, rows = frames * levels, width = p->config.depth.width;
     for (int level = 0; level < levels; level++) {
@@ -298,7 +298,7 @@ status policy_backward(policy *p, policy_pass *s, int batch, float *gradients) {
         op_copy_rows(p->device, frames, width, s->hidden[level], width, s->d_depth + level * width,
                      levels * width, false);
     }
-    TRY(transformer_backward(p->depth, p->values, gradients, s->depth, (int)frames, NULL, s->d_depth));
+    TRY(transformer_backward(p->depth, p->values, gradients, s->depth, (int)frames, NULL, s->d_depth, watch));
     op_embedding_backward(p->device, rows, levels, width, s->index, s->d_depth, gradients + p->level);
     for (int i = 1; i < levels; i++)
         op_embedding_backward(p->device, rows, p->config.temporal.codebook[i - 1], width, s->index + rows * i,
@@ -306,8 +306,9 @@ status policy_backward(policy *p, policy_pass *s, int batch, float *gradients) {
     op_sum_repeated(p->device, frames, levels, width, s->d_depth, s->condition);
     TRY(product_backward_weight(p->input_weight, frames, s->temporal_output, s->condition,
                                 gradients + p->input, true));
+    TRY(gradient_watch_tell(watch, p->input)); // the first tensor behind the temporal stage's
     TRY(product_backward_data(p->input_weight, frames, s->condition, s->d_temporal, false));
-    return temporal_backward(p->temporal, p->values, gradients, s->temporal, batch, s->d_temporal);
+    return temporal_backward(p->temporal, p->values, gradients, s->temporal, batch, s->d_temporal, watch);
 }
 
 static void carve_sampler(policy_sampler *s, const policy *p, arena *a) {

@@ -39,8 +39,10 @@ status policy_forward(policy *policy, policy_pass *pass, int batch, const uint16
                       const uint16_t *tokens);
 float *policy_pass_logits(policy_pass *pass, int level);                // [batch * frames, codebook[level]]
 const int32_t *policy_pass_actions(const policy_pass *pass, int level); // [batch * frames]
-// The logits hold their gradients now; adds the parameters' to gradients [policy_parameters()->size].
-status policy_backward(policy *policy, policy_pass *pass, int batch, float *gradients);
+// The logits hold their gradients now; adds the parameters' to gradients [policy_parameters()->size]. `watch`
+// may be NULL.
+status policy_backward(policy *policy, policy_pass *pass, int batch, float *gradients,
+                       const gradient_watch *watch);
 
 // Sampling with a cache.
 typedef struct policy_sampler policy_sampler;

@@ -278,7 +278,7 @@ status reward_backward(reward_model *m, reward_pass *p, int batch, const float *
     op_row_dot_backward(m->device, batch, width, p->pooled, m->values + m->pooled, p->d_scores, p->d_pooled,
                         gradients + m->pooled, gradients + m->bias);
     op_mean_pool_backward(m->device, batch, positions, width, NULL, p->d_pooled, p->d_hidden);
-    return temporal_backward(m->temporal, m->values, gradients, p->temporal, batch, p->d_hidden);
+    return temporal_backward(m->temporal, m->values, gradients, p->temporal, batch, p->d_hidden, NULL);
 }
 
 status reward_threshold_gradient(reward_model *m, const float *d_threshold, float *gradients) {

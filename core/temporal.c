@@ -177,13 +177,14 @@ status temporal_forward(temporal *t, const float *parameters, temporal_pass *p, 
 }
 
 status temporal_backward(temporal *t, const float *parameters, float *gradients, temporal_pass *p, int batch,
-                         const float *d_output) {
+                         const float *d_output, const gradient_watch *watch) {
     const int sequence = t->config.prefix + p->frames;
     const int64_t rows = (int64_t)batch * sequence, width = t->config.transformer.width;
     op_zero(t->device, sizeof(float) * (size_t)(rows * width), p->dx);
     op_copy_rows(t->device, batch, p->frames * width, d_output, p->frames * width,
                  p->dx + t->config.prefix * width, sequence * width, false);
-    TRY(transformer_backward(t->transformer, parameters, gradients, p->activations, batch, NULL, p->dx));
+    TRY(transformer_backward(t->transformer, parameters, gradients, p->activations, batch, NULL, p->dx,
+                             watch));
     if (t->config.prefix > 0)
         op_embedding_backward(t->device, rows, (int64_t)t->config.prefix * t->config.prefix_codebook, width,
                               p->index, p->dx, gradients + t->prefix_embedding);
@@ -191,7 +192,7 @@ status temporal_backward(temporal *t, const float *parameters, float *gradients,
     for (int level = 0; level < t->config.levels; level++)
         op_embedding_backward(t->device, rows, t->config.codebook[level], width,
                               p->index + rows * (2 + level), p->dx, gradients + t->embedding[level]);
-    return STATUS_OK;
+    return gradient_watch_tell(watch, 0);
 }
 
 status temporal_decoder_create(temporal_decoder **out, const temporal *t, int batch, int frames) {

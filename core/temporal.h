@@ -32,9 +32,9 @@ void temporal_pass_destroy(temporal_pass *pass);
 // valid until the next forward.
 status temporal_forward(temporal *temporal, const float *parameters, temporal_pass *pass, int batch,
                         const uint16_t *prefix, const uint16_t *tokens, const float **output);
-// d_output: [batch * frames, width], overwritten; adds to gradients.
+// d_output: [batch * frames, width], overwritten; adds to gradients. `watch` may be NULL.
 status temporal_backward(temporal *temporal, const float *parameters, float *gradients, temporal_pass *pass,
-                         int batch, const float *d_output);
+                         int batch, const float *d_output, const gradient_watch *watch);
 
 typedef struct temporal_decoder temporal_decoder; // cache for frame-by-frame use
 status temporal_decoder_create(temporal_decoder **out, const temporal *temporal, int batch, int frames);

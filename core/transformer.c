@@ -305,7 +305,8 @@ status transformer_prefill(transformer *t, const float *parameters, transformer_
 }
 
 status transformer_backward(transformer *t, const float *parameters, float *gradients,
-                            transformer_activations *s, int batch, const int32_t *lengths, float *dx) {
+                            transformer_activations *s, int batch, const int32_t *lengths, float *dx,
+                            const gradient_watch *watch) {
     device *d = t->device;
     const int64_t rows = (int64_t)batch * s->sequence, width = t->config.width,
                   inner = t->config.feed_forward;
@@ -333,6 +334,7 @@ status transformer_backward(transformer *t, const float *parameters, float *grad
         TRY(product_backward_data(l->qkv_weight, rows, s->d_qkv, s->d_normed, false));
         op_rms_norm_backward(d, rows, width, a->input, parameters + l->norm1, a->inverse_rms1, s->d_normed,
                              dx, gradients + l->norm1);
+        TRY(gradient_watch_tell(watch, l->norm1)); // a layer's first tensor
     }
     return STATUS_OK;
 }

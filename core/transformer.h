@@ -4,6 +4,7 @@
 // the configuration.
 #pragma once
 
+#include "core/gradient_watch.h"
 #include "core/parameters.h"
 #include "kernels/operators.h"
 #include "kernels/product.h"
@@ -48,10 +49,10 @@ status transformer_forward(transformer *transformer, const float *parameters,
                            transformer_activations *activations, int batch, const int32_t *lengths,
                            const float **output);
 // dx: [batch * sequence, width]: gradient of the output when called, of the input on return. Adds to the flat
-// gradient buffer.
+// gradient buffer; `watch` (NULL: nobody) is told after each layer.
 status transformer_backward(transformer *transformer, const float *parameters, float *gradients,
                             transformer_activations *activations, int batch, const int32_t *lengths,
-                            float *dx);
+                            float *dx, const gradient_watch *watch);
 
 // Key-value cache for decoding a batch position by position.
 typedef struct transformer_cache transformer_cache;

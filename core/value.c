@@ -123,10 +123,11 @@ status value_forward(value_network *n, value_pass *p, int batch, const uint16_t 
                            sizeof(float) * (size_t)batch * (size_t)p->frames);
 }
 
-status value_backward(value_network *n, value_pass *p, int batch, const float *d_values, float *gradients) {
+status value_backward(value_network *n, value_pass *p, int batch, const float *d_values, float *gradients,
+                      const gradient_watch *watch) {
     TRY(device_upload(n->device, p->d_outputs, d_values, sizeof(float) * (size_t)batch * (size_t)p->frames));
     op_row_dot_backward(n->device, (int64_t)batch * p->frames,
                         temporal_get_config(n->temporal)->transformer.width, p->hidden, n->values + n->weight,
                         p->d_outputs, p->d_hidden, gradients + n->weight, gradients + n->bias);
-    return temporal_backward(n->temporal, n->values, gradients, p->temporal, batch, p->d_hidden);
+    return temporal_backward(n->temporal, n->values, gradients, p->temporal, batch, p->d_hidden, watch);
 }

@@ -21,6 +21,6 @@ void value_pass_destroy(value_pass *pass);
 // values: [batch * frames] on the host, in the pass until the next forward.
 status value_forward(value_network *value, value_pass *pass, int batch, const uint16_t *prefix,
                      const uint16_t *tokens, const float **values);
-// d_values: [batch * frames] on the host; adds to gradients.
+// d_values: [batch * frames] on the host; adds to gradients. `watch` may be NULL.
 status value_backward(value_network *value, value_pass *pass, int batch, const float *d_values,
-                      float *gradients);
+                      float *gradients, const gradient_watch *watch);

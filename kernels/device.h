@@ -57,6 +57,24 @@ void device_free(device *device, void *pointer); // NULL is allowed
 status device_upload(device *device, void *to, const void *from, size_t bytes);
 status device_download(device *device, void *to, const void *from, size_t bytes);
 
+// Locks host memory that whole buffers go through (kernels/mirror.h) in its place, so that copies run at the
+// rate of the bus, where the device has memory of its own; true if it is, and device_unpin due. What cannot
+// be locked is copied as well, but slower. An upload from locked memory is over only at device_finish.
+bool device_pin(device *device, void *host, size_t bytes);
+void device_unpin(device *device, void *host);
+
+// A second line of work beside the operators, for transfers between devices that run while these compute.
+// Only where the device has memory of its own.
+typedef struct device_lane device_lane;
+status device_lane_open(device *device, device_lane **out);
+void device_lane_close(device *device, device_lane *lane); // NULL is allowed
+// What NCCL puts its work into: a cudaStream_t.
+void *device_lane_stream(device *device, const device_lane *lane);
+// What enters the lane from now on begins when all operators so far are done.
+status device_lane_follow(device *device, device_lane *lane);
+// Whether all that entered it is done; does not wait.
+status device_lane_ended(device *device, device_lane *lane, bool *ended);
+
 typedef struct device_memory {
     uint64_t live_bytes, peak_bytes;  // that device_allocate and weights hold, now and at most
     uint64_t free_bytes, total_bytes; // of a device with memory of its own, whoever holds the rest; else 0

@@ -10,6 +10,7 @@ typedef struct mirror {
     void *buffer; // on the device
     void *host;
     size_t bytes;
+    bool pinned;
 } mirror;
 
 // `what` names the copy in the error. The copy is not fetched. Release with mirror_release.

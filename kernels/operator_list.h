@@ -18,6 +18,13 @@ QUESTION(status, device_upload, (device * d, void *to, const void *from, size_t 
 QUESTION(status, device_download, (device * d, void *to, const void *from, size_t bytes),
          (d, to, from, bytes))
 QUESTION(status, device_finish, (device * d), (d))
+QUESTION(bool, device_pin, (device * d, void *host, size_t bytes), (d, host, bytes))
+OPERATOR(device_unpin, (device * d, void *host), (d, host))
+QUESTION(status, device_lane_open, (device * d, device_lane **out), (d, out))
+OPERATOR(device_lane_close, (device * d, device_lane *lane), (d, lane))
+QUESTION(void *, device_lane_stream, (device * d, const device_lane *lane), (d, lane))
+QUESTION(status, device_lane_follow, (device * d, device_lane *lane), (d, lane))
+QUESTION(status, device_lane_ended, (device * d, device_lane *lane, bool *ended), (d, lane, ended))
 QUESTION(status, device_repeat,
          (device * d, const void *owner, uint64_t key, int count, status (*step)(void *context),
           void *context),

@@ -23,6 +23,7 @@ typedef struct step_bench {
     run_config config; // of this rank's share
     bench own;         // with that configuration
     group *ranks;
+    device_group *devices;
     policy *policy;
     policy_sampler *sampler;
     bench_reward reward;
@@ -37,6 +38,7 @@ static void destroy(step_bench *s) {
     policy_destroy(s->policy);
     bench_destroy_reward(&s->reward);
     bench_destroy_learner(&s->learner);
+    device_group_destroy(s->devices);
     group_destroy(s->ranks);
     memory_free(s->rows);
 }
@@ -44,6 +46,7 @@ static void destroy(step_bench *s) {
 static status create(step_bench *s, const bench *b, world *world, int batch, int slots) {
     const int ranks = world_size(world);
     int list[4096];
+    char note[DEVICE_GROUP_NOTE];
     if (ranks > 4096 || batch % ranks != 0 || slots % ranks != 0 || (batch / ranks) % (slots / ranks) != 0)
         return FAIL_USAGE("train.batch=%d and train.gradient_slots=%d cannot be shared out over %d ranks",
                           batch, slots, ranks);
@@ -56,11 +59,14 @@ static status create(step_bench *s, const bench *b, world *world, int batch, int
         list[i] = i;
     const int own = s->config.train.batch;
     TRY(group_create(&s->ranks, world, list, ranks));
+    TRY(device_group_create(&s->devices, b->device, s->ranks, note));
     TRY(bench_create_policy(&s->own, WEIGHT_F32, &s->policy));
     TRY(policy_sampler_create(&s->sampler, s->policy, own, s->config.train.frames));
     TRY(bench_create_reward(&s->reward, &s->own, (size_t)own, own < SCORED_AT_ONCE ? own : SCORED_AT_ONCE,
                             false, WEIGHT_F32));
     TRY(bench_create_learner(&s->own, &s->learner));
+    gradient_sum_among(s->learner.value_gradients, s->devices, 0, SIZE_MAX);
+    gradient_sum_among(s->learner.policy_gradients, s->devices, 0, SIZE_MAX);
     s->row_numbers = (size_t)batch * train_row_bytes(b->config) / sizeof(double);
     return memory_allocate((void **)&s->rows, sizeof(double) * (s->row_numbers + 1),
                            "statistics of the batch");
@@ -86,8 +92,8 @@ static status score(step_bench *s) {
 static status share(step_bench *s) {
     for (int i = 0; i < SCALING_ROW_SUMS; i++)
         TRY(group_all_reduce_tree_double(s->ranks, s->rows, s->row_numbers));
-    TRY(gradient_sum_share(s->learner.value_gradients, s->ranks));
-    return gradient_sum_share(s->learner.policy_gradients, s->ranks);
+    TRY(gradient_sum_share(s->learner.value_gradients));
+    return gradient_sum_share(s->learner.policy_gradients);
 }
 
 static status update(step_bench *s) {

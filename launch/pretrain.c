@@ -28,6 +28,7 @@ typedef struct pretrain {
     const run_config *config;
     world *world;
     group *group;
+    device_group *devices;
     device *device;
     corpus *corpus;
     clip_order *training, *held_out;
@@ -167,10 +168,15 @@ static status score_rows(pretrain *p, int rows, float weight, double *sums) {
     return STATUS_OK;
 }
 
+static status tell_sum(void *context, size_t from) {
+    return gradient_sum_final(context, from);
+}
+
 static status train_step(pretrain *p, double *loss, double *gradient_norm, bool *skipped, float rate) {
     const run_config *config = p->config;
     const parameter_list *list = policy_parameters(p->policy);
     float *gradients = gradient_sum_values(p->gradients);
+    const gradient_watch watch = {tell_sum, p->gradients};
     const uint32_t slack = corpus_get_format(p->corpus)->frames - (uint32_t)p->frames + 1;
     const int batch = config->pretrain.batch;
     memset(p->sums, 0, sizeof(double) * (size_t)config->pretrain.gradient_slots * (size_t)p->levels);
@@ -186,10 +192,11 @@ static status train_step(pretrain *p, double *loss, double *gradient_norm, bool 
         op_zero(p->device, sizeof(float) * list->size, gradients);
         TRY(score_rows(p, p->slot_batch, 1.0f / (float)(batch * p->frames * p->levels),
                        p->sums + (size_t)slot * (size_t)p->levels));
-        TRY(policy_backward(p->policy, p->pass, p->slot_batch, gradients));
+        TRY(policy_backward(p->policy, p->pass, p->slot_batch, gradients,
+                            gradient_sum_goes_out(p->gradients) ? &watch : NULL));
         gradient_sum_add(p->gradients);
     }
-    TRY(gradient_sum_share(p->gradients, p->group));
+    TRY(gradient_sum_share(p->gradients));
     TRY(share_sums(p, (size_t)config->pretrain.gradient_slots, loss));
     for (int level = 0; level < p->levels; level++)
         loss[level] /= (double)batch * (double)p->frames;
@@ -566,7 +573,7 @@ static status initialise(pretrain *p) {
 
 static status run(pretrain *p) {
     checkpoint *resume = NULL;
-    char note[DEVICE_NOTE];
+    char note[DEVICE_NOTE], among[DEVICE_GROUP_NOTE];
     const plan_parts parts = {create_parts, destroy_parts, p};
     status result;
     TRY_GOTO(result, world_agree(p->world, prepare(p)), done);
@@ -575,6 +582,10 @@ static status run(pretrain *p) {
     TRY_GOTO(result, plan_device(&p->plan, p->world, p->device, 0, "pretrain", &parts), done);
     TRY_GOTO(result, world_agree(p->world, create_parts(p)), done);
     TRY_GOTO(result, world_agree(p->world, group_create_whole(&p->group, p->world)), done);
+    TRY_GOTO(result, world_agree(p->world, device_group_create(&p->devices, p->device, p->group, among)),
+             done);
+    gradient_sum_among(p->gradients, p->devices, 0,
+                       (size_t)(p->config->gradient_bucket * (1 << 20) / sizeof(float)));
     TRY_GOTO(result, plan_check(&p->plan, p->world, 0, "pretrain"), done);
     TRY_GOTO(result, world_agree(p->world, initialise(p)), done);
     TRY_GOTO(result, world_agree(p->world, measure_unigram(p)), done);
@@ -591,6 +602,8 @@ static status run(pretrain *p) {
                note, policy_parameters(p->policy)->size, clip_order_count(p->training),
                clip_order_count(p->held_out), world_size(p->world), world_threads(p->world),
                resume != NULL ? ", taken up from a checkpoint" : "");
+    if (p->run.writes && among[0] != '\0')
+        printf("pretrain: gradients: %s\n", among);
     const watch_plan watched = watch_plan_make(p->config, p->config->data.base, "learner");
     TRY_GOTO(result, watch_start(&p->watch, p->world, 0, &watched), done);
     result = train(p);
@@ -613,6 +626,7 @@ status pretrain_run(const run_config *config) {
     watch_stop(p.watch);
     run_folder_close(&p.run);
     destroy_parts(&p);
+    device_group_destroy(p.devices);
     group_destroy(p.group);
     memory_free(p.prefixes);
     clip_order_destroy(p.training);

@@ -113,7 +113,7 @@ static status train_step(reward_trainer *t, step_outcome *out) {
         TRY(run_slot(t, (uint64_t)t->step * (uint64_t)slots + (uint64_t)slot, t->sums + slot * REWARD_SUMS));
         gradient_sum_add(t->gradients);
     }
-    TRY(gradient_sum_share(t->gradients, t->group));
+    TRY(gradient_sum_share(t->gradients));
     TRY(group_all_reduce_tree_double(t->group, t->sums, (size_t)slots * REWARD_SUMS));
     double total[REWARD_SUMS] = {0.0};
     for (int slot = 0; slot < slots; slot++)
@@ -401,7 +401,7 @@ static status publish(reward_trainer *t, const char *folder) {
 
 static status run_member(reward_trainer *t, const reward_plan *plan) {
     checkpoint *resume = NULL;
-    char path[PATH_MAX], title[48], note[DEVICE_NOTE];
+    char path[PATH_MAX], title[48], note[DEVICE_NOTE], among[DEVICE_GROUP_NOTE];
     const plan_parts parts = {create_parts, destroy_parts, t};
     status result;
     snprintf(title, sizeof title, "reward %s", reward_plan_kind(plan));
@@ -411,6 +411,9 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
     TRY_GOTO(result, plan_device(&t->plan, t->world, t->device, 0, title, &parts), done);
     TRY_GOTO(result, world_agree(t->world, create_parts(t)), done);
     TRY_GOTO(result, world_agree(t->world, group_create_whole(&t->group, t->world)), done);
+    TRY_GOTO(result, world_agree(t->world, device_group_create(&t->devices, t->device, t->group, among)),
+             done);
+    gradient_sum_among(t->gradients, t->devices, 0, SIZE_MAX);
     TRY_GOTO(result, plan_check(&t->plan, t->world, 0, title), done);
     if (t->member == 0)
         snprintf(path, sizeof path, "%s", plan->folder);
@@ -423,6 +426,8 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
              done);
     if (t->run.writes)
         printf("%s: %s\n", title, note);
+    if (t->run.writes && among[0] != '\0')
+        printf("%s: gradients: %s\n", title, among);
     result = fit_and_train(t, resume != NULL);
     if (result == STATUS_FAILED && world_size(t->world) > 1)
         world_abort(t->world, status_message()); // the other ranks may be waiting in a collective
@@ -443,6 +448,7 @@ static status train_one(world *world, const run_config *config, const reward_pla
     const status result = run_member(&t, plan);
     run_folder_close(&t.run);
     destroy_parts(&t);
+    device_group_destroy(t.devices);
     group_destroy(t.group);
     reward_set_destroy(&t.slot);
     reward_set_destroy(&t.selection);

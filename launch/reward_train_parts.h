@@ -14,6 +14,7 @@ typedef struct reward_trainer {
     const run_config_reward_training *settings;
     world *world;
     group *group;
+    device_group *devices;
     device *device;
     reward_data data;
     json_t *record; // reward_data_record

@@ -90,6 +90,7 @@ typedef struct run_config {
     int64_t seed;
     int32_t threads;
     run_device device;
+    double gradient_bucket;
     bool one_order;
     char roles[RUN_CONFIG_NAME_MAX];
     struct {

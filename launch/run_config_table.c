@@ -59,6 +59,8 @@ const setting run_settings[] = {
     NUMBER(seed, "1", 0, 9007199254740991.0, "of every random number of the run"),
     NUMBER(threads, "0", 0, 1024, "threads a rank; 0: usable local cores / local ranks"),
     WORDS(device, "auto", devices, "auto: a GPU for each rank where there are GPUs, else the CPU; cpu; cuda"),
+    NUMBER(gradient_bucket, "32", 0, 1e6,
+           "MiB of gradients that go from GPU to GPU at a time, while the backward pass goes on"),
     FLAG(one_order, "false",
          "on a GPU: one way of adding up a product for every number of rows, not the fastest for each"),
     TEXT(roles, "colocated",

@@ -69,10 +69,12 @@ static status create_groups(train *t) {
             ranks[receivers++] = rank;
     }
     if (result == STATUS_OK)
+        result = device_group_create(&t->learner.devices, t->device, t->learner.group, t->gradient_note);
+    if (result == STATUS_OK)
         result = weights_create(&t->channel, t->world, t->device, roles_rank(&t->layout, ROLE_LEARNER, 0),
-                                ranks, receivers, t->parameters);
+                                ranks, receivers, t->parameters, t->weights_note);
     memory_free(ranks);
-    return result == STATUS_OK ? train_shard_optimizers(t) : result;
+    return result == STATUS_OK ? train_share_out(t) : result;
 }
 
 static status create_older(train *t) {
@@ -408,6 +410,10 @@ static void print_start(const train *t, bool resumed) {
     if (warning[0] != '\0')
         printf("train: warning: %s\n", warning);
     printf("train: %s\n", t->device_note);
+    if (t->gradient_note[0] != '\0')
+        printf("train: gradients: %s\n", t->gradient_note);
+    if (t->weights_note[0] != '\0')
+        printf("train: weights: %s\n", t->weights_note);
     printf("train: %d ranks x %d threads, %s, %s; %s\n", world_size(t->world), world_threads(t->world),
            device_instruction_set(t->device), device_library(t->device),
            device_is_batch_invariant(t->device)

@@ -197,7 +197,7 @@ status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_re
     memset(d->rows, 0, sizeof(double) * (size_t)t->config->dpo.batch * DPO_COLUMNS);
     TRY(next_pairs(t));
     for (uint32_t slot = l->slots.first; slot < l->slots.first + l->slots.count; slot++) {
-        const dpo_slot view = {d->prefix, d->tokens};
+        const dpo_slot view = {d->prefix, d->tokens, train_next_watch(t, NETWORK_POLICY)};
         TRY(read_slot(t, slot * pairs, pairs));
         TRY(dpo_pass_slot(d->dpo, &view, gradient_sum_values(l->policy_gradients), d->statistics));
         for (size_t i = 0; i < pairs; i++) {
@@ -209,7 +209,6 @@ status train_dpo_update(train *t, float rate_factor, step_result *result, dpo_re
         }
         gradient_sum_add(l->policy_gradients);
     }
-    TRY(train_share_gradients(t, NETWORK_POLICY));
     TRY(group_all_reduce_tree_double(l->group, d->rows, (size_t)t->config->dpo.batch * DPO_COLUMNS));
     *out = summarise(t);
     if (t->step == 0 && out->margin != 0.0)

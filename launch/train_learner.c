@@ -89,6 +89,7 @@ void train_learner_destroy(train *t) {
     gradient_sum_destroy(l->policy_gradients);
     gradient_sum_destroy(l->value_gradients);
     learner_destroy(l->learner);
+    device_group_destroy(l->devices);
     group_destroy(l->group);
     memory_free(l->group_advantages);
     memory_free(l->prefix);

@@ -78,12 +78,14 @@ typedef struct learner_role {
     bool active;
     sample_range samples, slots;
     group *group;
+    device_group *devices; // of the group
     learner *learner;
     gradient_sum *policy_gradients, *value_gradients; // the latter of a value network, else NULL
     bool sharded;                                     // the optimisers are shared out over the learners
     double *squares[NETWORKS];                        // [units] of gradients, where they are
     mirror values_mirror[NETWORKS];                   // of the parameters, where they are
-    uint16_t *prefix, *tokens;                        // [S, ...] as in rollout_role
+    gradient_watch watches[NETWORKS];
+    uint16_t *prefix, *tokens; // [S, ...] as in rollout_role
     float *log_probabilities;
     float *scores;                                // [S, score width]
     float *returns;                               // [S]
@@ -148,6 +150,7 @@ typedef struct train {
     world *world;
     device *device;
     char device_note[DEVICE_NOTE];
+    char gradient_note[DEVICE_GROUP_NOTE], weights_note[DEVICE_GROUP_NOTE]; // how ranks communicate
     roles layout;
     bool is_worker;       // of a run elsewhere: not one of its ranks
     int part[ROLE_COUNT]; // of a worker: the member whose samples it makes, -1: it does not carry the role
@@ -277,12 +280,14 @@ typedef struct step_result {
 // there is one. rate_factor: of both learning rates.
 status train_learner_update(train *t, float rate_factor, step_result *result);
 
-// Lets every learner keep its part of the optimisers, if the run file asks for it; l->group is there.
-status train_shard_optimizers(train *t);
+// Lets every learner keep its part of the optimisers, if the run file asks for it, and settles how gradients
+// are summed over the learners; l->group and l->devices are there.
+status train_share_out(train *t);
 void train_release_shards(train *t);
-// Once all slots are added: the sum over the learners, or this one's part of it.
-status train_share_gradients(train *t, learner_network network);
-// Norm of the gradient of all learners; not finite if a number in it is not.
+// Who is to be told of the backward pass of the slot that comes next: NULL if its gradient stays here.
+const gradient_watch *train_next_watch(train *t, learner_network network);
+// Once all slots are added: sums the gradient over the learners (each keeps its part, if the optimisers are
+// shared out) and gives its norm, which is not finite if a number in it is not.
 status train_measure_gradients(train *t, learner_network network, double *norm);
 // One update; the network is packed again. rate: the learning rate.
 status train_update_network(train *t, learner_network network, float rate, double norm);

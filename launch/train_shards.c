@@ -23,20 +23,41 @@ static gradient_sum *gradients_of(const train *t, learner_network network) {
     return network == NETWORK_POLICY ? t->learner.policy_gradients : t->learner.value_gradients;
 }
 
-status train_shard_optimizers(train *t) {
+static status shard_optimizer(train *t, learner_network network) {
     learner_role *l = &t->learner;
-    if (!l->active || !t->config->train.shard_optimizer || group_size(l->group) == 1)
+    optimizer *o = optimizer_of(t, network);
+    const group_part own = group_part_of(l->group, o->list->size, OPTIMIZER_UNIT, group_index(l->group));
+    TRY(optimizer_keep_part(o, own.begin, own.end - own.begin));
+    TRY(memory_allocate((void **)&l->squares[network], sizeof(double) * optimizer_units(o),
+                        "sums of squares"));
+    if (device_group_is_direct(l->devices))
         return STATUS_OK;
-    l->sharded = true;
+    return mirror_create(&l->values_mirror[network], t->device, values_of(t, network),
+                         sizeof(float) * o->list->size, "parameters on the host");
+}
+
+static status tell_sum(void *context, size_t from) {
+    return gradient_sum_final(context, from);
+}
+
+const gradient_watch *train_next_watch(train *t, learner_network network) {
+    return gradient_sum_goes_out(gradients_of(t, network)) ? &t->learner.watches[network] : NULL;
+}
+
+status train_share_out(train *t) {
+    learner_role *l = &t->learner;
+    const size_t bucket = (size_t)(t->config->gradient_bucket * (1 << 20) / sizeof(float));
+    if (!l->active)
+        return STATUS_OK;
+    l->sharded = t->config->train.shard_optimizer && group_size(l->group) > 1;
     for (int i = 0; i < NETWORKS; i++) {
-        optimizer *o = optimizer_of(t, (learner_network)i);
-        if (o == NULL)
+        const learner_network network = (learner_network)i;
+        if (gradients_of(t, network) == NULL)
             continue;
-        const group_part own = group_part_of(l->group, o->list->size, OPTIMIZER_UNIT, group_index(l->group));
-        TRY(optimizer_keep_part(o, own.begin, own.end - own.begin));
-        TRY(memory_allocate((void **)&l->squares[i], sizeof(double) * optimizer_units(o), "sums of squares"));
-        TRY(mirror_create(&l->values_mirror[i], t->device, values_of(t, (learner_network)i),
-                          sizeof(float) * o->list->size, "parameters on the host"));
+        l->watches[i] = (gradient_watch){tell_sum, gradients_of(t, network)};
+        gradient_sum_among(gradients_of(t, network), l->devices, l->sharded ? OPTIMIZER_UNIT : 0, bucket);
+        if (l->sharded)
+            TRY(shard_optimizer(t, network));
     }
     return STATUS_OK;
 }
@@ -48,16 +69,11 @@ void train_release_shards(train *t) {
     }
 }
 
-status train_share_gradients(train *t, learner_network network) {
-    gradient_sum *gradients = gradients_of(t, network);
-    return t->learner.sharded ? gradient_sum_share_part(gradients, t->learner.group, OPTIMIZER_UNIT)
-                              : gradient_sum_share(gradients, t->learner.group);
-}
-
 status train_measure_gradients(train *t, learner_network network, double *norm) {
     learner_role *l = &t->learner;
     const optimizer *o = optimizer_of(t, network);
     const float *gradients = gradient_sum_values(gradients_of(t, network));
+    TRY(gradient_sum_share(gradients_of(t, network)));
     if (!l->sharded) {
         *norm = sqrt(op_sum_squares(t->device, o->list->size, gradients));
         return STATUS_OK;
@@ -69,16 +85,26 @@ status train_measure_gradients(train *t, learner_network network, double *norm) 
     return STATUS_OK;
 }
 
+// Every learner's part of the parameters to all.
+static status gather_values(train *t, learner_network network) {
+    learner_role *l = &t->learner;
+    const size_t count = optimizer_of(t, network)->list->size;
+    if (device_group_is_direct(l->devices)) {
+        TRY(device_group_gather_parts(l->devices, values_of(t, network), count, OPTIMIZER_UNIT));
+        return device_group_wait(l->devices);
+    }
+    mirror *values = &l->values_mirror[network];
+    TRY(mirror_fetch(values));
+    TRY(group_all_gather_parts(l->group, values->host, count, OPTIMIZER_UNIT));
+    return mirror_store(values);
+}
+
 status train_update_network(train *t, learner_network network, float rate, double norm) {
     learner_role *l = &t->learner;
     optimizer *o = optimizer_of(t, network);
     optimizer_apply(o, rate, norm, gradient_sum_values(gradients_of(t, network)), values_of(t, network));
-    if (l->sharded) {
-        mirror *values = &l->values_mirror[network];
-        TRY(mirror_fetch(values));
-        TRY(group_all_gather_parts(l->group, values->host, o->list->size, OPTIMIZER_UNIT));
-        TRY(mirror_store(values));
-    }
+    if (l->sharded)
+        TRY(gather_values(t, network));
     return network == NETWORK_POLICY ? policy_pack(learner_policy(l->learner))
                                      : value_pack(learner_value(l->learner));
 }

@@ -32,7 +32,7 @@ static learner_slot slot_of(const train *t, uint32_t slot) {
                           .values = l->values + at * frames};
 }
 
-// Value pass over this learner's slots; leaves the gradient of all learners in value_gradients. The first
+// Value pass over this learner's slots; leaves their gradient in value_gradients. The first
 // epoch's also gives the values that the advantages come from, and the statistics.
 static status value_pass_over_slots(train *t, int epoch) {
     learner_role *l = &t->learner;
@@ -41,6 +41,7 @@ static status value_pass_over_slots(train *t, int epoch) {
         const sample_range samples = roles_slot_samples(&t->layout, slot);
         if (epoch > 0)
             view.values = NULL;
+        view.watch = train_next_watch(t, NETWORK_VALUE);
         TRY(learner_value_slot(l->learner, &view, gradient_sum_values(l->value_gradients),
                                l->value_statistics));
         for (uint32_t i = 0; epoch == 0 && i < samples.count; i++) {
@@ -50,14 +51,15 @@ static status value_pass_over_slots(train *t, int epoch) {
         }
         gradient_sum_add(l->value_gradients);
     }
-    return train_share_gradients(t, NETWORK_VALUE);
+    return STATUS_OK;
 }
 
 static status policy_pass_over_slots(train *t, int epoch, float advantage_scale) {
     learner_role *l = &t->learner;
     for (uint32_t slot = l->slots.first; slot < l->slots.first + l->slots.count; slot++) {
-        const learner_slot view = slot_of(t, slot);
+        learner_slot view = slot_of(t, slot);
         const sample_range samples = roles_slot_samples(&t->layout, slot);
+        view.watch = train_next_watch(t, NETWORK_POLICY);
         TRY(learner_policy_slot(l->learner, &view, advantage_scale, gradient_sum_values(l->policy_gradients),
                                 l->policy_statistics));
         for (uint32_t i = 0; i < samples.count; i++) {
@@ -74,7 +76,7 @@ static status policy_pass_over_slots(train *t, int epoch, float advantage_scale)
         }
         gradient_sum_add(l->policy_gradients);
     }
-    return train_share_gradients(t, NETWORK_POLICY);
+    return STATUS_OK;
 }
 
 status train_learner_measure_kl(train *t) {

@@ -33,7 +33,7 @@ typedef struct shared {
     char slot[MAX_RANKS][SLOT_BYTES];
 } shared;
 
-typedef enum kind { INIT, ALL_REDUCE, REDUCE_SCATTER, ALL_GATHER, BROADCAST, FINALIZE } kind;
+typedef enum kind { INIT, ALL_REDUCE, REDUCE, BROADCAST, FINALIZE } kind;
 
 typedef struct job {
     kind kind;
@@ -138,21 +138,18 @@ static void sum_slots(const communicator *own, int type, char *out, size_t count
     }
 }
 
-// One piece of at most a slot: part `part` of the ranks' parts, elements [begin, begin + count).
-static bool run_piece(communicator *own, const job *job, int part, size_t begin, size_t count) {
-    size_t size = type_bytes(job->type), bytes = count * size;
-    bool scatters = job->kind == REDUCE_SCATTER;
-    const char *send = job->send + ((scatters ? (size_t)part * job->count : 0) + begin) * size;
-    if (job->kind != BROADCAST || own->rank == job->root)
-        memcpy(own->shared->slot[own->rank], send, bytes);
+// One piece of at most a slot: elements [begin, begin + count).
+static bool run_piece(communicator *own, const job *job, size_t begin, size_t count) {
+    size_t at = begin * type_bytes(job->type), bytes = count * type_bytes(job->type);
+    bool is_root = own->rank == job->root;
+    if (job->kind != BROADCAST || is_root)
+        memcpy(own->shared->slot[own->rank], job->send + at, bytes);
     if (!barrier(own))
         return false;
-    if (job->kind == ALL_REDUCE || (scatters && own->rank == part))
-        sum_slots(own, job->type, job->receive + begin * size, count);
-    for (int rank = 0; job->kind == ALL_GATHER && rank < own->ranks; rank++)
-        memcpy(job->receive + ((size_t)rank * job->count + begin) * size, own->shared->slot[rank], bytes);
+    if (job->kind == ALL_REDUCE || (job->kind == REDUCE && is_root))
+        sum_slots(own, job->type, job->receive + at, count);
     if (job->kind == BROADCAST)
-        memcpy(job->receive + begin * size, own->shared->slot[job->root], bytes);
+        memcpy(job->receive + at, own->shared->slot[job->root], bytes);
     return barrier(own);
 }
 
@@ -173,11 +170,9 @@ static bool run_job(communicator *own, const job *job) {
         return met;
     }
     size_t piece = SLOT_BYTES / type_bytes(job->type);
-    int parts = job->kind == REDUCE_SCATTER ? own->ranks : 1;
-    for (int part = 0; part < parts; part++)
-        for (size_t begin = 0; begin < job->count; begin += piece)
-            if (!run_piece(own, job, part, begin, job->count - begin < piece ? job->count - begin : piece))
-                return false;
+    for (size_t begin = 0; begin < job->count; begin += piece)
+        if (!run_piece(own, job, begin, job->count - begin < piece ? job->count - begin : piece))
+            return false;
     atomic_fetch_add(&job->stream->completed, 1);
     return true;
 }
@@ -371,28 +366,18 @@ EXPORT int ncclAllReduce(const void *send, void *receive, size_t count, int type
 }
 
 #ifndef FAKE_NCCL_LACKING
-EXPORT int ncclReduceScatter(const void *send, void *receive, size_t count, int type, int operation,
-                             communicator *own, fake_stream *stream);
-EXPORT int ncclReduceScatter(const void *send, void *receive, size_t count, int type, int operation,
-                             communicator *own, fake_stream *stream) {
-    note("reduce_scatter %zu %d %d\n", count, type, operation);
-    if (operation != 0)
+EXPORT int ncclReduce(const void *send, void *receive, size_t count, int type, int operation, int root,
+                      communicator *own, fake_stream *stream);
+EXPORT int ncclReduce(const void *send, void *receive, size_t count, int type, int operation, int root,
+                      communicator *own, fake_stream *stream) {
+    note("reduce %zu %d %d %d\n", count, type, operation, root);
+    if (operation != 0 || root < 0 || root >= own->ranks)
         return INVALID_ARGUMENT;
-    return collective(own, "reduce_scatter",
-                      (job){REDUCE_SCATTER, .send = send, .receive = receive, .count = count, .type = type},
-                      stream);
+    return collective(
+        own, "reduce",
+        (job){REDUCE, .send = send, .receive = receive, .count = count, .type = type, .root = root}, stream);
 }
 #endif
-
-EXPORT int ncclAllGather(const void *send, void *receive, size_t count, int type, communicator *own,
-                         fake_stream *stream);
-EXPORT int ncclAllGather(const void *send, void *receive, size_t count, int type, communicator *own,
-                         fake_stream *stream) {
-    note("all_gather %zu %d\n", count, type);
-    return collective(own, "all_gather",
-                      (job){ALL_GATHER, .send = send, .receive = receive, .count = count, .type = type},
-                      stream);
-}
 
 EXPORT int ncclBroadcast(const void *send, void *receive, size_t count, int type, int root, communicator *own,
                          fake_stream *stream);

@@ -3,7 +3,7 @@
 // progress" for a while after most calls.
 //
 // Environment variables of the calling process, looked at in each call, make it misbehave. NAME is unique_id,
-// init, all_reduce, reduce_scatter, all_gather, broadcast, finalize or abort.
+// init, all_reduce, reduce, broadcast, finalize or abort.
 //   FAKE_NCCL_VERSION=N    the version that it claims (23007)
 //   FAKE_NCCL_REFUSE=NAME  the call returns an error
 //   FAKE_NCCL_BREAK=NAME   the call succeeds, and an error comes from behind later

@@ -172,6 +172,48 @@ status cpu_device_read_memory(device *d, device_memory *out) {
     return STATUS_OK;
 }
 
+bool cpu_device_pin(device *d, void *host, size_t bytes) {
+    (void)d;
+    (void)host;
+    (void)bytes;
+    return false;
+}
+
+void cpu_device_unpin(device *d, void *host) {
+    (void)d;
+    (void)host;
+}
+
+status cpu_device_lane_open(device *d, device_lane **out) {
+    (void)d;
+    *out = NULL;
+    return FAIL("the CPU has no lane for transfers: it shares its memory with the host");
+}
+
+void cpu_device_lane_close(device *d, device_lane *lane) {
+    (void)d;
+    (void)lane;
+}
+
+void *cpu_device_lane_stream(device *d, const device_lane *lane) {
+    (void)d;
+    (void)lane;
+    return NULL;
+}
+
+status cpu_device_lane_follow(device *d, device_lane *lane) {
+    (void)d;
+    (void)lane;
+    return STATUS_OK;
+}
+
+status cpu_device_lane_ended(device *d, device_lane *lane, bool *ended) {
+    (void)d;
+    (void)lane;
+    *ended = true;
+    return STATUS_OK;
+}
+
 void cpu_device_plan_begin(device *d) {
     (void)d;
 }

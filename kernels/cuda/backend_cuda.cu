@@ -159,6 +159,39 @@ status cuda_device_finish(device *d) {
     return card_finish(d->gpu);
 }
 
+bool cuda_device_pin(device *d, void *host, size_t bytes) {
+    return card_pin(d->gpu, host, bytes);
+}
+
+void cuda_device_unpin(device *d, void *host) {
+    card_unpin(d->gpu, host);
+}
+
+// A lane of the device is one of the card.
+card_lane *lane_of(device_lane *lane) {
+    return reinterpret_cast<card_lane *>(lane);
+}
+
+status cuda_device_lane_open(device *d, device_lane **out) {
+    return card_lane_open(reinterpret_cast<card_lane **>(out), d->gpu);
+}
+
+void cuda_device_lane_close(device *, device_lane *lane) {
+    card_lane_close(lane_of(lane));
+}
+
+void *cuda_device_lane_stream(device *, const device_lane *lane) {
+    return card_lane_stream(reinterpret_cast<const card_lane *>(lane));
+}
+
+status cuda_device_lane_follow(device *, device_lane *lane) {
+    return card_lane_follow(lane_of(lane));
+}
+
+status cuda_device_lane_ended(device *, device_lane *lane, bool *ended) {
+    return card_lane_ended(lane_of(lane), ended);
+}
+
 // The work kept for this owner and key, or else what is to make room for it.
 kept_work *find_kept(device *d, const void *owner, uint64_t key) {
     kept_work *oldest = &d->kept[0];

@@ -12,6 +12,7 @@ enum {
     INSUFFICIENT_DRIVER = 35,
     DEVICES_UNAVAILABLE = 46,
     NO_DEVICE = 100,
+    NOT_READY = 600,
     CAPTURE_UNSUPPORTED = 900,
     HOST_TO_DEVICE = 1,
     DEVICE_TO_HOST = 2,
@@ -46,6 +47,11 @@ const cuda_calls *cuda_calls_of_this_build(void) {
     return NULL;
 }
 #endif
+
+struct card_lane {
+    card *card;
+    void *stream, *event;
+};
 
 static status fail(const card *c, int code, const char *what) {
     const char *text = c->calls->error_text(code);
@@ -304,6 +310,60 @@ status card_download(card *c, void *to, const void *from, size_t bytes) {
 void card_zero(card *c, void *to, size_t bytes) {
     if (!c->planning)
         card_note(c, c->calls->fill(to, 0, bytes, c->stream), "clearing memory");
+}
+
+bool card_pin(card *c, void *host, size_t bytes) {
+    return !c->planning && c->calls->pin(host, bytes) == SUCCESS;
+}
+
+void card_unpin(card *c, void *host) {
+    card_note(c, c->calls->unpin(host), "giving up pinned memory");
+}
+
+status card_lane_open(card_lane **out, card *c) {
+    *out = NULL;
+    card_lane *lane;
+    TRY(memory_allocate((void **)&lane, sizeof *lane, "stream for transfers"));
+    lane->card = c;
+    card_note(c, c->calls->stream_create(&lane->stream), "making a stream");
+    card_note(c, c->calls->event_create(&lane->event), "making an event");
+    const status result = card_check(c);
+    if (result != STATUS_OK)
+        card_lane_close(lane);
+    else
+        *out = lane;
+    return result;
+}
+
+void card_lane_close(card_lane *lane) {
+    if (lane == NULL)
+        return;
+    const cuda_calls *calls = lane->card->calls;
+    if (lane->event != NULL)
+        calls->event_destroy(lane->event);
+    if (lane->stream != NULL)
+        calls->stream_destroy(lane->stream);
+    memory_free(lane);
+}
+
+void *card_lane_stream(const card_lane *lane) {
+    return lane->stream;
+}
+
+status card_lane_follow(card_lane *lane) {
+    card *c = lane->card;
+    card_note(c, c->calls->event_record(lane->event, c->stream), "marking its work");
+    card_note(c, c->calls->stream_follow(lane->stream, lane->event), "following its work");
+    return card_check(c);
+}
+
+status card_lane_ended(card_lane *lane, bool *ended) {
+    card *c = lane->card;
+    const int code = c->calls->stream_query(lane->stream);
+    *ended = code != NOT_READY;
+    if (*ended)
+        card_note(c, code, "a transfer between GPUs");
+    return card_check(c);
 }
 
 void card_note(card *c, int code, const char *what) {

@@ -26,6 +26,13 @@ typedef struct cuda_calls {
     int (*stream_create)(void **out);
     int (*stream_destroy)(void *stream);
     int (*stream_wait)(void *stream);
+    int (*stream_query)(void *stream);               // cudaErrorNotReady while there is work in it
+    int (*stream_follow)(void *stream, void *event); // what comes into it later waits for the event
+    int (*event_create)(void **out);                 // without a time
+    int (*event_record)(void *event, void *stream);
+    int (*event_destroy)(void *event);
+    int (*pin)(void *host, size_t bytes); // leaves no error behind where memory cannot be locked
+    int (*unpin)(void *host);
     // What is issued to the stream between the first two is not done but kept as a graph.
     int (*capture_begin)(void *stream);
     int (*capture_end)(void *stream, void **graph);
@@ -82,6 +89,18 @@ bool card_is_planning(const card *card);
 status card_upload(card *card, void *to, const void *from, size_t bytes);
 status card_download(card *card, void *to, const void *from, size_t bytes);
 void card_zero(card *card, void *to, size_t bytes);
+
+// As device_pin and device_unpin. Memory that is pinned may still be read when an upload returns.
+bool card_pin(card *card, void *host, size_t bytes);
+void card_unpin(card *card, void *host);
+
+// As the device_lane of kernels/device.h: a second stream, and the event by which it follows the first.
+typedef struct card_lane card_lane;
+status card_lane_open(card_lane **out, card *card);
+void card_lane_close(card_lane *lane); // NULL is allowed
+void *card_lane_stream(const card_lane *lane);
+status card_lane_follow(card_lane *lane);
+status card_lane_ended(card_lane *lane, bool *ended);
 
 // What is issued to the stream between these two is not done, but kept: card_replay does all of it. Memory
 // cannot be allocated, copied from or to the host, or waited for meanwhile. Nothing is kept after a failure.

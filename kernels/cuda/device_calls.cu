@@ -37,6 +37,24 @@ static const cuda_calls calls = {
     },
     [](void *stream) -> int { return cudaStreamDestroy(static_cast<cudaStream_t>(stream)); },
     [](void *stream) -> int { return cudaStreamSynchronize(static_cast<cudaStream_t>(stream)); },
+    [](void *stream) -> int { return cudaStreamQuery(static_cast<cudaStream_t>(stream)); },
+    [](void *stream, void *event) -> int {
+        return cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0);
+    },
+    [](void **out) -> int {
+        return cudaEventCreateWithFlags(reinterpret_cast<cudaEvent_t *>(out), cudaEventDisableTiming);
+    },
+    [](void *event, void *stream) -> int {
+        return cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream));
+    },
+    [](void *event) -> int { return cudaEventDestroy(static_cast<cudaEvent_t>(event)); },
+    [](void *host, size_t bytes) -> int {
+        const cudaError_t error = cudaHostRegister(host, bytes, cudaHostRegisterDefault);
+        if (error != cudaSuccess)
+            cudaGetLastError(); // forgets it
+        return error;
+    },
+    [](void *host) -> int { return cudaHostUnregister(host); },
     [](void *stream) -> int {
         return cudaStreamBeginCapture(static_cast<cudaStream_t>(stream), cudaStreamCaptureModeThreadLocal);
     },
@@ -58,7 +76,7 @@ static const cuda_calls calls = {
 
 // What card.c knows by number.
 static_assert(cudaErrorMemoryAllocation == 2 && cudaErrorInsufficientDriver == 35 &&
-                  cudaErrorDevicesUnavailable == 46 && cudaErrorNoDevice == 100 &&
+                  cudaErrorDevicesUnavailable == 46 && cudaErrorNoDevice == 100 && cudaErrorNotReady == 600 &&
                   cudaErrorStreamCaptureUnsupported == 900,
               "codes of errors");
 static_assert(cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2, "directions of copies");

@@ -2,6 +2,8 @@
 
 #include "tests/cuda/shim/shim.h"
 
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,11 +20,16 @@ int graphs, graph_launches;
 
 namespace {
 
-enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 100, LAUNCH_FAILURE = 719 };
+enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, LAUNCH_FAILURE = 719 };
 
 std::map<void *, size_t> held;
 size_t held_total;
-char stream;
+
+// Work of a library that is put into a stream and done, as tests/fake_nccl.h counts it. What this runtime is
+// told itself is done at once.
+struct emulated_stream {
+    std::atomic<uint64_t> launched, completed;
+};
 
 int outcome() {
     return host.lost_with != nullptr && access(host.lost_with, F_OK) == 0 ? static_cast<int>(LAUNCH_FAILURE)
@@ -156,9 +163,19 @@ const cuda_calls calls = {
     release,
     copy,
     fill,
-    [](void **out) { return *out = &stream, 0; },
-    [](void *) { return 0; },
+    [](void **out) { return *out = new emulated_stream(), 0; },
+    [](void *stream) { return delete static_cast<emulated_stream *>(stream), 0; },
     [](void *) { return outcome(); },
+    [](void *stream) {
+        const emulated_stream *s = static_cast<emulated_stream *>(stream);
+        return s->completed < s->launched ? static_cast<int>(NOT_READY) : outcome();
+    },
+    [](void *, void *) { return outcome(); },
+    [](void **out) { return *out = &host, 0; },
+    [](void *, void *) { return outcome(); },
+    [](void *) { return 0; },
+    [](void *, size_t) { return 0; },
+    [](void *) { return 0; },
     capture_begin,
     capture_end,
     graph_instantiate,

@@ -85,7 +85,7 @@ inline outcome run(device *d, weight_use use) {
         op_policy_loss(d, rows, CODEBOOK, logits, nullptr, policy_pass_actions(pass, level), advantages,
                        &terms, results, results + rows, results + 2 * rows, scratch);
     }
-    must(policy_backward(p, pass, BATCH, gradients));
+    must(policy_backward(p, pass, BATCH, gradients, NULL));
     out.gradients = fetch(d, gradients, size);
     out.norm = std::sqrt(op_sum_squares(d, size, gradients));
     assert_true(op_all_finite(d, size, gradients));

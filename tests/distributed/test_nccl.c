@@ -142,7 +142,7 @@ static void check_collectives(nccl_communicator *communicator, group *group, siz
     int size = group_size(group), index = group_index(group);
     fake_stream stream = {0};
     float *send, *receive;
-    size_t bytes = (size_t)size * (count + 1) * sizeof(float);
+    size_t bytes = count * sizeof(float);
     CHECK_OK(memory_allocate((void **)&send, bytes, "send"));
     CHECK_OK(memory_allocate((void **)&receive, bytes, "receive"));
     for (size_t i = 0; i < count; i++)
@@ -152,20 +152,13 @@ static void check_collectives(nccl_communicator *communicator, group *group, siz
     for (size_t i = 0; i < count; i++)
         CHECK(receive[i] == float_sum(size, i));
 
-    // In place: what each member reduced is gathered again.
-    for (size_t i = 0; i < count * (size_t)size; i++)
-        send[i] = float_at(index, i);
-    float *part = send + (size_t)index * count;
-    CHECK_OK(nccl_reduce_scatter(communicator, send, part, count, NCCL_FLOAT, &stream));
-    CHECK_OK(nccl_wait(communicator, stream_is_done, &stream));
-    for (size_t i = 0; i < count; i++)
-        CHECK(part[i] == float_sum(size, (size_t)index * count + i));
-    CHECK_OK(nccl_all_gather(communicator, part, send, count, NCCL_FLOAT, &stream));
-    CHECK_OK(nccl_wait(communicator, stream_is_done, &stream));
-    for (size_t i = 0; i < count * (size_t)size; i++)
-        CHECK(send[i] == float_sum(size, i));
-
     for (int root = 0; root < size; root++) {
+        for (size_t i = 0; i < count; i++)
+            receive[i] = float_at(index, i);
+        CHECK_OK(nccl_reduce(communicator, receive, count, NCCL_FLOAT, root, &stream));
+        CHECK_OK(nccl_wait(communicator, stream_is_done, &stream));
+        for (size_t i = 0; i < count; i++)
+            CHECK(receive[i] == (index == root ? float_sum(size, i) : float_at(index, i)));
         for (size_t i = 0; i < count; i++)
             receive[i] = index == root ? float_at(root, i) : -1;
         CHECK_OK(nccl_broadcast(communicator, receive, count, NCCL_FLOAT, root, &stream));
@@ -217,8 +210,7 @@ static void check_record(int size) {
     snprintf(wanted, sizeof wanted, "init %d ", size);
     check_contains(calls(), wanted);
     // Types and operation as NCCL numbers them, and the bundle around what it holds.
-    check_contains(
-        calls(), "all_reduce 50001 7 0\nreduce_scatter 50001 7 0\nall_gather 50001 7\nbroadcast 50001 7 0\n");
+    check_contains(calls(), "all_reduce 50001 7 0\nreduce 50001 7 0 0\nbroadcast 50001 7 0\n");
     snprintf(wanted, sizeof wanted, "group_end\nbroadcast 5 1 %d\n", size - 1);
     check_contains(calls(), "group_start\nall_reduce 3 8 0\nall_reduce 2 9 0\ngroup_end\n");
     check_contains(calls(), wanted);
@@ -229,7 +221,7 @@ static void test_collectives(world *world) {
     nccl_library *library = open_fake();
     group *group = everyone(world);
     nccl_communicator *communicator;
-    CHECK(nccl_communicator_create(&communicator, library, group, 0) == STATUS_USAGE);
+    CHECK(nccl_communicator_create(&communicator, library, group, -1) == STATUS_USAGE);
     CHECK_OK(nccl_communicator_create(&communicator, library, group, 60));
     check_collectives(communicator, group, LARGE);
     check_collectives(communicator, group, 1);
@@ -331,25 +323,22 @@ static void test_several_under_way(world *world) {
     nccl_communicator *communicator;
     CHECK_OK(nccl_communicator_create(&communicator, library, group, world_size(world) < 4 ? 1 : 3));
     fake_stream stream = {0};
-    float values[64] = {0}, *gathered;
-    CHECK_OK(memory_allocate((void **)&gathered, (size_t)world_size(world) * sizeof values, "gathered"));
+    float values[64] = {0};
     if (world_rank(world) == 0)
-        setenv("FAKE_NCCL_HANG", "reduce_scatter", 1);
+        setenv("FAKE_NCCL_HANG", "reduce", 1);
     CHECK_OK(nccl_bundle_begin(communicator));
     CHECK_OK(nccl_bundle_end(communicator));
     CHECK_OK(nccl_bundle_begin(communicator));
-    CHECK_OK(nccl_reduce_scatter(communicator, gathered, gathered, 64, NCCL_FLOAT, &stream));
-    CHECK_OK(nccl_all_gather(communicator, values, gathered, 64, NCCL_FLOAT, &stream));
+    CHECK_OK(nccl_reduce(communicator, values, 64, NCCL_FLOAT, 0, &stream));
+    CHECK_OK(nccl_broadcast(communicator, values, 64, NCCL_FLOAT, 0, &stream));
     CHECK_OK(nccl_bundle_end(communicator));
     CHECK_OK(nccl_all_reduce(communicator, values, values, 2, NCCL_BFLOAT16, &stream));
     CHECK(nccl_wait(communicator, stream_is_done, &stream) == STATUS_FAILED);
-    check_contains(status_message(),
-                   "NCCL's 3 collectives, reduce-scatter 1 (64 float32, 256 bytes) to all-reduce 3 "
-                   "(2 bfloat16, 4 bytes) among ");
+    check_contains(status_message(), "NCCL's 3 collectives, reduce 1 (64 float32, 256 bytes) to all-reduce 3 "
+                                     "(2 bfloat16, 4 bytes) among ");
     unsetenv("FAKE_NCCL_HANG");
     nccl_communicator_destroy(communicator);
     CHECK_OK(group_barrier(group));
-    memory_free(gathered);
     group_destroy(group);
     nccl_library_close(library);
 }

@@ -30,11 +30,12 @@ static void create(train *t, const run_config *config) {
     int ranks[BATCH];
     roles_list(&t->layout, ROLE_LEARNER, ranks);
     CHECK_OK(group_create(&t->learner.group, t->world, ranks, world_size(t->world)));
-    CHECK_OK(train_shard_optimizers(t));
+    CHECK_OK(device_group_create(&t->learner.devices, t->device, t->learner.group, t->gradient_note));
+    CHECK_OK(train_share_out(t));
     policy *policy = learner_policy(t->learner.learner), *reference = learner_reference(t->learner.learner);
     value_network *value = learner_value(t->learner.learner);
     t->parameters = policy_parameters(policy)->size;
-    CHECK_OK(weights_create(&t->channel, t->world, t->device, 0, ranks, 0, t->parameters));
+    CHECK_OK(weights_create(&t->channel, t->world, t->device, 0, ranks, 0, t->parameters, t->weights_note));
     parameter_list_initialise(policy_parameters(policy), 3, policy_values(policy));
     memcpy(policy_values(reference), policy_values(policy), sizeof(float) * t->parameters);
     CHECK_OK(policy_pack(policy));

@@ -142,7 +142,7 @@ static void run_policy_loss(policy *policy, policy_pass *pass, const rollout *r)
         dump_f32(&d, kls, SHAPE(r->batch, c->frames), "policy/out/kl/%d", level);
     }
     float *gradients = dump_zeros(&d, list->size);
-    must(policy_backward(policy, pass, r->batch, gradients));
+    must(policy_backward(policy, pass, r->batch, gradients, NULL));
     dump_gradients(list, gradients, "policy", "gradient_policy_loss");
 }
 
@@ -159,7 +159,7 @@ static void run_cross_entropy(policy *policy, policy_pass *pass, const rollout *
         dump_f32(&d, losses, SHAPE(r->batch, c->frames), "policy/out/cross_entropy/%d", level);
     }
     float *gradients = dump_zeros(&d, list->size);
-    must(policy_backward(policy, pass, r->batch, gradients));
+    must(policy_backward(policy, pass, r->batch, gradients, NULL));
     dump_gradients(list, gradients, "policy", "gradient_cross_entropy");
 }
 
@@ -223,7 +223,7 @@ static void run_value(const temporal_config *config, const rollout *r) {
     for (int64_t i = 0; i < rows; i++) // of the mean squared error
         d_values[i] = 2.0f * (values[i] - returns[i]) / (float)rows;
     float *gradients = dump_zeros(&d, value_parameters(value)->size);
-    must(value_backward(value, pass, r->batch, d_values, gradients));
+    must(value_backward(value, pass, r->batch, d_values, gradients, NULL));
     dump_gradients(value_parameters(value), gradients, "value", "gradient");
     value_pass_destroy(pass);
     value_destroy(value);

@@ -8,6 +8,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 musicrl=$(realpath "${MUSICRL:?path of the program}")
 checking=$(dirname "$musicrl")/tests/musicrl_checking
 emulated=$(dirname "$musicrl")/tests/musicrl_emulated
+MUSICRL_NCCL=$(dirname "$musicrl")/tests/libfake_nccl.so # among emulated GPUs
+export MUSICRL_NCCL
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # shellcheck source=tests/tiny_run.sh
@@ -90,8 +92,22 @@ SCRIPT
         pass "$name"
     fi
 fi
+says() { # NAME TEXT: one line of what was launched last has it
+    if [[ $(grep -c "$2" stdout) == 1 ]]; then pass "$1"; else fail "$1" "'$2' is not said once" stdout; fi
+}
+by_nccl='from GPU to GPU by NCCL 2.30.7'
 name="the same bits on two GPUs as on one"
-launch "$name" 2 "$emulated" "${small[@]}" folder=gpus && same_run "$name" gpu gpus 2
+launch "$name" 2 "$emulated" "${small[@]}" folder=gpus && same_run "$name" gpu gpus 2 &&
+    says "$name, by NCCL" "gradients: 2 ranks communicate $by_nccl"
+name="gradients that go out while the backward pass goes on, to shared-out optimisers"
+launch "$name" 2 "$emulated" "${small[@]}" folder=parts gradient_bucket=0.01 train.shard_optimizer=true &&
+    same_run "$name" gpu parts 2
+name="weights from GPU to GPU"
+EMULATED_GPUS=3 launch "$name" 3 "$emulated" "${small[@]}" folder=roles "$split" && same_run "$name" gpu roles 2 &&
+    says "$name, by NCCL" "weights: 2 ranks communicate $by_nccl"
+name="two GPUs without NCCL"
+MUSICRL_NCCL=/nowhere/libnccl.so.2 launch "$name" 2 "$emulated" "${small[@]}" folder=host &&
+    same_run "$name" gpu host 2 && says "$name, said once" 'gradients: rank 0 on .* has no NCCL, so that the group of 2'
 
 # What can go wrong: every rank ends with status 1, and one line says why.
 ends() { # NAME TEXT LAUNCHER...
@@ -117,6 +133,8 @@ ends "a GPU that two ranks together fill" 'the run needs 28.* MiB of the GPU .*2
     -n 2 -x EMULATED_GPU_MIB=120 -x EMULATED_GPUS=1 "${on_gpu[@]}"
 ends "a program without CUDA or a driver" 'device=cuda: (this program was built without CUDA|no NVIDIA driver)' \
     -n 2 "$musicrl" "${small[@]}" device=cuda folder=bad
+hang=(-n 1 "${on_gpu[@]}" deadlines.learn=3 : -n 1 -x FAKE_NCCL_HANG=all_reduce "${on_gpu[@]}" deadlines.learn=3)
+ends "a rank that hangs in NCCL" "rank . on .*learner.*, in phase learn .*waiting for NCCL's all-reduce.*deadlines.learn is 3 s" "${hang[@]}"
 name="auto without a GPU"
 if EMULATED_GPUS=0 timeout 100 "$emulated" "${small[@]}" device=auto folder=auto >stdout 2>stderr &&
     grep -q 'computes on the CPU, as device=auto finds: .*no GPU on this machine is visible' stdout; then

@@ -181,7 +181,7 @@ static void make(fixture *f, const learner_config *config) {
     must(policy_pack(reference));
     must(policy_sampler_create(&f->sampler, p, f->samples, f->frames));
     must(memory_allocate((void **)&f->gradients, sizeof(float) * f->size, "gradients"));
-    f->slot = (learner_slot){f->prefix, f->tokens, f->log_probabilities, f->returns, f->values};
+    f->slot = (learner_slot){f->prefix, f->tokens, f->log_probabilities, f->returns, f->values, NULL};
     sample(f, 0);
 }
 

@@ -32,7 +32,9 @@ static struct {
     int driver, gpus, count_code, major, calls_left, code, live;
     int graphs, recorded, filled;
     bool captures;
-    char stream;
+    char stream, lane, event; // the first stream that is made, the second one, and an event
+    bool made_stream, busy;
+    int pins, marks, follows;
 } fake;
 
 static void reset(void) {
@@ -115,15 +117,50 @@ static int fill(void *to, int byte, size_t bytes, void *stream) {
     return code;
 }
 static int stream_create(void **out) {
-    *out = &fake.stream;
+    *out = fake.made_stream ? &fake.lane : &fake.stream;
+    fake.made_stream = true;
     return outcome();
 }
 static int stream_destroy(void *stream) {
-    assert_true(stream == &fake.stream);
+    assert_true(stream == &fake.stream || stream == &fake.lane);
     return 0;
 }
 static int stream_wait(void *stream) {
     assert_true(stream == &fake.stream);
+    return outcome();
+}
+static int stream_query(void *stream) {
+    assert_true(stream == &fake.lane);
+    const int code = outcome();
+    return code != 0 ? code : fake.busy ? 600 : 0;
+}
+static int stream_follow(void *stream, void *event) {
+    assert_true(stream == &fake.lane && event == &fake.event && fake.marks == fake.follows + 1);
+    fake.follows++;
+    return outcome();
+}
+static int event_create(void **out) {
+    *out = &fake.event;
+    return outcome();
+}
+static int event_record(void *event, void *stream) {
+    assert_true(event == &fake.event && stream == &fake.stream);
+    fake.marks++;
+    return outcome();
+}
+static int event_destroy(void *event) {
+    assert_true(event == &fake.event);
+    return 0;
+}
+static int pin(void *host, size_t bytes) {
+    assert_true(host != NULL && bytes > 0);
+    const int code = outcome();
+    fake.pins += code == 0;
+    return code;
+}
+static int unpin(void *host) {
+    assert_non_null(host);
+    fake.pins--;
     return outcome();
 }
 // A graph is the number of fills that were recorded in it.
@@ -167,12 +204,35 @@ static const char *error_text(int code) {
     return code == 719 ? "unspecified launch failure" : "some failure";
 }
 
-static const cuda_calls calls = {driver_version,   runtime_version,   device_count,  set_device,
-                                 device_attribute, device_name,       device_bus,    memory_info,
-                                 allocate,         release,           copy,          fill,
-                                 stream_create,    stream_destroy,    stream_wait,   capture_begin,
-                                 capture_end,      graph_instantiate, graph_destroy, graph_launch,
-                                 graph_destroy,    error_text};
+static const cuda_calls calls = {driver_version,
+                                 runtime_version,
+                                 device_count,
+                                 set_device,
+                                 device_attribute,
+                                 device_name,
+                                 device_bus,
+                                 memory_info,
+                                 allocate,
+                                 release,
+                                 copy,
+                                 fill,
+                                 stream_create,
+                                 stream_destroy,
+                                 stream_wait,
+                                 stream_query,
+                                 stream_follow,
+                                 event_create,
+                                 event_record,
+                                 event_destroy,
+                                 pin,
+                                 unpin,
+                                 capture_begin,
+                                 capture_end,
+                                 graph_instantiate,
+                                 graph_destroy,
+                                 graph_launch,
+                                 graph_destroy,
+                                 error_text};
 
 static card *open_card(void) {
     card *c;
@@ -283,6 +343,60 @@ static void test_memory_is_counted(void **state) {
 }
 
 // Whatever call the card is lost at, one line says so, and every call after it.
+// A lane follows the operators, and a failure of any of its calls is kept as theirs are.
+static void test_lane(void **state) {
+    (void)state;
+    card *c = open_card();
+    card_lane *lane;
+    bool ended;
+    must(card_lane_open(&lane, c));
+    assert_ptr_equal(card_lane_stream(lane), &fake.lane);
+    must(card_lane_follow(lane));
+    assert_int_equal(fake.follows, 1);
+    fake.busy = true;
+    must(card_lane_ended(lane, &ended));
+    assert_false(ended);
+    fake.busy = false;
+    must(card_lane_ended(lane, &ended));
+    assert_true(ended);
+    card_lane_close(lane);
+    card_lane_close(NULL);
+    card_close(c);
+    for (int at = 0; at < 5; at++) { // two to open, two to follow, one to ask
+        c = open_card();
+        fake.calls_left = at;
+        fake.code = 719;
+        status result = card_lane_open(&lane, c);
+        assert_int_equal(result, at < 2 ? STATUS_FAILED : STATUS_OK);
+        if (result == STATUS_OK)
+            result = card_lane_follow(lane);
+        if (result == STATUS_OK)
+            result = card_lane_ended(lane, &ended);
+        must_fail(result, "GPU 1 failed at ");
+        must_fail(card_check(c), "unspecified launch failure");
+        card_lane_close(lane);
+        card_close(c);
+    }
+}
+
+// Memory that cannot be locked is no failure.
+static void test_pinned(void **state) {
+    (void)state;
+    card *c = open_card();
+    char memory[64];
+    assert_true(card_pin(c, memory, sizeof memory));
+    card_unpin(c, memory);
+    assert_int_equal(fake.pins, 0);
+    fake.calls_left = 0;
+    fake.code = 2;
+    assert_false(card_pin(c, memory, sizeof memory));
+    must(card_check(c));
+    card_plan_begin(c);
+    assert_false(card_pin(c, memory, sizeof memory)); // nothing is copied through it
+    card_plan_end(c);
+    card_close(c);
+}
+
 static void test_lost(void **state) {
     (void)state;
     for (int at = 0;; at++) {
@@ -518,6 +632,8 @@ int main(void) {
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_recording),
+        cmocka_unit_test(test_lane),
+        cmocka_unit_test(test_pinned),
         cmocka_unit_test(test_lost),
         cmocka_unit_test(test_launch_failure_is_kept),
         cmocka_unit_test(test_products),

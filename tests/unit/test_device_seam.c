@@ -120,7 +120,7 @@ static void run_step(bool guarded, outcome *out) {
 
     float *gradients;
     must(device_allocate(d, (void **)&gradients, sizeof(float) * out->policy_size, "gradients"));
-    const learner_slot slot = {prefix, out->tokens, out->log_probabilities, returns, out->values};
+    const learner_slot slot = {prefix, out->tokens, out->log_probabilities, returns, out->values, NULL};
     must(learner_value_slot(l, &slot, gradients, out->value_statistics));
     out->value_norm =
         optimizer_update(learner_value_optimizer(l), 1e-3f, gradients, value_values(value)).gradient_norm;

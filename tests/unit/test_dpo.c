@@ -62,7 +62,7 @@ static void make(fixture *f, int levels, const dpo_config *config, float move) {
         f->tokens[i] = (uint16_t)philox_next_below(&random, CODEBOOK);
     for (size_t i = 0; i < CLIPS; i++)
         f->prefix[i] = (uint16_t)philox_next_below(&random, 4);
-    f->slot = (dpo_slot){f->prefix, f->tokens};
+    f->slot = (dpo_slot){.prefix = f->prefix, .tokens = f->tokens};
 }
 
 static void release(fixture *f) {

@@ -83,7 +83,7 @@ static void make(fixture *f, const learner_config *config, float move) {
         f->values[i] = philox_next_uniform(&random) - 0.5f;
     for (size_t i = 0; i < sizeof f->prefix / sizeof f->prefix[0]; i++)
         f->prefix[i] = (uint16_t)philox_next_below(&random, 4);
-    f->slot = (learner_slot){f->prefix, f->tokens, f->log_probabilities, f->returns, f->values};
+    f->slot = (learner_slot){f->prefix, f->tokens, f->log_probabilities, f->returns, f->values, NULL};
 }
 
 static void release(fixture *f) {
@@ -515,9 +515,9 @@ static void test_slots(void **state) {
         must(gradient_sum_create(&four[i], parts.device, parts.size, 4));
     const learner_slot base = parts.slot;
     for (int s = 0; s < SAMPLES; s++) {
-        parts.slot = (learner_slot){base.prefix + s, base.tokens + s * FRAMES * LEVELS,
-                                    base.log_probabilities + s * FRAMES * LEVELS, base.returns + s,
-                                    base.values + s * FRAMES};
+        parts.slot = (learner_slot){
+            base.prefix + s,  base.tokens + s * FRAMES * LEVELS, base.log_probabilities + s * FRAMES * LEVELS,
+            base.returns + s, base.values + s * FRAMES,          NULL};
         policy_slot(&parts, 1.0f);
         gradient_sum *into[] = {eight, four[s / 4]};
         for (int i = 0; i < 2; i++) {
@@ -541,6 +541,58 @@ static void test_slots(void **state) {
     release(&parts);
 }
 
+// What a backward pass tells of its progress holds: nothing is added any more to what it called final.
+typedef struct told {
+    const float *gradients;
+    float *seen; // as they were when they were called final
+    size_t size, from;
+    int calls;
+} told;
+
+static status note_final(void *context, size_t from) {
+    told *t = context;
+    assert_true(from < t->from);
+    memcpy(t->seen + from, t->gradients + from, sizeof(float) * (t->from - from));
+    t->from = from;
+    t->calls++;
+    return STATUS_OK;
+}
+
+static void check_watch(fixture *f, size_t size, bool policy, int least_calls) {
+    float *gradients;
+    learner_value_statistics statistics[SAMPLES];
+    told t = {.size = size, .from = size};
+    must(memory_allocate((void **)&gradients, sizeof(float) * size, "gradients"));
+    must(memory_allocate((void **)&t.seen, sizeof(float) * size, "gradients as they were"));
+    t.gradients = gradients;
+    const gradient_watch watch = {note_final, &t};
+    f->slot.watch = &watch;
+    if (policy)
+        must(learner_policy_slot(f->learner, &f->slot, 1.0f, gradients, f->statistics));
+    else
+        must(learner_value_slot(f->learner, &f->slot, gradients, statistics));
+    f->slot.watch = NULL;
+    assert_int_equal(t.from, 0);
+    assert_true(t.calls >= least_calls);
+    assert_memory_equal(t.seen, gradients, sizeof(float) * size);
+    assert_true(norm(gradients, size) > 0.0);
+    memory_free(gradients);
+    memory_free(t.seen);
+}
+
+static void test_watch(void **state) {
+    (void)state;
+    learner_config config = config_of(LEVELS, FRAMES, SAMPLES, SAMPLES);
+    config.policy.temporal.transformer.layers = 3;
+    config.policy.depth.layers = 2;
+    config.alpha = 0.1f;
+    fixture f;
+    make(&f, &config, 0.1f);
+    check_watch(&f, f.size, true, 3 + 2 + 2); // each layer, what the depth stage reads, the embeddings
+    check_watch(&f, value_parameters(learner_value(f.learner))->size, false, 3 + 1);
+    release(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_enumerated_gradient),
@@ -553,6 +605,7 @@ int main(void) {
         cmocka_unit_test(test_not_a_number),
         cmocka_unit_test(test_unknown_return),
         cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_watch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ static void test_environment_names_the_file(void **state) {
 static void test_unfit_libraries_are_refused(void **state) {
     (void)state;
     assert_refused("libm.so.6", "is not NCCL", "ncclGetVersion");
-    assert_refused(FAKE_NCCL_LACKING_PATH, "NCCL 2.30.7 (" FAKE_NCCL_LACKING_PATH ") lacks ncclReduceScatter",
+    assert_refused(FAKE_NCCL_LACKING_PATH, "NCCL 2.30.7 (" FAKE_NCCL_LACKING_PATH ") lacks ncclReduce",
                    "MUSICRL_NCCL");
     // Up to 2.8 versions were encoded in another way.
     setenv("FAKE_NCCL_VERSION", "21304", 1);
@@ -90,7 +90,7 @@ static void test_doctor_says_what_it_finds(void **state) {
     setenv("MUSICRL_NCCL", FAKE_NCCL_LACKING_PATH, 1);
     line = nccl_line(&report);
     assert_int_equal(line->level, DOCTOR_NOTE);
-    assert_non_null(strstr(line->text, "lacks ncclReduceScatter"));
+    assert_non_null(strstr(line->text, "lacks ncclReduce"));
     unsetenv("MUSICRL_NCCL");
 }
 

@@ -149,7 +149,7 @@ static double loss_of(fixture *f, policy_pass *pass, float *gradients) {
                     0.1 * (double)entropy[i];
     }
     if (gradients != NULL)
-        must(policy_backward(f->policy, pass, BATCH, gradients));
+        must(policy_backward(f->policy, pass, BATCH, gradients, NULL));
     return loss;
 }
 
