@@ -22,6 +22,10 @@ typedef struct gpu_options {
     // serves every number of rows (device_measure_rows tells whether rows are then equal); otherwise it is
     // the fastest for each number.
     bool one_order;
+    // Products take weights and inputs rounded to bf16, those of learning too, whatever a weight is made for;
+    // sums are f32, and so are what operators store, gradients and updates. Otherwise f32 enters them as
+    // TF32.
+    bool bf16;
 } gpu_options;
 // Fails with one line if the program was built without CUDA, and if there is no driver, one that is too old,
 // no GPU, one that is too old, or no cuBLASLt.

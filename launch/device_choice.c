@@ -66,7 +66,10 @@ status device_choose(device **out, const run_config *config, world *world, int t
     if (config->device == RUN_DEVICE_CPU)
         return agree(world, open_cpu(out, threads, "", note));
     const int place = world != NULL ? world_local_rank(world) : 0;
-    const gpu_options options = {.place = place, .threads = threads, .one_order = config->one_order};
+    const gpu_options options = {.place = place,
+                                 .threads = threads,
+                                 .one_order = config->one_order,
+                                 .bf16 = config->gpu_precision == RUN_PRECISION_BF16};
     status opened = device_create_gpu(out, &options);
     if (opened != STATUS_OK && config->device == RUN_DEVICE_CUDA)
         opened = status_prefix(opened, "device=cuda: ");

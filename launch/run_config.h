@@ -92,6 +92,7 @@ typedef struct run_config {
     run_device device;
     double gradient_bucket;
     bool one_order;
+    run_precision gpu_precision;
     char roles[RUN_CONFIG_NAME_MAX];
     struct {
         char tokens[RUN_CONFIG_PATH_MAX];

@@ -47,6 +47,11 @@ struct kept_work {
 };
 constexpr int KEPT_MAX = 16;
 
+struct scratch_memory {
+    void *at;
+    size_t bytes;
+};
+
 struct device {
     const backend *table; // first, as kernels/backend.h wants it
     card *gpu;
@@ -55,15 +60,13 @@ struct device {
     // On the card, grown when more is needed, never while a kernel uses it: for one operator at a time.
     void *scratch;
     size_t scratch_bytes;
-    void *rounded; // a product's inputs as bf16
-    size_t rounded_bytes;
-    void *kept_rounded; // what stood there before a plan
-    size_t kept_rounded_bytes;
+    scratch_memory rounded[2];      // a product's factors as bf16: rows of inputs, and of outputs' gradients
+    scratch_memory kept_rounded[2]; // what stood there before a plan
     kept_work kept[KEPT_MAX];
     uint64_t repeats;     // so far
     update_state updated; // what lies at values->update
     int threads;
-    bool one_order;
+    bool one_order, bf16;
     char library[80], architecture[16];
 };
 
@@ -609,7 +612,7 @@ cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bool accu
     s.rows = rows;
     s.outputs = w->outputs;
     s.inputs = w->inputs;
-    s.factors = w->precision == WEIGHT_BF16 && kind == CUBLAS_FORWARD ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
+    s.factors = w->precision == WEIGHT_BF16 ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
     s.result = CUBLAS_TYPE_F32;
     s.accumulate = accumulate;
     s.tuned_rows = w->owner->one_order && kind == CUBLAS_FORWARD ? TUNED_ROWS : 0;
@@ -632,7 +635,7 @@ status cuda_weight_create(weight **out, device *d, int64_t outputs, int64_t inpu
     void *memory;
     TRY(memory_allocate(&memory, sizeof(weight), "weight"));
     weight *w = static_cast<weight *>(memory);
-    *w = {d, outputs, inputs, precision, nullptr};
+    *w = {d, outputs, inputs, d->bf16 ? WEIGHT_BF16 : precision, nullptr};
     const status result = card_allocate(d->gpu, &w->values, cuda_weight_bytes(w), "weights");
     if (result != STATUS_OK)
         cuda_weight_destroy(w);
@@ -654,15 +657,30 @@ status cuda_weight_pack(weight *w, const float *plain) {
     return card_check(d->gpu);
 }
 
-status grow_rounded(weight *w, int64_t rows) {
+status grow_rounded(device *d, int which, int64_t rows, int64_t width) {
+    return grow(d, &d->rounded[which].at, &d->rounded[which].bytes,
+                sizeof(bf16) * static_cast<size_t>(rows * width), "factors rounded to bf16");
+}
+
+// What a product multiplies: x [rows, width] itself, or its rounded values where the weight is bf16. which: 0
+// for inputs, 1 for gradients of outputs.
+status factor_of(const weight *w, int which, int64_t rows, int64_t width, const float *x, const void **out) {
     device *d = w->owner;
-    return grow(d, &d->rounded, &d->rounded_bytes, sizeof(bf16) * static_cast<size_t>(rows * w->inputs),
-                "inputs rounded to bf16");
+    *out = x;
+    if (w->precision == WEIGHT_F32)
+        return STATUS_OK;
+    TRY(grow_rounded(d, which, rows, width));
+    *out = d->rounded[which].at;
+    note(d, round_to_bf16(stream_of(d), rows * width, x, static_cast<bf16 *>(d->rounded[which].at)),
+         "rounding factors");
+    return STATUS_OK;
 }
 
 status cuda_weight_prepare(weight *w, int64_t rows, bool backward) {
     if (w->precision == WEIGHT_BF16)
-        TRY(grow_rounded(w, rows));
+        TRY(grow_rounded(w->owner, 0, rows, w->inputs));
+    if (w->precision == WEIGHT_BF16 && backward)
+        TRY(grow_rounded(w->owner, 1, rows, w->outputs));
     for (int accumulate = 0; accumulate < 2; accumulate++)
         for (int kind = CUBLAS_FORWARD; kind <= (backward ? CUBLAS_BACKWARD_WEIGHT : CUBLAS_FORWARD);
              kind++) {
@@ -673,30 +691,26 @@ status cuda_weight_prepare(weight *w, int64_t rows, bool backward) {
 }
 
 status cuda_product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
-    device *d = w->owner;
     const cublas_shape s = shape_of(w, CUBLAS_FORWARD, rows, accumulate);
-    const void *source = x;
-    if (w->precision == WEIGHT_BF16) {
-        TRY(grow_rounded(w, rows));
-        note(d, round_to_bf16(stream_of(d), rows * w->inputs, x, static_cast<bf16 *>(d->rounded)),
-             "rounding inputs");
-        source = d->rounded;
-    }
-    return cublas_product(d->products, &s, source, w->values, y);
+    const void *input;
+    TRY(factor_of(w, 0, rows, w->inputs, x, &input));
+    return cublas_product(w->owner->products, &s, input, w->values, y);
 }
 
 status cuda_product_backward_data(weight *w, int64_t rows, const float *dy, float *dx, bool accumulate) {
-    if (w->precision == WEIGHT_BF16)
-        return FAIL("the weight [%lld, %lld] is kept as bf16, for forward products only",
-                    static_cast<long long>(w->outputs), static_cast<long long>(w->inputs));
     const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_DATA, rows, accumulate);
-    return cublas_product(w->owner->products, &s, dy, w->values, dx);
+    const void *gradient;
+    TRY(factor_of(w, 1, rows, w->outputs, dy, &gradient));
+    return cublas_product(w->owner->products, &s, gradient, w->values, dx);
 }
 
 status cuda_product_backward_weight(weight *w, int64_t rows, const float *x, const float *dy, float *dw,
                                     bool accumulate) {
     const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, accumulate);
-    return cublas_product(w->owner->products, &s, dy, x, dw);
+    const void *input, *gradient;
+    TRY(factor_of(w, 0, rows, w->inputs, x, &input));
+    TRY(factor_of(w, 1, rows, w->outputs, dy, &gradient));
+    return cublas_product(w->owner->products, &s, gradient, input, dw);
 }
 
 status cuda_device_measure_rows(device *d, row_equality *out) {
@@ -733,7 +747,8 @@ void cuda_device_destroy(device *d) {
             forget(d, &k);
         card_free(d->gpu, d->values);
         card_free(d->gpu, d->scratch);
-        card_free(d->gpu, d->rounded);
+        for (const scratch_memory &rounded : d->rounded)
+            card_free(d->gpu, rounded.at);
     }
     cublas_close(d->products);
     card_close(d->gpu);
@@ -785,18 +800,19 @@ const backend *table_of_plan() {
 }
 
 void cuda_device_plan_begin(device *d) {
-    d->kept_rounded = d->rounded;
-    d->kept_rounded_bytes = d->rounded_bytes;
-    d->rounded = nullptr;
-    d->rounded_bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        d->kept_rounded[i] = d->rounded[i];
+        d->rounded[i] = {};
+    }
     d->table = table_of_plan();
     card_plan_begin(d->gpu);
 }
 
 uint64_t cuda_device_plan_end(device *d) {
-    card_free(d->gpu, d->rounded);
-    d->rounded = d->kept_rounded;
-    d->rounded_bytes = d->kept_rounded_bytes;
+    for (int i = 0; i < 2; i++) {
+        card_free(d->gpu, d->rounded[i].at);
+        d->rounded[i] = d->kept_rounded[i];
+    }
     d->table = table_of_card();
     return card_plan_end(d->gpu);
 }
@@ -839,6 +855,7 @@ status create_device(device **out, const cuda_calls *calls, const gpu_options &o
     d->table = table_of_card();
     d->threads = options.threads;
     d->one_order = options.one_order;
+    d->bf16 = options.bf16;
     host_threads_use(options.threads);
     const status result = open_device(d, calls, options, cublas_path);
     if (result != STATUS_OK)

@@ -92,6 +92,21 @@ SCRIPT
         pass "$name"
     fi
 fi
+name="products of learning in bf16"
+if launch "$name" 1 "$emulated" "${small[@]}" folder=bf16 gpu_precision=bf16; then
+    if cmp -s gpu/checkpoints/step-000002/policy.safetensors bf16/checkpoints/step-000002/policy.safetensors; then
+        fail "$name" "the weights are those of f32"
+    elif ! python3 - bf16/metrics.jsonl gpu/metrics.jsonl <<'SCRIPT' 2>python.log; then
+import json, sys
+bf16, f32 = [json.loads(open(path).readlines()[-1]) for path in sys.argv[1:]]
+assert bf16["logprob_gap_max"] < 0.1 and bf16["skipped_updates"] == 0, bf16
+assert abs(bf16["value_loss"] / f32["value_loss"] - 1) < 0.1, (bf16, f32)
+SCRIPT
+        fail "$name" "metrics" python.log
+    else
+        pass "$name"
+    fi
+fi
 says() { # NAME TEXT: one line of what was launched last has it
     if [[ $(grep -c "$2" stdout) == 1 ]]; then pass "$1"; else fail "$1" "'$2' is not said once" stdout; fi
 }
