@@ -100,7 +100,7 @@ if launch "$name" 1 "$emulated" "${small[@]}" folder=bf16 gpu_precision=bf16; th
 import json, sys
 bf16, f32 = [json.loads(open(path).readlines()[-1]) for path in sys.argv[1:]]
 assert bf16["logprob_gap_max"] < 0.1 and bf16["skipped_updates"] == 0, bf16
-assert abs(bf16["value_loss"] / f32["value_loss"] - 1) < 0.1, (bf16, f32)
+assert abs(bf16["entropy"] / f32["entropy"] - 1) < 0.02, (bf16, f32) # of other tokens, but the same model
 SCRIPT
         fail "$name" "metrics" python.log
     else
@@ -149,7 +149,7 @@ ends "a GPU that two ranks together fill" 'the run needs 28.* MiB of the GPU .*2
 ends "a program without CUDA or a driver" 'device=cuda: (this program was built without CUDA|no NVIDIA driver)' \
     -n 2 "$musicrl" "${small[@]}" device=cuda folder=bad
 hang=(-n 1 "${on_gpu[@]}" deadlines.learn=3 : -n 1 -x FAKE_NCCL_HANG=all_reduce "${on_gpu[@]}" deadlines.learn=3)
-ends "a rank that hangs in NCCL" "rank . on .*learner.*, in phase learn .*waiting for NCCL's all-reduce.*deadlines.learn is 3 s" "${hang[@]}"
+ends "a rank that hangs in NCCL" "^musicrl: rank . on .*, in phase learn of step 1, waiting for NCCL's all-reduce, has " "${hang[@]}"
 name="auto without a GPU"
 if EMULATED_GPUS=0 timeout 100 "$emulated" "${small[@]}" device=auto folder=auto >stdout 2>stderr &&
     grep -q 'computes on the CPU, as device=auto finds: .*no GPU on this machine is visible' stdout; then
