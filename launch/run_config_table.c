@@ -64,7 +64,8 @@ const setting run_settings[] = {
     FLAG(one_order, "false",
          "on a GPU: one way of adding up a product for every number of rows, not the fastest for each"),
     WORDS(gpu_precision, "f32", precisions,
-          "of what products on a GPU multiply; f32: as TF32; bf16: twice as fast, gradients and updates stay f32"),
+          "of what products on a GPU multiply; f32: as TF32; bf16: twice as fast, gradients and updates stay "
+          "f32"),
     TEXT(roles, "colocated",
          "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2; rollout:8 leaves a role to workers "
          "(--worker)"),
