@@ -14,5 +14,8 @@ void clip_order_destroy(clip_order *order); // NULL is allowed
 size_t clip_order_count(const clip_order *order);
 // The corpus index of position p, shuffled.
 size_t clip_order_at(clip_order *order, uint64_t position);
-// The corpus index of the i-th clip in corpus order, i < count.
+// The corpus index of the i-th clip, i < count, in an order that does not depend on the seed: first, in
+// corpus order, the clips whose caption no earlier one has, then the others.
 size_t clip_order_plain(const clip_order *order, size_t i);
+// How many different captions there are: what is measured over captions takes that many clips at most.
+size_t clip_order_captions(const clip_order *order);

@@ -220,7 +220,7 @@ static double recall(const float *text, const float *music, size_t count, size_t
 
 // Held-out retrieval, agreement of text and music prefixes by level, adherence of true and of wrong captions.
 static status evaluate(embed_job *job, const char *folder, json_t **out) {
-    const size_t available = clip_order_count(job->held_out), output = (size_t)job->shape.output;
+    const size_t available = clip_order_captions(job->held_out), output = (size_t)job->shape.output;
     const size_t count = available < RETRIEVAL_MAX ? available : RETRIEVAL_MAX;
     conditioner *c = NULL;
     float *text = NULL, *music = NULL;

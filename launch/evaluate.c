@@ -98,7 +98,8 @@ static status read_captions(evaluation *e) {
     TRY_GOTO(result,
              clip_order_create(&held_out, corpus, true, (uint64_t)e->config.seed, e->config.data.tokens),
              done);
-    const size_t available = clip_order_count(held_out), wanted = (size_t)e->config.train.evaluate_captions;
+    const size_t available = clip_order_captions(held_out),
+                 wanted = (size_t)e->config.train.evaluate_captions;
     e->caption_count = available < wanted ? available : wanted;
     TRY_GOTO(result, memory_allocate((void **)&e->captions, sizeof(char *) * e->caption_count, "captions"),
              done);

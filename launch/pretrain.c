@@ -443,7 +443,8 @@ static status train(pretrain *p) {
 // Adherence of samples drawn from the prefix of the caption and from that of the clip's own music.
 static status compare_prefixes(pretrain *p, double *text_adherence, double *music_adherence) {
     const run_config *config = p->config;
-    const size_t available = clip_order_count(p->held_out), wanted = (size_t)config->train.evaluate_captions;
+    const size_t available = clip_order_captions(p->held_out),
+                 wanted = (size_t)config->train.evaluate_captions;
     const size_t count = available < wanted ? available : wanted, prefix = (size_t)p->shape.temporal.prefix;
     const int frames = config->train.frames, batch = CONDITIONER_BATCH;
     const size_t clip_tokens = (size_t)frames * (size_t)p->levels;

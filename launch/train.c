@@ -84,16 +84,25 @@ static status create_older(train *t) {
                            "older weights");
 }
 
-static status read_format(train *t) {
+static status read_corpus(train *t) {
+    const run_config *config = t->config;
     corpus *corpus;
-    TRY(corpus_open(&corpus, t->config->data.tokens, SHARD_TOKENS));
+    TRY(corpus_open(&corpus, config->data.tokens, SHARD_TOKENS));
     t->format = *corpus_get_format(corpus);
+    const status result =
+        clip_order_create(&t->held_out, corpus, true, (uint64_t)config->seed + 1, config->data.tokens);
     if (train_member(t, ROLE_ROLLOUT) >= 0)
         t->corpus = corpus; // every clip of it was checked: once is enough
     else
         corpus_close(corpus);
-    TRY(model_policy_config(&t->shape, t->config, &t->format));
-    return t->config->train.method == RUN_METHOD_DPO ? train_dpo_widen(t) : STATUS_OK;
+    TRY(result);
+    const size_t captions = clip_order_captions(t->held_out);
+    t->evaluation_captions = config->train.evaluate_captions;
+    if (captions < (size_t)t->evaluation_captions)
+        t->evaluation_captions =
+            captions < 2 ? 2 : (int)captions; // of which there are at least two, if need be the same twice
+    TRY(model_policy_config(&t->shape, config, &t->format));
+    return config->train.method == RUN_METHOD_DPO ? train_dpo_widen(t) : STATUS_OK;
 }
 
 // A rank that only scores has no policy, but takes part in making the channel that weights go through.
@@ -116,7 +125,7 @@ static status prepare(train *t) {
     TRY(run_config_require(config, "data.base"));
     t->route_capacity = roles_most_members(&t->layout);
     TRY(memory_allocate((void **)&t->routes, sizeof *t->routes * (size_t)t->route_capacity, "routes"));
-    TRY(read_format(t));
+    TRY(read_corpus(t));
     for (int i = 0; i < REWARDS_MAX; i++)
         t->reward_std[i] = 1.0;
     t->alpha = config->train.alpha;
@@ -518,6 +527,7 @@ void train_destroy(train *t) {
     run_folder_close(&t->run);
     weights_destroy(t->channel);
     destroy_parts(t);
+    clip_order_destroy(t->held_out);
     corpus_close(t->corpus);
     exchange_destroy(t->exchange);
     memory_free(t->evaluations);

@@ -141,7 +141,7 @@ static void add_part(const train *t, evaluation *sum, const evaluation *part, do
 }
 
 status train_evaluate(train *t) {
-    const int batch = t->config->train.batch, captions = t->config->train.evaluate_captions;
+    const int batch = t->config->train.batch, captions = t->evaluation_captions;
     evaluation total = {.step = t->step, .kept = true};
     for (int first = 0; first < captions; first += batch) {
         const sampling_round round = {

@@ -33,7 +33,7 @@ typedef struct rollout_role {
     policy *policy;
     int64_t packed_version; // version in `policy`, -1 before the first
     policy_sampler *sampler;
-    clip_order *training, *held_out;
+    clip_order *training;
     uint16_t *prefix, *tokens;           // [S, prefix], [S, frames, levels]
     float *log_probabilities;            // [S, frames, levels]
     float *text;                         // [S, embedding]
@@ -161,6 +161,8 @@ typedef struct train {
     policy_config shape;
     shard_format format;
     corpus *corpus;                    // clips whose captions are sampled from, on rollout ranks
+    clip_order *held_out;              // of them, those of evaluations, on all ranks
+    int evaluation_captions;           // of an evaluation, as far as there are different ones
     conditioner *conditioner;          // on rollout and reward ranks
     int embedding_width, reward_width; // reward_width: numbers a sample that the reward role sends
     size_t parameters;                 // floats of the policy

@@ -20,7 +20,6 @@ status train_rollout_create(train *t) {
     r->packed_version = -1;
     const size_t samples = r->samples.count;
     TRY(clip_order_create(&r->training, t->corpus, false, (uint64_t)config->seed + 1, config->data.tokens));
-    TRY(clip_order_create(&r->held_out, t->corpus, true, (uint64_t)config->seed + 1, config->data.tokens));
     TRY(policy_create(&r->policy, t->device, &t->shape, WEIGHT_SAMPLE,
                       config->train.rollout_precision == RUN_PRECISION_BF16 ? WEIGHT_BF16 : WEIGHT_F32));
     TRY(policy_sampler_create(&r->sampler, r->policy, (int)samples, config->train.frames));
@@ -42,7 +41,6 @@ void train_rollout_destroy(train *t) {
     policy_sampler_destroy(r->sampler);
     policy_destroy(r->policy);
     clip_order_destroy(r->training);
-    clip_order_destroy(r->held_out);
     memory_free(r->prefix);
     memory_free(r->tokens);
     memory_free(r->log_probabilities);
@@ -85,8 +83,8 @@ static size_t caption_of(train *t, const sampling_round *round, uint32_t sample)
     const uint64_t batch = (uint64_t)t->config->train.batch, group = (uint64_t)t->config->train.group;
     switch (round->kind) {
     case ROUND_EVALUATE:
-        return clip_order_plain(r->held_out,
-                                ((uint64_t)round->chunk * batch + sample) % clip_order_count(r->held_out));
+        return clip_order_plain(t->held_out,
+                                ((uint64_t)round->chunk * batch + sample) % clip_order_captions(t->held_out));
     case ROUND_WHITEN: // from the far end of the sequence, so that training starts with other captions
         return clip_order_at(r->training, (UINT64_C(1) << 40) + (uint64_t)round->chunk * batch + sample);
     default:

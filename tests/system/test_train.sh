@@ -204,6 +204,9 @@ else
     fail "optimisers in parts" "they are not listed, or a missing one is not named" list.log
 fi
 
+name="an evaluation has no more captions than there are"
+rl "$name" captions 1 train.steps=1 train.evaluate_captions=1000000 && pass "$name"
+
 start_run killed 4 train run.yaml folder=killed threads=1 "${long[@]}"
 wait_for_step killed 12
 victim=$(pgrep -P "$job" | sed -n 3p)

@@ -1,4 +1,5 @@
 // Shards and corpora: round trips, damage, signed but wrong contents, the split, shuffling.
+#include "data/clip_order.h"
 #include "data/digest.h"
 #include "data/shard.h"
 #include "tests/unit/scratch.h"
@@ -667,6 +668,47 @@ static void test_h5dump(void **state) {
     free(text);
 }
 
+// Several clips of a song have its caption: what is measured over captions meets each of them once.
+static void test_order_of_captions(void **state) {
+    (void)state;
+    enum { CLIPS = 120, EACH = 3 };
+    const shard_format f = token_format();
+    char folder[PATH_MAX], id[32], caption[64];
+    uint16_t tokens[FRAMES * LEVELS] = {0};
+    shard_writer *writer;
+    path_of(folder, "songs", "");
+    must(shard_writer_create(&writer, folder, "songs", &f, 50, 0));
+    for (int clip = 0; clip < CLIPS; clip++) { // the clips of a caption lie far apart
+        snprintf(id, sizeof id, "clip-%03d", clip);
+        snprintf(caption, sizeof caption, "song %d", clip % (CLIPS / EACH));
+        must(shard_writer_add(
+            writer,
+            &(shard_clip){.id = id, .caption = caption, .attributes = "{}", .source = "", .tokens = tokens}));
+    }
+    must(shard_writer_finish(writer));
+    corpus *corpus;
+    must(corpus_open(&corpus, folder, SHARD_TOKENS));
+    for (int held_out = 0; held_out < 2; held_out++) {
+        clip_order *order;
+        must(clip_order_create(&order, corpus, held_out != 0, 1, folder));
+        const size_t captions = clip_order_captions(order);
+        assert_int_equal(clip_order_count(order), captions * EACH);
+        size_t seen[CLIPS] = {0}, last = 0;
+        for (size_t i = 0; i < captions * EACH; i++) {
+            const size_t clip = clip_order_plain(order, i);
+            seen[clip % (CLIPS / EACH)]++;
+            assert_true(i == 0 || i == captions || clip > last);
+            last = clip;
+            if (i < captions)
+                assert_int_equal(seen[clip % (CLIPS / EACH)], 1);
+        }
+        for (size_t i = 0; i < CLIPS / EACH; i++)
+            assert_true(seen[i] == 0 || seen[i] == EACH);
+        clip_order_destroy(order);
+    }
+    corpus_close(corpus);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_audio_round_trip),
@@ -684,6 +726,7 @@ int main(void) {
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_shuffle),
         cmocka_unit_test(test_h5dump),
+        cmocka_unit_test(test_order_of_captions),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
