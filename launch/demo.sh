@@ -15,9 +15,9 @@ it continues.
 
   --quick           the smallest sizes that still run every stage (launch/configs/tiny.yaml): for a first look at the
                     machinery, not at the music
-  --full            also the runs on text adherence alone and on quality alone, direct preference optimisation, runs
-                    that go on past their best, and two more seeds of the rest, from the embedding on (FOLDER/seed-2
-                    and seed-3), with an evaluation over all three
+  --full            also the run on quality alone, direct preference optimisation, runs that go on past their best, and
+                    two more seeds of the rest, from the embedding on (FOLDER/seed-2 and seed-3), with an evaluation
+                    over all three
   --ranks N         train on N ranks under mpirun; the results are the same bits
   --output FOLDER   instead of runs/demo (runs/tiny with --quick)
   --reuse           keep finished stages although the program was rebuilt since
@@ -186,12 +186,12 @@ YAML
     scored="${p}reward-quality ${p}reward-preference"
     stage "${p}reward" "${p}reward.json" "$scored" "$(clips_drawn; settings 'reward ratings')" \
         reward eval "$config" "$folders" "${overrides[@]}"
+    learn mulan musicrl-mulan.yaml base
     learn r musicrl-r.yaml base
     learn u musicrl-u.yaml base
     learn ru musicrl-ru.yaml r
-    models=(base r u ru)
+    models=(base mulan r u ru)
     if ((full)) && [[ -z $p ]]; then
-        learn mulan musicrl-mulan.yaml base
         learn quality musicrl-quality.yaml base
         learn dpo dpo.yaml base
         models=(base mulan quality r u ru dpo)

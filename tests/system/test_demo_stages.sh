@@ -69,13 +69,13 @@ expect() { # NAME WANTED_STATUS WANTED_CALLS COMMAND...: runs it and compares wh
 }
 
 demo=("$scratch/tree/launch/demo.sh" --quick --output "$run")
-runs="r u ru evaluate ablate report "
+runs="mulan r u ru evaluate ablate report "
 models="listeners collect reward-quality reward-preference eval $runs"
 all="corpus codec tokens embed pretrain $models"
 expect "demo runs every stage" 0 "$all" "${demo[@]}"
 expect "demo skips what is current" 0 "" "${demo[@]}"
 sed -i '/^train:/,/^[a-z]*:$/s/steps: .*/steps: 5/' "$scratch/tree/launch/configs/tiny.yaml"
-expect "demo redoes what depends on a changed setting" 0 "r u ru evaluate report " "${demo[@]}"
+expect "demo redoes what depends on a changed setting" 0 "mulan r u ru evaluate report " "${demo[@]}"
 sed -i 's/weight: 1.0/weight: 0.5/' "$scratch/tree/launch/configs/musicrl-u.yaml"
 expect "demo redoes one run and what compares it" 0 "u evaluate report " "${demo[@]}"
 rm -r "$run/r"
@@ -93,8 +93,8 @@ else
     status=1
 fi
 run=$run-full
-three="pretrain listeners collect reward-quality reward-preference eval r u ru"
-wanted="corpus codec tokens embed $three mulan quality dpo evaluate ablate r-long u-long "
+three="pretrain listeners collect reward-quality reward-preference eval mulan r u ru"
+wanted="corpus codec tokens embed $three quality dpo evaluate ablate r-long u-long "
 for word in embed $three evaluate ablate report; do wanted+="seed-2/$word "; done
 for word in embed $three evaluate ablate report; do wanted+="seed-3/$word "; done
 expect "demo runs three seeds" 0 "${wanted}evaluate report " "${demo[@]}" --full --output "$run"
