@@ -19,6 +19,7 @@ enum {
     KEY_ITERATIONS,
     KEY_SEED,
     KEY_SETTING,
+    KEY_REPLACE,
 };
 
 static const struct argp_option option_table[] = {
@@ -35,6 +36,7 @@ static const struct argp_option option_table[] = {
     {"kmeans-iterations", KEY_ITERATIONS, "N", 0, "Iterations of each clustering (12)", 0},
     {"seed", KEY_SEED, "N", 0, "Of the clustering and the choice of clips (1)", 0},
     {"set", KEY_SETTING, "NAME=VALUE", 0, "Another setting of the codec; --set help=1 lists them", 0},
+    {"replace", KEY_REPLACE, NULL, 0, "Replace the codec of an earlier run", 0},
     {0},
 };
 
@@ -111,6 +113,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_SETTING:
         apply_setting(state, text, config);
+        return 0;
+    case KEY_REPLACE:
+        o->replace = 1;
         return 0;
     case ARGP_KEY_END:
         if (o->corpus == NULL || o->output == NULL)

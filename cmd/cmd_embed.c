@@ -3,7 +3,7 @@
 #include "launch/embed_job.h"
 
 static int train(int argc, char **argv) {
-    return run_command(
+    return run_command_that_replaces(
         argc, argv,
         "Trains the joint text-music embedding, its caption tokenizer and the prefix quantiser on the "
         "token clips of data.tokens, and writes them to data.embedding.",

@@ -23,6 +23,7 @@ enum {
     OPTION_RANKS,
     OPTION_RESTARTS,
     OPTION_WORKER,
+    OPTION_REPLACE,
     RANKS_MAX = 4096,
     RESTARTS_MAX = 1000000
 };
@@ -34,6 +35,7 @@ typedef struct arguments {
     int ranks;         // 0: this process is one of those that a launcher started, or the only one
     int max_restarts;
     bool restarts_given;
+    bool replaces;  // what is there already
     bool works;     // for another run
     unsigned roles; // in these, 0: in all that it leaves to workers
 } arguments;
@@ -43,8 +45,9 @@ typedef struct command {
     const char *about;
     const struct argp_option *options;
     const char *folder; // the setting that names its folder, where it may run on several ranks
-    status (*run)(const run_config *config);
+    status (*run)(const run_config *config); // NULL: it makes
     status (*work)(const run_config *config, unsigned roles);
+    status (*make)(const run_config *config, bool replace);
 } command;
 
 static error_t parse(int key, char *argument, struct argp_state *state) {
@@ -67,6 +70,9 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
         a->works = true;
         if (argument != NULL && roles_parse_set(&a->roles, argument) != STATUS_OK)
             argp_error(state, "--worker: %s", status_message());
+        return 0;
+    case OPTION_REPLACE:
+        a->replaces = true;
         return 0;
     case ARGP_KEY_ARG:
         a->words[a->count++] = argument;
@@ -171,6 +177,8 @@ static int run_with_options(int argc, char **argv, const command *command) {
         return command_finish(print_setting(&config, a.print));
     if (a.works)
         return command_finish(command->work(&config, a.roles));
+    if (command->make != NULL)
+        return command_finish(command->make(&config, a.replaces));
     return command_finish(a.ranks > 0 ? run_on_ranks(&config, command->folder, argv[0], &a)
                                       : command->run(&config));
 }
@@ -197,14 +205,25 @@ static int run_with_options(int argc, char **argv, const command *command) {
 
 int run_command(int argc, char **argv, const char *about, status (*run)(const run_config *config)) {
     static const struct argp_option options[] = {HELP_SETTINGS, PRINT, {0}};
-    const command command = {about, options, NULL, run, NULL};
+    const command command = {about, options, NULL, run, NULL, NULL};
+    return run_with_options(argc, argv, &command);
+}
+
+int run_command_that_replaces(int argc, char **argv, const char *about,
+                              status (*make)(const run_config *config, bool replace)) {
+    static const struct argp_option options[] = {
+        HELP_SETTINGS,
+        PRINT,
+        {"replace", OPTION_REPLACE, NULL, 0, "Replace what an earlier run made", 0},
+        {0}};
+    const command command = {about, options, NULL, NULL, NULL, make};
     return run_with_options(argc, argv, &command);
 }
 
 int run_command_on_ranks(int argc, char **argv, const char *about, const char *folder,
                          status (*run)(const run_config *config)) {
     static const struct argp_option options[] = {HELP_SETTINGS, PRINT, RANKS, RESTARTS, {0}};
-    const command command = {about, options, folder, run, NULL};
+    const command command = {about, options, folder, run, NULL, NULL};
     return run_with_options(argc, argv, &command);
 }
 
@@ -222,6 +241,6 @@ int run_command_with_workers(int argc, char **argv, const char *about, const cha
          "(rollout:8 instead of rollout=8), or only those of ROLES (rollout, reward, rollout+reward)",
          0},
         {0}};
-    const command command = {about, options, folder, run, work};
+    const command command = {about, options, folder, run, work, NULL};
     return run_with_options(argc, argv, &command);
 }

@@ -9,6 +9,10 @@
 // Returns the exit status.
 int run_command(int argc, char **argv, const char *about, status (*run)(const run_config *config));
 
+// The same for a command that replaces what it made earlier only if told to, with --replace.
+int run_command_that_replaces(int argc, char **argv, const char *about,
+                              status (*make)(const run_config *config, bool replace));
+
 // The same for a command that may run on several ranks, with --ranks and --max-restarts; `folder` is the
 // setting that names the folder with its checkpoints.
 int run_command_on_ranks(int argc, char **argv, const char *about, const char *folder,

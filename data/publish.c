@@ -171,6 +171,19 @@ status publish_file(const char *path, const void *bytes, size_t count) {
     return publish_commit(p);
 }
 
+status publish_check_place(const char *path, int replace) {
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return errno == ENOENT ? STATUS_OK : failed("look at", path, errno);
+    if (S_ISDIR(info.st_mode))
+        return FAIL("%s is a folder, a file is wanted; give the name of one, in that folder say", path);
+    if (!S_ISREG(info.st_mode)) // root could rename a file over a device
+        return FAIL("%s is no regular file and cannot be replaced by one; choose another name", path);
+    if (!replace)
+        return FAIL("%s is there already; choose another name, or replace it with --replace", path);
+    return STATUS_OK;
+}
+
 status publish_remove(const char *path) {
     if (unlink(path) != 0)
         return errno == ENOENT ? STATUS_OK : failed("remove", path, errno);

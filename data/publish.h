@@ -51,6 +51,10 @@ void publish_unlock_folder(int lock); // -1 is allowed
 // Creates the folder that `path` is to lie in.
 status publish_make_parent(const char *path);
 
+// Fails unless a file may be published at `path`: what is there already must be a file, and gives way only
+// with `replace`. For those who work long before they publish.
+status publish_check_place(const char *path, int replace);
+
 // Starts a folder that is published as a whole: creates the empty folder PATH.tmp, removing a stale one, and
 // returns its name in `temporary` [PATH_MAX]. Refuses if PATH is there already. Files are published into
 // `temporary` one by one.

@@ -98,8 +98,9 @@ static status write_report(const char *path, const codec_job_train_result *resul
     return written;
 }
 
-static status check_writable(const char *path) {
+static status check_writable(const char *path, int replace) {
     publisher *probe;
+    TRY(publish_check_place(path, replace));
     TRY(publish_open(&probe, path));
     publish_abort(probe);
     return STATUS_OK;
@@ -120,10 +121,10 @@ status codec_job_train(const codec_job_train_options *options, codec_job_train_r
     size_t most = options->clips;
     if (most == 0)
         most = 1 + (size_t)TRAINING_SECONDS * format->sample_rate / format->clip_samples;
-    // A path that cannot be written is found before the training, not after it.
-    TRY_GOTO(result, check_writable(options->output), done);
+    // A path that cannot be written, or may not be, is found before the training, not after it.
+    TRY_GOTO(result, check_writable(options->output, options->replace), done);
     if (options->report != NULL)
-        TRY_GOTO(result, check_writable(options->report), done);
+        TRY_GOTO(result, check_writable(options->report, 1), done);
     TRY_GOTO(result, read_side(corpus, 0, most, settings.seed, &training, &out->clips), done);
     TRY_GOTO(result, read_side(corpus, 1, options->held_out, settings.seed, &measured, &measured_count),
              done);

@@ -16,6 +16,7 @@ typedef struct codec_job_train_options {
     size_t clips;                  // most clips to train on; 0: as many as make two hours
     size_t held_out;               // most held-out clips to measure on
     size_t decoded;                // of them to decode
+    int replace;                   // overwrite an earlier codec
     codec_train_settings settings; // config.sample_rate is taken from the corpus
 } codec_job_train_options;
 

@@ -171,7 +171,7 @@ data:
   preference: '$here/reward-preference'
 YAML
     stage "${p}embedding" "${p}embedding" tokens "$(settings 'seed model embedding')" \
-        embed train "$config" "$folders" "${overrides[@]}"
+        embed train --replace "$config" "$folders" "${overrides[@]}"
     stage "${p}base" "${p}base" "${p}embedding" "$(settings 'seed model embedding pretrain')" pretrain "$config" "$folders" "${overrides[@]}"
     stage "${p}listeners" "${p}listeners.safetensors ${p}listeners.json" "${p}base" \
         "$(clips_drawn; settings listeners)" reward listeners "$config" "$folders" "${overrides[@]}"
@@ -218,7 +218,7 @@ if ((ranks > 1)); then
 fi
 stage corpus corpus '' '' corpus make -o "$run/corpus" --count "$clips"
 stage codec 'codec.safetensors codec.json' corpus '' \
-    codec train --corpus "$run/corpus" -o "$run/codec.safetensors" --report "$run/codec.json"
+    codec train --corpus "$run/corpus" -o "$run/codec.safetensors" --report "$run/codec.json" --replace
 stage tokens tokens 'corpus codec' '' \
     codec encode --codec "$run/codec.safetensors" --corpus "$run/corpus" -o "$run/tokens"
 laboratory ''

@@ -291,12 +291,15 @@ static status initialise(embed_job *job) {
     return embedding_set_scale(job->embedding, (float)(1.0 / config->embedding.initial_temperature));
 }
 
-static status prepare(embed_job *job) {
+static status prepare(embed_job *job, bool replace) {
     const run_config *config = job->config;
+    char path[PATH_MAX];
     TRY(stage_create_device(&job->device, config, "embedding"));
     TRY(run_config_require(config, "data.tokens"));
     TRY(run_config_require(config, "data.codec"));
     TRY(run_config_require(config, "data.embedding"));
+    snprintf(path, sizeof path, "%s/embedding.safetensors", config->data.embedding);
+    TRY(publish_check_place(path, replace));
     TRY(corpus_open(&job->corpus, config->data.tokens, SHARD_TOKENS));
     const shard_format *format = corpus_get_format(job->corpus);
     if (format->frames < (uint32_t)config->embedding.frames)
@@ -339,16 +342,15 @@ static status prepare(embed_job *job) {
     TRY(publish_make_folder(config->data.embedding));
     TRY(run_lock_folder(config->data.embedding, &job->lock));
     TRY(publish_sweep(config->data.embedding));
-    char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/metrics.jsonl", config->data.embedding);
     return metrics_open(&job->metrics, path, 0, NULL);
 }
 
-status embed_train(const run_config *config) {
+status embed_train(const run_config *config, bool replace) {
     embed_job job = {.config = config};
     json_t *summary = NULL;
     status result;
-    TRY_GOTO(result, prepare(&job), done);
+    TRY_GOTO(result, prepare(&job, replace), done);
     printf("embedding: %zu parameters, %u caption pieces, %zu training and %zu held-out clips, %d threads\n",
            embedding_parameters(job.embedding)->size, tokenizer_vocabulary_size(job.tokenizer),
            clip_order_count(job.training), clip_order_count(job.held_out), device_threads(job.device));

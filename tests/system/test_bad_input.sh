@@ -95,6 +95,26 @@ refused 1 "has 96 entries, the joint embedding has 4 levels of 16 codes" "embedd
 refused 1 "pretrain.frames is 500, the clips of ./tokens have 50; lower the setting" "crops longer than clips" \
     pretrain run.yaml data.base=new pretrain.frames=500
 refused 1 "reward hears segments of 25 frames" "rollouts shorter than a reward segment" "${train[@]}" train.frames=20
+cp codec-2.safetensors kept-codec
+cp -r embedding kept-embedding
+refused 1 "codec-2.safetensors is there already; choose another name, or replace it with --replace" \
+    "a codec of that name is there" codec train --corpus corpus -o codec-2.safetensors
+refused 1 "tokens is a folder, a file is wanted; give the name of one" "a codec where a folder is" \
+    codec train --corpus corpus -o tokens --replace
+refused 1 "embedding/embedding.safetensors is there already; choose another name, or replace it with --replace" \
+    "an embedding is there" embed train run.yaml seed=9
+if cmp codec-2.safetensors kept-codec >difference && diff -r -x run.lock embedding kept-embedding >>difference; then
+    pass "a codec and an embedding that are there stay"
+else
+    fail "a codec and an embedding that are there stay" "they differ" difference
+fi
+cp -r embedding replaced
+if "$musicrl" embed train run.yaml --replace data.embedding=replaced seed=9 >replaced.log 2>&1 &&
+    ! cmp -s embedding/embedding.safetensors replaced/embedding.safetensors; then
+    pass "an embedding is replaced"
+else
+    fail "an embedding is replaced" "it failed, or nothing changed" replaced.log
+fi
 ranks=2
 
 refused 2 "roles" "roles that want other ranks" "${train[@]}" roles=rollout=4,learner=2

@@ -186,6 +186,8 @@ static void test_corpus_there_and_back(void **state) {
     other.settings.seed = 2;
     codec_job_train_result result;
     assert_int_equal(codec_job_train(&other, &result), STATUS_OK);
+    other.replace = 1;
+    assert_int_equal(codec_job_train(&other, &result), STATUS_OK);
     decode.codec = other.output;
     decode.clip_count = 0;
     assert_int_equal(codec_job_decode(&decode, &written), STATUS_FAILED);
@@ -308,6 +310,22 @@ static void test_bad_requests(void **state) {
     assert_int_equal(codec_job_train(&options, &result), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "60000 clusters"));
     assert_int_not_equal(access(options.output, F_OK), 0);
+    // A codec that is there already, which tokens may have been made with, stays.
+    size_t count, count_after;
+    char *before = scratch_read(scratch_path("codec.safetensors"), &count);
+    options = small_options(scratch_path("codec.safetensors"));
+    options.settings.seed = 3;
+    assert_int_equal(codec_job_train(&options, &result), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "codec.safetensors is there already; choose another name, or"));
+    char *after = scratch_read(scratch_path("codec.safetensors"), &count_after);
+    assert_int_equal(count, count_after);
+    assert_memory_equal(before, after, count);
+    free(before);
+    free(after);
+    options = small_options(scratch_path("corpus"));
+    options.replace = 1;
+    assert_int_equal(codec_job_train(&options, &result), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "corpus is a folder, a file is wanted"));
     make_corpus(scratch_path("slow"), 8000);
     size_t clips, frames;
     codec_job_encode_options encode = {.codec = scratch_path("codec.safetensors"),

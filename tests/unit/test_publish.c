@@ -103,6 +103,20 @@ static void test_bad_paths(void **state) {
     assert_false(exists(scratch_path("a.tmp")));
 }
 
+static void test_place(void **state) {
+    (void)state;
+    const char *path = scratch_path("place");
+    assert_int_equal(publish_check_place(path, 0), STATUS_OK);
+    assert_int_equal(publish_file(path, "x", 1), STATUS_OK);
+    assert_int_equal(publish_check_place(path, 1), STATUS_OK);
+    assert_int_equal(publish_check_place(path, 0), STATUS_FAILED);
+    expect_message("place is there already; choose another name, or replace it with --replace");
+    assert_int_equal(publish_check_place(scratch_folder, 1), STATUS_FAILED);
+    expect_message(" is a folder, a file is wanted; give the name of one");
+    assert_int_equal(publish_check_place("/dev/null", 1), STATUS_FAILED);
+    expect_message("/dev/null is no regular file and cannot be replaced by one");
+}
+
 static void test_folder(void **state) {
     (void)state;
     const char *path = scratch_path("set");
@@ -273,17 +287,12 @@ static void test_trailing_slash(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),
-        cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_bad_paths),
-        cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_sweep),
-        cmocka_unit_test(test_file_size_limit),
-        cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_read_only_folder),
-        cmocka_unit_test(test_trailing_slash),
-        cmocka_unit_test(test_removed_while_written),
+        cmocka_unit_test(test_file),           cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_bad_paths),      cmocka_unit_test(test_place),
+        cmocka_unit_test(test_folder),         cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_sweep),          cmocka_unit_test(test_file_size_limit),
+        cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_read_only_folder),
+        cmocka_unit_test(test_trailing_slash), cmocka_unit_test(test_removed_while_written),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
