@@ -2,11 +2,11 @@
 
 #include "data/digest.h"
 #include "data/publish.h"
+#include "data/regular_file.h"
 #include "kernels/library_version.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -242,16 +242,11 @@ struct checkpoint {
 static status read_file(const char *path, void **out, size_t *count) {
     *out = NULL;
     *count = 0;
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0)
-        return errno == ENOENT ? FAIL("%s is missing", path)
-                               : FAIL("cannot open %s: %s", path, strerror(errno));
-    status result = STATUS_OK;
+    int file;
     struct stat info;
-    if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
-        result = FAIL("%s is not a file", path);
-        goto done;
-    }
+    status result = regular_file_open(&file, &info, path, "file");
+    if (result != STATUS_OK)
+        return errno == ENOENT ? FAIL("%s is missing", path) : result;
     size_t size = (size_t)info.st_size;
     TRY_GOTO(result, memory_allocate(out, size + 1, "file"), done);
     while (*count < size) {

@@ -1,12 +1,11 @@
 #include "data/digest.h"
 
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 // Inlined, so that no state has to be allocated for a digest of two parts.
 #define XXH_INLINE_ALL
@@ -59,21 +58,13 @@ void digest_stream_destroy(digest_stream *stream) {
 
 status digest_file(const char *path, uint64_t *bytes, digest *out) {
     *bytes = 0;
-    // Not to hang on a pipe of that name.
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file < 0 && errno == ENOENT)
-        return FAIL("%s is missing", path);
-    if (file < 0)
-        return FAIL("cannot open %s: %s", path, strerror(errno));
+    int file;
+    status result = regular_file_open(&file, NULL, path, "file");
+    if (result != STATUS_OK)
+        return errno == ENOENT ? FAIL("%s is missing", path) : result;
     enum { CHUNK = 1 << 20 };
-    status result = STATUS_OK;
     digest_stream *stream = NULL;
     unsigned char *chunk = NULL;
-    struct stat info;
-    if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) {
-        result = FAIL("%s is not a file", path);
-        goto done;
-    }
     TRY_GOTO(result, digest_stream_create(&stream), done);
     TRY_GOTO(result, memory_allocate((void **)&chunk, CHUNK, "digest chunk"), done);
     for (;;) {

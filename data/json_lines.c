@@ -1,5 +1,7 @@
 #include "data/json_lines.h"
 
+#include "data/regular_file.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,9 +37,8 @@ static status take_line(const char *name, const char *text, size_t length, json_
 }
 
 status json_lines_read(const char *path, json_lines_visit visit, void *context, size_t *skipped) {
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return FAIL("cannot read %s: %m", path);
+    FILE *file;
+    TRY(regular_file_stream(&file, NULL, path, "file of JSON lines"));
     char *text = NULL;
     size_t capacity = 0;
     status result = STATUS_OK;

@@ -1,5 +1,6 @@
 #include "data/manifest.h"
 
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
@@ -171,9 +172,8 @@ status manifest_load(manifest **out, const char *path) {
         folder[0] = '\0';
     else
         slash[slash == folder] = '\0'; // "/manifest" lies in "/"
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return FAIL("cannot open manifest %s: %s", path, strerror(errno));
+    FILE *file;
+    TRY(regular_file_stream(&file, NULL, path, "manifest"));
     manifest *m = NULL;
     json_t *ids = json_object();
     status result;

@@ -2,6 +2,7 @@
 
 #include "data/number_text.h"
 #include "data/publish.h"
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { LINE_BYTES_MAX = 1 << 16, NAME_BYTES_MAX = 64 };
 
@@ -65,16 +65,12 @@ static status keep_before(const char *path, char *text, size_t *length, int64_t 
 }
 
 static status trim(const char *path, int64_t resume_step) {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return errno == ENOENT ? STATUS_OK : FAIL("cannot open %s: %s", path, strerror(errno));
-    char *text = NULL;
-    status result = STATUS_OK;
+    FILE *file;
     struct stat info;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
-        result = FAIL("%s is not a file; move it away", path);
-        goto done;
-    }
+    status result = regular_file_stream(&file, &info, path, "file of metrics");
+    if (result != STATUS_OK)
+        return errno == ENOENT ? STATUS_OK : result;
+    char *text = NULL;
     size_t length = (size_t)info.st_size;
     TRY_GOTO(result, memory_allocate((void **)&text, length + 1, "metrics"), done);
     if (fread(text, 1, length, file) != length) {

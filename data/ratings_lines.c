@@ -2,6 +2,7 @@
 
 #include "data/byte_pool.h"
 #include "data/json_lines.h"
+#include "data/regular_file.h"
 
 #include <csv.h>
 #include <stdio.h>
@@ -194,9 +195,8 @@ done:
 
 static status read_csv(const char *path, rating_line_visit visit, void *context, size_t *malformed) {
     csv_reader reader = {.path = path, .visit = visit, .context = context, .malformed = malformed};
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return FAIL("cannot read %s: %m", path);
+    FILE *file;
+    TRY(regular_file_stream(&file, NULL, path, "file of ratings"));
     const status result = csv_read(&reader, file);
     fclose(file);
     byte_pool_release(&reader.texts);

@@ -1,10 +1,10 @@
 #include "data/safetensors.h"
 
 #include "data/digest.h"
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 // The limit of the format's reference reader: a longer header is damage, not a model.
@@ -260,16 +259,11 @@ typedef struct span {
 } span;
 
 static status map_file(safetensors *file) {
-    int handle = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (handle < 0)
-        return FAIL("cannot open %s: %s", file->path, strerror(errno));
-    status result = STATUS_OK;
+    int handle;
     struct stat info;
-    if (fstat(handle, &info) != 0) {
-        result = FAIL("cannot look at %s: %s", file->path, strerror(errno));
-    } else if (!S_ISREG(info.st_mode)) {
-        result = FAIL("%s is not a file", file->path);
-    } else if (info.st_size < PREFIX + 2) {
+    TRY(regular_file_open(&handle, &info, file->path, "safetensors file"));
+    status result = STATUS_OK;
+    if (info.st_size < PREFIX + 2) {
         result = FAIL("%s is not a safetensors file: it has %lld bytes, the shortest has %d", file->path,
                       (long long)info.st_size, PREFIX + 2);
     } else {

@@ -1,27 +1,21 @@
 #include "data/shard_file.h"
 
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 // Maps the file without keeping a descriptor. It is immutable once published, so the mapping stays valid.
 static status map_file(shard_file *s) {
-    int file = open(s->path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return FAIL("cannot open shard %s: %s", s->path, strerror(errno));
+    int file;
     struct stat info;
+    TRY(regular_file_open(&file, &info, s->path, "shard"));
     status result = STATUS_OK;
-    if (fstat(file, &info) != 0)
-        result = FAIL("cannot look at shard %s: %s", s->path, strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        result = FAIL("%s is not a shard: it is no regular file", s->path);
-    else if (info.st_size == 0)
+    if (info.st_size == 0)
         result = FAIL("%s is not a shard: it is empty (0 bytes)", s->path);
     else {
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, file, 0);

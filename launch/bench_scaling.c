@@ -1,6 +1,7 @@
 #include "launch/bench_scaling.h"
 
 #include "comm/cores.h"
+#include "data/regular_file.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -210,9 +211,8 @@ static void forecast(const run_config *config, const bench_scaling_options *o, c
 // Parts of a rank elsewhere, a card say.
 static status read_parts_file(const char *path, scaling_parts *out) {
     values said;
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return FAIL("cannot open %s: %s", path, strerror(errno));
+    FILE *file;
+    TRY(regular_file_stream(&file, NULL, path, "file of parts"));
     status result = read_lines(file, path, &said);
     fclose(file);
     return result == STATUS_OK ? read_parts(&said, out) : result;

@@ -3,6 +3,7 @@
 #include "data/audio_file.h"
 #include "data/json_file.h"
 #include "data/publish.h"
+#include "data/regular_file.h"
 #include "data/shard_block.h"
 #include "kernels/memory.h"
 #include "launch/codec_file.h"
@@ -56,9 +57,8 @@ static status add_prompt(generation *g, const char *text) {
 }
 
 static status read_prompt_file(generation *g, const char *path) {
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return FAIL("cannot read the prompts in %s: %m", path);
+    FILE *file;
+    TRY(regular_file_stream(&file, NULL, path, "file of prompts"));
     char line[PROMPT_BYTES];
     status result = STATUS_OK;
     for (int number = 1; result == STATUS_OK && fgets(line, sizeof line, file) != NULL; number++) {

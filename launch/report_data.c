@@ -1,5 +1,6 @@
 #include "launch/report_data.h"
 
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
@@ -7,25 +8,21 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const size_t file_bytes_max = (size_t)1 << 30;
 
 status report_file_read(unsigned char **out, size_t *count, const char *path, size_t most) {
     *out = NULL;
     *count = 0;
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return errno == ENOENT || errno == ENOTDIR ? STATUS_OK
-                                                   : FAIL("cannot open %s: %s", path, strerror(errno));
-    status result = STATUS_OK;
+    FILE *file;
     struct stat info;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode))
-        result = FAIL("%s is not a file", path);
-    else if ((uint64_t)info.st_size > most)
-        result = FAIL("%s has %lld bytes, at most %zu are read", path, (long long)info.st_size, most);
+    status result = regular_file_stream(&file, &info, path, "file");
     if (result != STATUS_OK)
+        return errno == ENOENT || errno == ENOTDIR ? STATUS_OK : result;
+    if ((uint64_t)info.st_size > most) {
+        result = FAIL("%s has %lld bytes, at most %zu are read", path, (long long)info.st_size, most);
         goto done;
+    }
     const size_t size = (size_t)info.st_size;
     TRY_GOTO(result, memory_allocate((void **)out, size + 1, "file of a run"), done);
     if (fread(*out, 1, size, file) != size) {

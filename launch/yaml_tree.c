@@ -1,5 +1,6 @@
 #include "launch/yaml_tree.h"
 
+#include "data/regular_file.h"
 #include "kernels/memory.h"
 
 #include <errno.h>
@@ -250,9 +251,8 @@ failed:
 
 status yaml_tree_read(yaml_tree **out, const char *path) {
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return FAIL("cannot open run file %s: %s", path, strerror(errno));
+    FILE *file;
+    TRY(regular_file_stream(&file, NULL, path, "run file"));
     char *text = NULL;
     size_t length = 0;
     status result;

@@ -188,6 +188,26 @@ printf 'a piano\n \r\ncaf\351\n' >prompts.txt
 refused 1 "prompts.txt:3: a prompt is not UTF-8" "a prompt of other bytes in a file" \
     generate --run finished --prompts prompts.txt -o new/clips
 refused 1 "nowhere is no run folder" "no run to generate with" generate --run nowhere --prompt piano -o new/clips
+
+# Nobody writes into a pipe that has the name of a file, and a device never ends.
+mkfifo pipe pipe.yaml pipe.jsonl pipe.csv
+cp -r tokens piped && rm piped/tokens-00000.h5 && mkfifo piped/tokens-00000.h5
+cp -r embedding piped-embedding && rm piped-embedding/embedding.safetensors && mkfifo piped-embedding/embedding.safetensors
+wanted="a regular file is wanted; give a"
+refused 1 "tokens-00000.h5 is a pipe, $wanted shard" "a pipe as shard" "${train[@]}" data.tokens=piped
+refused 1 "embedding.safetensors is a pipe, $wanted" "a pipe as embedding" "${train[@]}" data.embedding=piped-embedding
+refused 1 "pipe.yaml is a pipe, $wanted run file that is one" "a pipe as run file" train pipe.yaml
+refused 1 "pipe.yaml is a pipe, $wanted run file that is one" "a pipe as overlay" "${train[@]}" pipe.yaml
+refused 1 "/dev/zero is a device, $wanted run file that is one" "a device as run file" train /dev/zero
+refused 1 "pipe is a pipe, $wanted manifest that is one" "a pipe as manifest" corpus import pipe -o new/corpus
+refused 1 "/dev/zero is a device, $wanted manifest" "a device as manifest" corpus import /dev/zero -o new/corpus
+refused 1 "pipe is a pipe, $wanted file of prompts" "a pipe as prompts" generate --run finished --prompts pipe -o new/clips
+for kind in csv jsonl; do
+    refused 1 "pipe.$kind is a pipe, $wanted file of" "a pipe as ratings in $kind" \
+        reward import "pipe.$kind" --clips tokens -o new/ratings
+done
+cp -r finished piped-run && rm piped-run/metrics.jsonl && mkfifo piped-run/metrics.jsonl
+refused 1 "metrics.jsonl is a pipe, $wanted" "a pipe as metrics" train run.yaml folder=piped-run train.steps=8
 ranks=2
 
 refused 1 "cannot create folder run.yaml/new" "a folder that cannot be" train run.yaml folder=run.yaml/new

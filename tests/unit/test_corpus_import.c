@@ -271,7 +271,7 @@ static void test_nothing_to_import(void **state) {
     must_fail(corpus_import(&o, &summary), "none of the 1 lines");
     assert_int_equal(count_files(o.folder), 0);
     o.manifest = scratch_folder;
-    must_fail(corpus_import(&o, &summary), "cannot read manifest");
+    must_fail(corpus_import(&o, &summary), "is a folder, a regular file is wanted; give a manifest");
     o = options_for("empty.jsonl", "empty", NULL);
     o.clip_seconds = 0;
     must_fail(corpus_import(&o, &summary), "clips of 0 s");

@@ -132,7 +132,7 @@ static void test_damage(void **state) {
     assert_int_equal(metrics_open(&m, "/nonexistent/metrics.jsonl", 0, NULL), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "/nonexistent/metrics.jsonl"));
     assert_int_equal(metrics_open(&m, scratch_folder, 1, NULL), STATUS_FAILED);
-    assert_non_null(strstr(status_message(), "is not a file"));
+    assert_non_null(strstr(status_message(), "is a folder, a regular file is wanted"));
 }
 
 static void test_wrong_use(void **state) {

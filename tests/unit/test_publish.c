@@ -74,7 +74,7 @@ static void test_digest(void **state) {
     assert_int_equal(digest_file(scratch_path("absent"), &bytes, &found), STATUS_FAILED);
     expect_message("is missing");
     assert_int_equal(digest_file(scratch_folder, &bytes, &found), STATUS_FAILED);
-    expect_message("is not a file");
+    expect_message("is a folder, a regular file is wanted");
 }
 
 static void test_bad_paths(void **state) {

@@ -246,7 +246,7 @@ static void test_damaged_headers(void **state) {
     assert_int_equal(safetensors_open(&file, scratch_path("absent")), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "No such file"));
     assert_int_equal(safetensors_open(&file, scratch_folder), STATUS_FAILED);
-    assert_non_null(strstr(status_message(), "not a file"));
+    assert_non_null(strstr(status_message(), "is a folder, a regular file is wanted"));
     assert_int_equal(mkfifo(scratch_path("pipe"), 0600), 0);
     assert_int_equal(safetensors_open(&file, scratch_path("pipe")), STATUS_FAILED); // and does not hang
 }

@@ -217,7 +217,7 @@ static void test_damage(void **state) {
     store(damaged, bytes, size);
     must_fail(shard_open(&shard, damaged), "schema version 2, this program reads 1");
     free(bytes);
-    must_fail(shard_open(&shard, scratch_folder), "no regular file");
+    must_fail(shard_open(&shard, scratch_folder), "is a folder, a regular file is wanted; give a shard");
     must_fail(shard_open(&shard, "/nonexistent/a.h5"), "cannot open");
 }
 
