@@ -38,7 +38,7 @@ static status take_line(const char *name, const char *text, size_t length, json_
 
 status json_lines_read(const char *path, json_lines_visit visit, void *context, size_t *skipped) {
     FILE *file;
-    TRY(regular_file_stream(&file, NULL, path, "file of JSON lines"));
+    TRY(regular_file_text(&file, path, "file of JSON lines"));
     char *text = NULL;
     size_t capacity = 0;
     status result = STATUS_OK;

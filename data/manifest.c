@@ -173,7 +173,7 @@ status manifest_load(manifest **out, const char *path) {
     else
         slash[slash == folder] = '\0'; // "/manifest" lies in "/"
     FILE *file;
-    TRY(regular_file_stream(&file, NULL, path, "manifest"));
+    TRY(regular_file_text(&file, path, "manifest"));
     manifest *m = NULL;
     json_t *ids = json_object();
     status result;

@@ -167,18 +167,16 @@ static status csv_read(csv_reader *r, FILE *file) {
     r->row_line = 1;
     while (r->result == STATUS_OK && (length = getline(&text, &capacity, file)) >= 0) {
         r->line++;
-        // Spreadsheets put a byte order mark before the header.
-        const size_t mark = r->line == 1 && length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-        const size_t bytes = (size_t)length - mark;
+        const size_t bytes = (size_t)length;
         if (bytes > JSON_LINE_BYTES_MAX) {
             r->result = FAIL("%s:%ld: a line of %zu bytes, at most %d are read", r->path, r->line, bytes,
                              JSON_LINE_BYTES_MAX);
-        } else if (csv_parse(&parser, text + mark, bytes, take_cell, take_row, r) != bytes) {
+        } else if (csv_parse(&parser, text, bytes, take_cell, take_row, r) != bytes) {
             refuse_row(r, FAIL("not valid CSV: %s", csv_strerror(csv_error(&parser))));
             clear_row(r);
             csv_free(&parser);
             TRY_GOTO(r->result, r->result == STATUS_OK ? start_parser(&parser) : r->result, done);
-        } else if (r->row_line == r->line && strspn(text + mark, " \t\r\n") == bytes)
+        } else if (r->row_line == r->line && strspn(text, " \t\r\n") == bytes)
             r->row_line = r->line + 1; // a blank line is no row
     }
     if (r->result == STATUS_OK && ferror(file))
@@ -196,7 +194,7 @@ done:
 static status read_csv(const char *path, rating_line_visit visit, void *context, size_t *malformed) {
     csv_reader reader = {.path = path, .visit = visit, .context = context, .malformed = malformed};
     FILE *file;
-    TRY(regular_file_stream(&file, NULL, path, "file of ratings"));
+    TRY(regular_file_text(&file, path, "file of ratings"));
     const status result = csv_read(&reader, file);
     fclose(file);
     byte_pool_release(&reader.texts);

@@ -40,3 +40,11 @@ status regular_file_stream(FILE **out, struct stat *info, const char *path, cons
     close(file);
     return cannot_open(path, kind, error);
 }
+
+status regular_file_text(FILE **out, const char *path, const char *kind) {
+    char mark[3];
+    TRY(regular_file_stream(out, NULL, path, kind));
+    if (fread(mark, 1, sizeof mark, *out) != sizeof mark || memcmp(mark, "\xef\xbb\xbf", sizeof mark) != 0)
+        rewind(*out);
+    return STATUS_OK;
+}

@@ -11,5 +11,6 @@
 // receives what is known of it. On failure errno is ENOENT where nothing of that name is there.
 status regular_file_open(int *file, struct stat *info, const char *path, const char *kind);
 
-// The same as a stream.
+// The same as a stream, and as one of text, past the byte order mark that some editors put before it.
 status regular_file_stream(FILE **out, struct stat *info, const char *path, const char *kind);
+status regular_file_text(FILE **out, const char *path, const char *kind);

@@ -212,7 +212,7 @@ static void forecast(const run_config *config, const bench_scaling_options *o, c
 static status read_parts_file(const char *path, scaling_parts *out) {
     values said;
     FILE *file;
-    TRY(regular_file_stream(&file, NULL, path, "file of parts"));
+    TRY(regular_file_text(&file, path, "file of parts"));
     status result = read_lines(file, path, &said);
     fclose(file);
     return result == STATUS_OK ? read_parts(&said, out) : result;

@@ -58,7 +58,7 @@ static status add_prompt(generation *g, const char *text) {
 
 static status read_prompt_file(generation *g, const char *path) {
     FILE *file;
-    TRY(regular_file_stream(&file, NULL, path, "file of prompts"));
+    TRY(regular_file_text(&file, path, "file of prompts"));
     char line[PROMPT_BYTES];
     status result = STATUS_OK;
     for (int number = 1; result == STATUS_OK && fgets(line, sizeof line, file) != NULL; number++) {

@@ -252,7 +252,7 @@ failed:
 status yaml_tree_read(yaml_tree **out, const char *path) {
     *out = NULL;
     FILE *file;
-    TRY(regular_file_stream(&file, NULL, path, "run file"));
+    TRY(regular_file_text(&file, path, "run file"));
     char *text = NULL;
     size_t length = 0;
     status result;

@@ -187,6 +187,15 @@ refused 2 "a prompt is not UTF-8" "a prompt of other bytes" generate --run finis
 printf 'a piano\n \r\ncaf\351\n' >prompts.txt
 refused 1 "prompts.txt:3: a prompt is not UTF-8" "a prompt of other bytes in a file" \
     generate --run finished --prompts prompts.txt -o new/clips
+printf '\357\273\277a piano\n' >marked.txt
+if "$musicrl" generate --run finished --prompts marked.txt -o marked --seconds 2 --iterations 1 >marked.log 2>&1 &&
+    "$musicrl" corpus show marked >shown 2>&1 && grep -q '[^[:print:]]' shown; then
+    fail "a byte order mark before the prompts" "it became part of one" shown
+elif grep -qs 'a piano' shown; then
+    pass "a byte order mark before the prompts"
+else
+    fail "a byte order mark before the prompts" "the prompt is not told" marked.log shown
+fi
 refused 1 "nowhere is no run folder" "no run to generate with" generate --run nowhere --prompt piano -o new/clips
 
 # Nobody writes into a pipe that has the name of a file, and a device never ends.

@@ -71,6 +71,9 @@ static void test_file(void **state) {
     assert_int_equal(scratch_write(path, "{}\n{}", 5), 0);
     assert_int_equal(json_lines_read(path, take, &s, NULL), STATUS_OK);
     assert_int_equal(s.count, 2);
+    assert_int_equal(scratch_write(path, "\xef\xbb\xbf{}\n{}", 8), 0); // a byte order mark
+    assert_int_equal(json_lines_read(path, take, &s, NULL), STATUS_OK);
+    assert_int_equal(s.count, 4);
     assert_int_equal(scratch_write(path, "{}\nno", 5), 0);
     assert_int_equal(json_lines_read(path, take, &s, NULL), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "lines.jsonl:2: "));

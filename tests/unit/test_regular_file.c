@@ -28,6 +28,31 @@ static void test_file(void **state) {
     fclose(stream);
 }
 
+static void test_text(void **state) {
+    (void)state;
+    const char *path = scratch_path("text");
+    const struct {
+        const char *bytes, *first;
+    } cases[] = {
+        {"\xef\xbb\xbfline\n", "line\n"},
+        {"\xef\xbb\xbf", NULL},
+        {"\xef\xbbx\n", "\xef\xbbx\n"},
+        {"ab", "ab"},
+        {"", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        FILE *stream;
+        char text[8];
+        assert_int_equal(scratch_write(path, cases[i].bytes, strlen(cases[i].bytes)), 0);
+        assert_int_equal(regular_file_text(&stream, path, "manifest"), STATUS_OK);
+        const char *found = fgets(text, sizeof text, stream);
+        assert_int_equal(found == NULL, cases[i].first == NULL);
+        if (found != NULL)
+            assert_string_equal(found, cases[i].first);
+        fclose(stream);
+    }
+}
+
 // A hang here is a failure.
 static void test_others(void **state) {
     (void)state;
@@ -56,6 +81,7 @@ static void test_others(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_file),
+        cmocka_unit_test(test_text),
         cmocka_unit_test(test_others),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
