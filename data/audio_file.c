@@ -1,5 +1,6 @@
 #include "data/audio_file.h"
 
+#include "data/audio_whole.h"
 #include "data/publish.h"
 #include "kernels/memory.h"
 
@@ -13,39 +14,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { BLOCK_FRAMES = 16384 };
+enum { BLOCK_FRAMES = 16384, MP3_FRAME = 1152 };
 
 // ---- reading --------------------------------------------------------------------------------------------
-
-// Refuses a WAV file whose header promises more than follows; libsndfile would read what there is. Writers
-// that cannot seek back leave a length near the end of its range.
-static status refuse_cut_wav(const char *path, uint64_t bytes) {
-    static const uint32_t not_known = 0x7ffff000;
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return FAIL("cannot open audio file %s: %s", path, strerror(errno));
-    uint8_t head[12], chunk[8];
-    uint64_t at = sizeof head;
-    status result = STATUS_OK;
-    const bool wav = fread(head, 1, sizeof head, file) == sizeof head && memcmp(head, "RIFF", 4) == 0 &&
-                     memcmp(head + 8, "WAVE", 4) == 0;
-    while (wav && fseeko(file, (off_t)at, SEEK_SET) == 0 &&
-           fread(chunk, 1, sizeof chunk, file) == sizeof chunk) {
-        const uint32_t length =
-            chunk[4] | (uint32_t)chunk[5] << 8 | (uint32_t)chunk[6] << 16 | (uint32_t)chunk[7] << 24;
-        at += sizeof chunk;
-        if (memcmp(chunk, "data", 4) == 0) {
-            if (length < not_known && at + length > bytes)
-                result =
-                    FAIL("audio file %s is truncated: its header promises %u bytes of audio, %llu follow",
-                         path, length, (unsigned long long)(bytes - at));
-            break;
-        }
-        at += length + length % 2;
-    }
-    fclose(file);
-    return result;
-}
 
 static status open_file(const char *path, SNDFILE **out, SF_INFO *info) {
     *out = NULL;
@@ -56,7 +27,7 @@ static status open_file(const char *path, SNDFILE **out, SF_INFO *info) {
         return FAIL("%s is no audio file: it is no regular file", path);
     if (found.st_size == 0)
         return FAIL("audio file %s is empty (0 bytes)", path);
-    TRY(refuse_cut_wav(path, (uint64_t)found.st_size));
+    TRY(audio_check_whole(path, (uint64_t)found.st_size));
     memset(info, 0, sizeof *info);
     *out = sf_open(path, SFM_READ, info);
     // Without a handle libsndfile keeps its text in a global, which other threads may be writing.
@@ -94,7 +65,19 @@ static status mix_block(const char *path, const float *block, size_t frames, int
     return STATUS_OK;
 }
 
-// The number of frames in the header is only a check, and not for MPEG, where it is an estimate.
+// The least number of samples that can be read of a file that is whole. MP3 files that do not tell it have an
+// estimate in its place, and coders differ by a frame or two; FLAC that was written to a pipe does not know.
+static sf_count_t least_samples(const char *path, const SF_INFO *info) {
+    switch (info->format & SF_FORMAT_TYPEMASK) {
+    case SF_FORMAT_MPEG:
+        return audio_mp3_tells_length(path) ? info->frames - 2 * MP3_FRAME : 0;
+    case SF_FORMAT_FLAC:
+        return info->frames == SF_COUNT_MAX ? 0 : info->frames;
+    default:
+        return info->frames;
+    }
+}
+
 static status read_mono(const char *path, float **mono, size_t *count, uint32_t *sample_rate) {
     SNDFILE *file;
     SF_INFO info;
@@ -109,15 +92,15 @@ static status read_mono(const char *path, float **mono, size_t *count, uint32_t 
              memory_allocate((void **)&block, sizeof(float) * BLOCK_FRAMES * (size_t)info.channels,
                              "block of an audio file"),
              done);
-    for (sf_count_t frames; (frames = sf_readf_float(file, block, BLOCK_FRAMES)) > 0;)
+    // The next read forgets the error of this one.
+    for (sf_count_t frames;
+         sf_error(file) == SF_ERR_NO_ERROR && (frames = sf_readf_float(file, block, BLOCK_FRAMES)) > 0;)
         TRY_GOTO(result, mix_block(path, block, (size_t)frames, info.channels, mono, count, &capacity), done);
     if (sf_error(file) != SF_ERR_NO_ERROR)
         result = FAIL("audio file %s cannot be read beyond sample %zu: %s", path, *count, sf_strerror(file));
     else if (*count == 0)
         result = FAIL("audio file %s has no samples", path);
-    else if (info.frames == SF_COUNT_MAX) // not to be told without the end of the file
-        result = FAIL("audio file %s is truncated after %zu samples", path, *count);
-    else if ((sf_count_t)*count < info.frames && (info.format & SF_FORMAT_TYPEMASK) != SF_FORMAT_MPEG)
+    else if ((sf_count_t)*count < least_samples(path, &info))
         result = FAIL("audio file %s is truncated: %zu of %lld samples can be read", path, *count,
                       (long long)info.frames);
 done:

@@ -14,7 +14,8 @@
 
 // Reads a file as mono (the mean of its channels) at `sample_rate` Hz, resampled with the best windowed sinc
 // of libsamplerate. `out` [count], nominally within [-1, 1], is freed with memory_free. A file that is
-// missing, of an unknown format, without samples or with a sample that is no finite number is an error.
+// missing, of an unknown format, cut or damaged as far as that can be told, without samples or with a sample
+// that is no finite number is an error.
 status audio_file_read(const char *path, uint32_t sample_rate, float **out, size_t *count);
 
 // Scales audio [count] to an integrated loudness of `target` LUFS (EBU R 128, ITU-R BS.1770; mono counts as

@@ -199,7 +199,7 @@ static void test_bad_files(void **state) {
         bytes = scratch_read(path, &size);
         scratch_write(path, bytes, size * 9 / 10);
         free(bytes);
-        must_fail(audio_file_read(path, 16000, &audio, &count), "cut.ogg is truncated after");
+        must_fail(audio_file_read(path, 16000, &audio, &count), "cut.ogg is truncated: ");
     }
 }
 
@@ -226,10 +226,87 @@ static void test_cut_wav(void **state) {
     free(bytes);
 }
 
+// What libsndfile makes shorter, or reads over, without a word.
+static void test_damaged_ogg(void **state) {
+    (void)state;
+    float *audio;
+    size_t count, size, pages[64], found = 0;
+    const char *path = scratch_path("damaged.ogg");
+    if (!write_sine(path, SF_FORMAT_OGG | SF_FORMAT_VORBIS, 44100, 1, 20, 440, 0.5))
+        skip();
+    char *bytes = scratch_read(path, &size);
+    for (size_t i = 0; i + 4 < size && found < 64; i++)
+        if (memcmp(bytes + i, "OggS", 4) == 0)
+            pages[found++] = i;
+    assert_true(found > 5 && found < 64);
+    const size_t middle = pages[found / 2], next = pages[found / 2 + 1], last = pages[found - 1];
+    bytes[middle + 100] ^= 1;
+    scratch_write(path, bytes, size);
+    char wanted[96];
+    snprintf(wanted, sizeof wanted, "damaged.ogg is damaged: the page at byte %zu has another checksum",
+             middle);
+    must_fail(audio_file_read(path, 16000, &audio, &count), wanted);
+    bytes[middle + 100] ^= 1;
+    scratch_write(path, bytes, last);
+    must_fail(audio_file_read(path, 16000, &audio, &count),
+              "damaged.ogg is truncated: its last page is missing");
+    scratch_write(path, bytes, last + 30);
+    snprintf(wanted, sizeof wanted, "damaged.ogg is truncated: it ends within the page at byte %zu", last);
+    must_fail(audio_file_read(path, 16000, &audio, &count), wanted);
+    char *without = malloc(size);
+    assert_non_null(without);
+    memcpy(without, bytes, middle);
+    memcpy(without + middle, bytes + next, size - next);
+    scratch_write(path, without, size - (next - middle));
+    must_fail(audio_file_read(path, 16000, &audio, &count), "damaged.ogg is damaged: page ");
+    free(without);
+    bytes[middle] = 'o';
+    scratch_write(path, bytes, size);
+    snprintf(wanted, sizeof wanted, "damaged.ogg is damaged: no page starts at byte %zu", middle);
+    must_fail(audio_file_read(path, 16000, &audio, &count), wanted);
+    free(bytes);
+}
+
+static void test_damaged_flac(void **state) {
+    (void)state;
+    float *audio;
+    size_t count, size;
+    const char *path = scratch_path("damaged.flac");
+    assert_true(write_sine(path, SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 16000, 1, 5, 440, 0.5));
+    char *bytes = scratch_read(path, &size);
+    // The 36 bits of the length are 0 in a file that was written to a pipe.
+    bytes[21] &= (char)0xf0;
+    memset(bytes + 22, 0, 4);
+    scratch_write(path, bytes, size);
+    must(audio_file_read(path, 16000, &audio, &count));
+    assert_int_equal(count, 80000);
+    memory_free(audio);
+    bytes[size / 2] ^= 1;
+    scratch_write(path, bytes, size);
+    must_fail(audio_file_read(path, 16000, &audio, &count), "damaged.flac cannot be read beyond sample ");
+    free(bytes);
+}
+
+static void test_cut_mp3(void **state) {
+    (void)state;
+    float *audio;
+    size_t count, size;
+    const char *path = scratch_path("cut.mp3");
+    if (!write_sine(path, SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III, 44100, 1, 5, 440, 0.5))
+        skip();
+    char *bytes = scratch_read(path, &size);
+    scratch_write(path, bytes, size * 3 / 4);
+    free(bytes);
+    must_fail(audio_file_read(path, 16000, &audio, &count), "cut.mp3 is truncated: ");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats), cmocka_unit_test(test_no_alias),  cmocka_unit_test(test_loudness),
-        cmocka_unit_test(test_write),   cmocka_unit_test(test_bad_files), cmocka_unit_test(test_cut_wav),
+        cmocka_unit_test(test_formats),     cmocka_unit_test(test_no_alias),
+        cmocka_unit_test(test_loudness),    cmocka_unit_test(test_write),
+        cmocka_unit_test(test_bad_files),   cmocka_unit_test(test_cut_wav),
+        cmocka_unit_test(test_damaged_ogg), cmocka_unit_test(test_damaged_flac),
+        cmocka_unit_test(test_cut_mp3),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
