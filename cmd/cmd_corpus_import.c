@@ -38,7 +38,7 @@ static const char about[] =
     "mono, "
     "resampled, brought to the same loudness (its true peak stays below full scale) and cut into clips from "
     "its start; what is left at the end becomes a clip, padded with silence, if it is at least half a clip "
-    "long. A bad line or file is named and skipped.";
+    "long. A bad line or file (cut, damaged, silent) is named and skipped.";
 
 static error_t parse_option(int key, char *text, struct argp_state *state) {
     corpus_import_options *o = state->input;
@@ -123,7 +123,8 @@ int cmd_corpus_import(int argc, char **argv) {
     if (view.total > 0)
         progress_finish(&view.line, (int64_t)view.done, "");
     if (result == STATUS_OK)
-        printf("%s: %zu clips of %g s from %zu files (%zu padded at the end), %zu skipped\n", options.folder,
-               summary.clips, options.clip_seconds, summary.files, summary.padded, summary.skipped);
+        printf("%s: %zu clip%s of %g s from %zu file%s (%zu padded at the end), %zu skipped\n",
+               options.folder, summary.clips, summary.clips == 1 ? "" : "s", options.clip_seconds,
+               summary.files, summary.files == 1 ? "" : "s", summary.padded, summary.skipped);
     return command_finish(result);
 }

@@ -48,6 +48,15 @@ static status decode(const corpus_import_options *o, size_t clip_samples, const 
     size_t total = out->clips * clip_samples;
     TRY_GOTO(result, memory_allocate((void **)&out->audio, total * sizeof(int16_t), "clips of a file"), done);
     audio_to_pcm(audio, count < total ? count : total, out->audio); // what follows was zeroed
+    size_t silent = 0;
+    while (silent < total && out->audio[silent] == 0)
+        silent++;
+    if (silent == total) {
+        memory_free(out->audio);
+        out->audio = NULL;
+        result =
+            FAIL("audio file %s is silent, or its channels cancel out in their mean; leave it out", path);
+    }
 done:
     memory_free(audio);
     return result;
@@ -122,7 +131,9 @@ static status refuse_bad_lines(const manifest *manifest) {
         if (problem != NULL && bad++ == 0)
             first = problem;
     }
-    return bad == 0 ? STATUS_OK : FAIL("%s (%zu bad lines in all)", first, bad);
+    if (bad > 1)
+        return FAIL("%s (%zu bad lines in all)", first, bad);
+    return bad == 0 ? STATUS_OK : FAIL("%s", first);
 }
 
 status corpus_import(const corpus_import_options *o, corpus_import_summary *summary) {
@@ -136,6 +147,7 @@ status corpus_import(const corpus_import_options *o, corpus_import_summary *summ
     manifest *manifest = NULL;
     importer *im = NULL;
     int lock = -1;
+    const size_t there = publish_path_there(o->folder);
     status result;
     TRY_GOTO(result, manifest_load(&manifest, o->manifest), done);
     if (o->strict)
@@ -159,8 +171,9 @@ status corpus_import(const corpus_import_options *o, corpus_import_summary *summ
             o->progress(o->context, first + count, total);
     }
     if (summary->clips == 0) {
-        result = FAIL("none of the %zu lines of %s gave a clip; the first: %s", total, o->manifest,
-                      im->first_problem);
+        result = total == 1 ? FAIL("the one line of %s gave no clip: %s", o->manifest, im->first_problem)
+                            : FAIL("none of the %zu lines of %s gave a clip; the first: %s", total,
+                                   o->manifest, im->first_problem);
         goto done;
     }
     shard_writer *writer = im->writer;
@@ -172,6 +185,8 @@ done:
         free_batch(im);
     }
     memory_free(im);
+    if (result != STATUS_OK && lock >= 0)
+        publish_remove_empty(o->folder, there);
     publish_unlock_folder(lock);
     manifest_destroy(manifest);
     return result;

@@ -215,6 +215,42 @@ status publish_make_folder(const char *path) {
     return STATUS_OK;
 }
 
+// The length of the path that `path` [length] lies in, 0 for none.
+static size_t parent_length(const char *path, size_t length) {
+    while (length > 0 && path[length - 1] == '/')
+        length--;
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    return length;
+}
+
+size_t publish_path_there(const char *path) {
+    char partial[PATH_MAX];
+    size_t length = strlen(path);
+    if (length >= sizeof partial)
+        return length;
+    for (; length > 0; length = parent_length(path, length)) {
+        memcpy(partial, path, length);
+        partial[length] = '\0';
+        if (access(partial, F_OK) == 0)
+            break;
+    }
+    return length;
+}
+
+void publish_remove_empty(const char *path, size_t there) {
+    char partial[PATH_MAX];
+    size_t length = strlen(path);
+    if (length >= sizeof partial)
+        return;
+    memcpy(partial, path, length);
+    for (; length > there; length = parent_length(path, length)) {
+        partial[length] = '\0';
+        if (rmdir(partial) != 0)
+            return;
+    }
+}
+
 status publish_lock_folder(const char *path, int *lock) {
     TRY(publish_make_folder(path));
     *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -234,9 +270,7 @@ void publish_unlock_folder(int lock) {
 
 status publish_make_parent(const char *path) {
     char parent[PATH_MAX];
-    size_t length = trimmed_length(path);
-    while (length > 0 && path[length - 1] != '/')
-        length--;
+    const size_t length = parent_length(path, strlen(path));
     if (length == 0)
         return STATUS_OK;
     if (length >= sizeof parent)

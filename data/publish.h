@@ -43,6 +43,11 @@ status publish_remove(const char *path);
 // Creates the folder and its missing parents, durably.
 status publish_make_folder(const char *path);
 
+// For taking that back: of how many bytes of `path` a folder is there already; then removes those beyond them
+// that hold nothing.
+size_t publish_path_there(const char *path);
+void publish_remove_empty(const char *path, size_t there);
+
 // Creates the folder if it is missing, and keeps others who ask for it out until *lock is given back; fails
 // if one of them has it. Where the file system has no locks, nobody is kept out.
 status publish_lock_folder(const char *path, int *lock);

@@ -231,6 +231,50 @@ static void test_bad_are_skipped(void **state) {
             fail_msg("'%s' was not told:\n%s", parts[i], told.text);
 }
 
+// A constant in the left channel, its opposite in the right one.
+static void write_antiphase(const char *name, float amplitude) {
+    SF_INFO info = {.samplerate = 16000, .channels = 2, .format = SF_FORMAT_WAV | SF_FORMAT_PCM_16};
+    SNDFILE *file = sf_open(scratch_path(name), SFM_WRITE, &info);
+    assert_non_null(file);
+    const float frame[2] = {amplitude, -amplitude};
+    for (int i = 0; i < 32000; i++)
+        assert_int_equal(sf_writef_float(file, frame, 1), 1);
+    sf_close(file);
+}
+
+static void test_silence(void **state) {
+    (void)state;
+    write_antiphase("silent.wav", 0);
+    write_antiphase("antiphase.wav", 0.5f);
+    write_text("silence.jsonl", "{\"audio\": \"silent.wav\", \"caption\": \"nothing\"}\n"
+                                "{\"audio\": \"whole.wav\", \"caption\": \"a tone\"}\n"
+                                "{\"audio\": \"antiphase.wav\", \"caption\": \"nothing either\"}\n");
+    told told;
+    corpus_import_options o = options_for("silence.jsonl", "silence", &told);
+    corpus_import_summary summary;
+    must(corpus_import(&o, &summary));
+    assert_int_equal(summary.clips, 2);
+    assert_int_equal(summary.skipped, 2);
+    assert_non_null(strstr(told.text, "silence.jsonl:1: audio file "));
+    assert_non_null(strstr(told.text, "silent.wav is silent"));
+    assert_non_null(strstr(told.text, "antiphase.wav is silent, or its channels cancel out"));
+    o.strict = o.replace = 1;
+    must_fail(corpus_import(&o, &summary), "silence.jsonl:1: audio file ");
+}
+
+static void test_byte_order_mark(void **state) {
+    (void)state;
+    write_text("mark.jsonl", "\xef\xbb\xbf{\"audio\": \"whole.wav\", \"caption\": \"a tone\"}\n"
+                             "\xef\xbb\xbf{\"audio\": \"more.flac\", \"caption\": \"a tone\"}\n");
+    told told;
+    corpus_import_options o = options_for("mark.jsonl", "mark", &told);
+    corpus_import_summary summary;
+    must(corpus_import(&o, &summary));
+    assert_int_equal(summary.clips, 2);
+    assert_int_equal(told.count, 1); // only the start of a file has one
+    assert_non_null(strstr(told.text, "mark.jsonl:2: "));
+}
+
 static void test_strict(void **state) {
     (void)state;
     // The bad file comes after enough good clips for a whole shard.
@@ -242,7 +286,17 @@ static void test_strict(void **state) {
     o.strict = 1;
     corpus_import_summary summary;
     must_fail(corpus_import(&o, &summary), "strict.jsonl:3: audio file");
-    assert_int_equal(count_files(o.folder), 0);
+    assert_int_not_equal(access(o.folder, F_OK), 0);
+    // A folder that was there stays, those made for it go.
+    assert_int_equal(mkdir(scratch_path("there"), 0755), 0);
+    o.folder = scratch_path("there/deep/er/");
+    must_fail(corpus_import(&o, &summary), "strict.jsonl:3: audio file");
+    assert_int_not_equal(access(scratch_path("there/deep"), F_OK), 0);
+    assert_int_equal(access(scratch_path("there"), F_OK), 0);
+    o.folder = scratch_path("there");
+    must_fail(corpus_import(&o, &summary), "strict.jsonl:3: audio file");
+    assert_int_equal(access(scratch_path("there"), F_OK), 0);
+    o.folder = scratch_path("strict");
     // A failed replacement leaves the corpus that is there.
     o.strict = 0;
     must(corpus_import(&o, &summary));
@@ -268,8 +322,8 @@ static void test_nothing_to_import(void **state) {
     write_text("empty.jsonl", "\n  \n");
     must_fail(corpus_import(&o, &summary), "is empty");
     write_text("empty.jsonl", "{\"audio\": \"zero.wav\", \"caption\": \"empty\"}\n");
-    must_fail(corpus_import(&o, &summary), "none of the 1 lines");
-    assert_int_equal(count_files(o.folder), 0);
+    must_fail(corpus_import(&o, &summary), "empty.jsonl gave no clip: ");
+    assert_int_not_equal(access(o.folder, F_OK), 0);
     o.manifest = scratch_folder;
     must_fail(corpus_import(&o, &summary), "is a folder, a regular file is wanted; give a manifest");
     o = options_for("empty.jsonl", "empty", NULL);
@@ -378,6 +432,8 @@ int main(void) {
         cmocka_unit_test(test_threads_do_not_matter),
 #endif
         cmocka_unit_test(test_bad_are_skipped),
+        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_byte_order_mark),
         cmocka_unit_test(test_strict),
         cmocka_unit_test(test_nothing_to_import),
         cmocka_unit_test(test_command),
