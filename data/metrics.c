@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LINE_BYTES_MAX = 1 << 16, NAME_BYTES_MAX = 64 };
+enum { LINE_BYTES_MAX = 1 << 16, NAME_BYTES_MAX = 64, NOTE_BYTES_MAX = PATH_MAX + 192 };
 
 struct metrics {
     appender *appender;
@@ -25,6 +25,7 @@ struct metrics {
     double values[EVENT_FILE_SCALARS_MAX];
     char line[LINE_BYTES_MAX];
     char path[PATH_MAX];
+    char note[NOTE_BYTES_MAX];
 };
 
 // The step of one line [length] without its newline.
@@ -44,27 +45,40 @@ static status line_step(const char *path, int number, const char *line, size_t l
     return STATUS_OK;
 }
 
-// Drops the lines from `resume_step` on, in place; half a line at the end goes too.
-static status keep_before(const char *path, char *text, size_t *length, int64_t resume_step) {
+// What precedes `resume_step`, in place; text has room for a newline more. Only the last line may be torn, by
+// a machine that stopped or a copy that did, and `note` tells of it.
+static status keep_before(const char *path, char *text, size_t *length, int64_t resume_step,
+                          char note[NOTE_BYTES_MAX]) {
     size_t kept = 0, start = 0;
+    int64_t step = 0, newest = -1;
     for (int number = 1; start < *length; number++) {
         const char *newline = memchr(text + start, '\n', *length - start);
-        if (newline == NULL)
+        const size_t bytes = newline != NULL ? (size_t)(newline - (text + start)) : *length - start;
+        const status result = line_step(path, number, text + start, bytes, &step);
+        if (result != STATUS_OK && newline != NULL)
+            return result;
+        if (result != STATUS_OK) {
+            char last[64] = "it has no whole line";
+            if (newest >= 0)
+                snprintf(last, sizeof last, "its last whole line is that of step %lld", (long long)newest);
+            snprintf(note, NOTE_BYTES_MAX,
+                     "%s: half a line at its end is dropped; %s, the run goes on with step %lld", path, last,
+                     (long long)resume_step);
             break;
-        const size_t bytes = (size_t)(newline - (text + start)) + 1;
-        int64_t step;
-        TRY(line_step(path, number, text + start, bytes - 1, &step));
+        }
+        newest = step;
         if (step < resume_step) {
             memmove(text + kept, text + start, bytes);
-            kept += bytes;
+            text[kept + bytes] = '\n';
+            kept += bytes + 1;
         }
-        start += bytes;
+        start += bytes + 1;
     }
     *length = kept;
     return STATUS_OK;
 }
 
-static status trim(const char *path, int64_t resume_step) {
+static status trim(const char *path, int64_t resume_step, char note[NOTE_BYTES_MAX]) {
     FILE *file;
     struct stat info;
     status result = regular_file_stream(&file, &info, path, "file of metrics");
@@ -81,7 +95,7 @@ static status trim(const char *path, int64_t resume_step) {
     if (resume_step <= 0)
         kept = 0; // a fresh start does not care what the lines say
     else
-        TRY_GOTO(result, keep_before(path, text, &kept, resume_step), done);
+        TRY_GOTO(result, keep_before(path, text, &kept, resume_step, note), done);
     if (kept != length)
         result = publish_file(path, text, kept);
 done:
@@ -92,20 +106,25 @@ done:
 
 status metrics_open(metrics **out, const char *path, int64_t resume_step, event_file *events) {
     *out = NULL;
-    TRY(trim(path, resume_step));
     metrics *m;
     TRY(memory_allocate((void **)&m, sizeof *m, "metrics"));
     m->events = events;
     for (int i = 0; i < EVENT_FILE_SCALARS_MAX; i++)
         m->name_pointers[i] = m->names[i];
     snprintf(m->path, sizeof m->path, "%s", path);
-    status result = append_open(&m->appender, path);
+    status result = trim(path, resume_step, m->note);
+    if (result == STATUS_OK)
+        result = append_open(&m->appender, path);
     if (result != STATUS_OK) {
         memory_free(m);
         return result;
     }
     *out = m;
     return STATUS_OK;
+}
+
+const char *metrics_note(const metrics *m) {
+    return m->note;
 }
 
 void metrics_begin(metrics *m, int64_t step) {

@@ -10,9 +10,13 @@
 typedef struct metrics metrics;
 
 // Opens `path` for appending. Lines of an earlier run with step >= resume_step are removed first, in one
-// rename, and so is half a line at the end; 0 starts afresh. A line that is no JSON object with a whole
-// number "step" is an error that names it. `events` receives the same numbers; borrowed, may be NULL.
+// rename, and so is half a line at the end, of which metrics_note tells; 0 starts afresh. Another line that
+// is no JSON object with a whole number "step" is an error that names it. `events` receives the same numbers;
+// borrowed, may be NULL.
 status metrics_open(metrics **out, const char *path, int64_t resume_step, event_file *events);
+
+// What a person should know of what was found at opening, in one line; "" for nothing.
+const char *metrics_note(const metrics *metrics);
 
 // One step: begin, add each number, end, which appends the line. Names need no escaping in JSON, are copied,
 // and differ within a step. A failure of begin or add is reported by end. Allocates nothing.

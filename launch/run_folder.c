@@ -112,7 +112,10 @@ status run_folder_start(run_folder *run, const run_config *config, int64_t step)
     TRY(run_config_write(config, path));
     TRY(event_file_open(&run->events, run->path, step));
     snprintf(path, sizeof path, "%s/metrics.jsonl", run->path);
-    return metrics_open(&run->metrics, path, step, run->events);
+    TRY(metrics_open(&run->metrics, path, step, run->events));
+    if (metrics_note(run->metrics)[0] != '\0')
+        model_listener(NULL, metrics_note(run->metrics));
+    return STATUS_OK;
 }
 
 void run_folder_close(run_folder *run) {

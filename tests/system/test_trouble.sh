@@ -101,6 +101,23 @@ if ((code == 1)) && [[ $(grep -c '^musicrl: ' stderr) == 1 ]] &&
 else
     fail "the metrics are removed" "exit status $code" stderr
 fi
+cp -r straight metrics-cut && rm -rf metrics-cut/checkpoints/step-00000[456]
+python3 - metrics-cut/metrics.jsonl <<'PYTHON'
+import sys
+lines = open(sys.argv[1]).read().split("\n")
+open(sys.argv[1], "w").write("\n".join(lines[:2]) + "\n" + lines[2][:20])
+PYTHON
+newest=$(sed -n '2s/{"step": \([0-9]*\),.*/\1/p' metrics-cut/metrics.jsonl)
+said="metrics-cut/metrics.jsonl: half a line at its end is dropped; its last whole line is that of step $newest, "
+if ! launch 1 "${train[@]}" folder=metrics-cut; then
+    fail "the metrics are cut" "the run failed" stderr
+elif [[ $(grep -c '^musicrl: ' stderr) != 1 ]] || ! grep -qF "musicrl: ${said}the run goes on with step 4" stderr; then
+    fail "the metrics are cut" "not the one line that tells of it" stderr
+elif ! diff <(sed -n '1,2s/,.*//p; 5,$s/,.*//p' straight/metrics.jsonl) <(sed 's/,.*//' metrics-cut/metrics.jsonl) >difference; then
+    fail "the metrics are cut" "they do not have the lines that were whole and the new ones" difference straight/metrics.jsonl
+else
+    unharmed "the metrics are cut" metrics-cut
+fi
 cp -r tokens kept-tokens
 interrupted shard-gone rm -rf tokens
 if ((code == 0)); then unharmed "a shard vanishes under a run" shard-gone; else fail "a shard vanishes under a run" "exit status $code" stderr; fi

@@ -103,6 +103,9 @@ static void test_resume(void **state) {
               "{\"step\": 3, \"rew"); // killed in the middle of a line
     metrics *m;
     assert_int_equal(metrics_open(&m, path, 2, NULL), STATUS_OK);
+    assert_non_null(strstr(metrics_note(m),
+                           "resume.jsonl: half a line at its end is dropped; its last whole line is "
+                           "that of step 2, the run goes on with step 2"));
     write_step(m, 2, 4);
     assert_int_equal(metrics_close(m), STATUS_OK);
     assert_content(path, "{\"step\": 0, \"reward\": 1}\n{\"step\": 1, \"reward\": 2}\n"
@@ -114,6 +117,36 @@ static void test_resume(void **state) {
     assert_int_equal(metrics_open(&m, scratch_path("new.jsonl"), 7, NULL), STATUS_OK);
     write_step(m, 7, 0);
     assert_int_equal(metrics_close(m), STATUS_OK);
+}
+
+// What is left of a file that was cut: its whole lines, and a word about the rest.
+static void test_torn(void **state) {
+    (void)state;
+    const char *path = scratch_path("torn.jsonl");
+    const struct {
+        const char *found, *kept, *note;
+    } cases[] = {
+        {"{\"step\": 0}\n{\"step\": 1}\n", "{\"step\": 0}\n{\"step\": 1}\n", ""},
+        {"{\"step\": 0}\n{\"step\": 1}", "{\"step\": 0}\n{\"step\": 1}\n", ""}, // all but the end of the line
+        {"{\"step\": 0}\n{\"step\": 1", "{\"step\": 0}\n",
+         "its last whole line is that of step 0, the run goes on with step 5"},
+        {"{\"step\": 0, \"rew", "", "it has no whole line, the run goes on with step 5"},
+        {"\x01\x02\x03", "", "it has no whole line, the run goes on with step 5"},
+        {"{\"step\": 4}\n{\"step\": 5}", "{\"step\": 4}\n", ""},
+        {"", "", ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        metrics *m;
+        put(path, cases[i].found);
+        assert_int_equal(metrics_open(&m, path, 5, NULL), STATUS_OK);
+        if (cases[i].note[0] == '\0')
+            assert_string_equal(metrics_note(m), "");
+        else if (strstr(metrics_note(m), cases[i].note) == NULL ||
+                 strstr(metrics_note(m), "half a line") == NULL)
+            fail_msg("'%s' does not say '%s'", metrics_note(m), cases[i].note);
+        assert_int_equal(metrics_close(m), STATUS_OK);
+        assert_content(path, cases[i].kept);
+    }
 }
 
 static void test_damage(void **state) {
@@ -191,8 +224,9 @@ static void test_full_disk(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),     cmocka_unit_test(test_numbers_round_trip),
-        cmocka_unit_test(test_resume),    cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_wrong_use), cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_resume),    cmocka_unit_test(test_torn),
+        cmocka_unit_test(test_damage),    cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
