@@ -1,5 +1,6 @@
 #include "cmd/bench_tables.h"
 #include "cmd/commands.h"
+#include "cmd/voice.h"
 
 #include "launch/bench.h"
 
@@ -201,7 +202,14 @@ int cmd_bench(int argc, char **argv) {
         .words = argv + 1}; // collected in place: there are never more than were read
     argp_parse(&parser, argc, argv, ARGP_IN_ORDER, NULL, &o);
     static run_config config;
-    status result = run_config_load(&config, o.words[0], o.words + 1, o.count - 1);
+    status result = STATUS_OK;
+    if (o.scales || (o.bench.stages & BENCH_ALL) != 0)
+        result =
+            voice_refuse_ranks(o.scales ? "musicrl bench --scaling" : "musicrl bench without --stages step");
+    if (result == STATUS_OK)
+        result = run_config_load(&config, o.words[0], o.words + 1, o.count - 1);
+    if (result == STATUS_OK)
+        voice_return();
     o.name = config.name;
     if (result == STATUS_OK && o.scales) {
         bench_scaling found;

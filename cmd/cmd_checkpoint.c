@@ -282,9 +282,9 @@ static int cmd_prune(int argc, char **argv) {
 
 int cmd_checkpoint(int argc, char **argv) {
     static const command_entry entries[] = {
-        {"list", cmd_list, "show the checkpoints of a run"},
-        {"verify", cmd_verify, "compare every file with its digest"},
-        {"prune", cmd_prune, "remove old checkpoints"},
+        {"list", cmd_list, RANKS_ONE, "show the checkpoints of a run"},
+        {"verify", cmd_verify, RANKS_ONE, "compare every file with its digest"},
+        {"prune", cmd_prune, RANKS_ONE, "remove old checkpoints"},
     };
     return command_dispatch(argv[0], "The checkpoints of a run folder.", entries,
                             sizeof entries / sizeof entries[0], argc, argv);

@@ -1,9 +1,9 @@
 #include "cmd/commands.h"
 
 static const command_entry entries[] = {
-    {"train", cmd_codec_train, "learns codebooks from a corpus and measures them"},
-    {"encode", cmd_codec_encode, "audio -> tokens"},
-    {"decode", cmd_codec_decode, "tokens -> WAV files"},
+    {"train", cmd_codec_train, RANKS_ONE, "learns codebooks from a corpus and measures them"},
+    {"encode", cmd_codec_encode, RANKS_ONE, "audio -> tokens"},
+    {"decode", cmd_codec_decode, RANKS_ONE, "tokens -> WAV files"},
 };
 
 int cmd_codec(int argc, char **argv) {

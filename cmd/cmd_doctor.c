@@ -1,4 +1,5 @@
 #include "cmd/commands.h"
+#include "cmd/voice.h"
 
 #include "launch/doctor.h"
 
@@ -18,6 +19,7 @@ int cmd_doctor(int argc, char **argv) {
     };
     struct argp parser = {.doc = about};
     argp_parse(&parser, argc, argv, 0, NULL, NULL);
+    voice_return();
 
     doctor_report report;
     doctor_examine(&report);

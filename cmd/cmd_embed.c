@@ -12,7 +12,7 @@ static int train(int argc, char **argv) {
 
 int cmd_embed(int argc, char **argv) {
     static const command_entry entries[] = {
-        {"train", train, "train the joint text-music embedding"},
+        {"train", train, RANKS_ONE, "train the joint text-music embedding"},
     };
     return command_dispatch("musicrl embed", "The joint embedding of captions and music.", entries, 1, argc,
                             argv);

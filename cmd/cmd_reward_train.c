@@ -21,8 +21,8 @@ static int preference(int argc, char **argv) {
 
 int cmd_reward_train(int argc, char **argv) {
     static const command_entry entries[] = {
-        {"quality", quality, "the regressor of the mean opinion score"},
-        {"preference", preference, "the model of pairwise preference"},
+        {"quality", quality, RANKS_ANY, "the regressor of the mean opinion score"},
+        {"preference", preference, RANKS_ANY, "the model of pairwise preference"},
     };
     return command_dispatch("musicrl reward train", "Trains a reward model on rated clips.", entries,
                             sizeof entries / sizeof entries[0], argc, argv);

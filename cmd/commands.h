@@ -33,11 +33,15 @@ int cmd_doctor(int argc, char **argv);
 // Prints "musicrl: MESSAGE" to stderr if `outcome` is a failure; returns it as exit status.
 int command_finish(status outcome);
 
+// Whether mpirun or srun may start several processes of a command; a group leaves that to its commands.
+typedef enum command_ranks { RANKS_ONE, RANKS_ANY } command_ranks;
+
 // Dispatches argv[1] to one of a group's second words ("corpus make"); prints the group's help for --help,
 // and a wrong-usage line that names the nearest word otherwise.
 typedef struct command_entry {
     const char *name;
     int (*run)(int argc, char **argv);
+    command_ranks ranks;
     const char *summary; // one line for --help
 } command_entry;
 int command_dispatch(const char *group, const char *about, const command_entry *entries, int count, int argc,

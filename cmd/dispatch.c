@@ -1,5 +1,6 @@
 #include "cmd/commands.h"
 
+#include "cmd/voice.h"
 #include "launch/nearest.h"
 
 #include <stdio.h>
@@ -33,6 +34,8 @@ int command_dispatch(const char *group, const char *about, const command_entry *
             char name[128];
             snprintf(name, sizeof name, "%s %s", group, entries[i].name);
             argv[1] = name;
+            if (entries[i].ranks == RANKS_ONE && voice_refuse_ranks(name) != STATUS_OK)
+                return command_finish(STATUS_USAGE);
             return entries[i].run(argc - 1, argv + 1);
         }
     }

@@ -1,4 +1,5 @@
 #include "cmd/commands.h"
+#include "cmd/voice.h"
 
 #include <argp.h>
 #include <limits.h>
@@ -9,18 +10,18 @@
 #include <unistd.h>
 
 static const command_entry commands[] = {
-    {"corpus", cmd_corpus, "captioned music -> shards"},
-    {"codec", cmd_codec, "audio <-> tokens"},
-    {"embed", cmd_embed, "joint embedding of captions and music"},
-    {"pretrain", cmd_pretrain, "the base model"},
-    {"reward", cmd_reward, "ratings of clips, and reward models learned from them"},
-    {"train", cmd_train, "the reinforcement learning run; also under mpirun and srun"},
-    {"generate", cmd_generate, "caption -> WAV"},
-    {"evaluate", cmd_evaluate, "base against finetuned model, side by side"},
-    {"report", cmd_report, "one HTML page: curves, tables, clips to hear"},
-    {"checkpoint", cmd_checkpoint, "list, verify or prune the checkpoints of a run"},
-    {"bench", cmd_bench, "speed of every stage, with its formula"},
-    {"doctor", cmd_doctor, "what this machine has, what is missing, what to type"},
+    {"corpus", cmd_corpus, RANKS_ANY, "captioned music -> shards"},
+    {"codec", cmd_codec, RANKS_ANY, "audio <-> tokens"},
+    {"embed", cmd_embed, RANKS_ANY, "joint embedding of captions and music"},
+    {"pretrain", cmd_pretrain, RANKS_ANY, "the base model"},
+    {"reward", cmd_reward, RANKS_ANY, "ratings of clips, and reward models learned from them"},
+    {"train", cmd_train, RANKS_ANY, "the reinforcement learning run; also under mpirun and srun"},
+    {"generate", cmd_generate, RANKS_ONE, "caption -> WAV"},
+    {"evaluate", cmd_evaluate, RANKS_ONE, "base against finetuned model, side by side"},
+    {"report", cmd_report, RANKS_ONE, "one HTML page: curves, tables, clips to hear"},
+    {"checkpoint", cmd_checkpoint, RANKS_ANY, "list, verify or prune the checkpoints of a run"},
+    {"bench", cmd_bench, RANKS_ANY, "speed of every stage, with its formula"},
+    {"doctor", cmd_doctor, RANKS_ANY, "what this machine has, what is missing, what to type"},
 };
 
 // The OpenMP runtime reads its environment when it is loaded, so a setting of ours means starting over. A
@@ -41,6 +42,7 @@ static void limit_spinning(char **argv) {
 
 int main(int argc, char **argv) {
     limit_spinning(argv);
+    voice_leave_to_first_rank();
     argp_err_exit_status = STATUS_USAGE;
     signal(SIGXFSZ, SIG_IGN); // writing past a file-size limit is then an error with a message
     if (argc == 2 && (strcmp(argv[1], "--version") == 0)) {

@@ -2,6 +2,8 @@
 
 #include "cmd/commands.h"
 #include "cmd/option.h"
+#include "cmd/voice.h"
+#include "comm/launcher.h"
 #include "comm/world.h"
 #include "kernels/memory.h"
 #include "launch/nearest.h"
@@ -91,21 +93,10 @@ static error_t parse(int key, char *argument, struct argp_state *state) {
     }
 }
 
-// Whether mpirun or srun started this process as one of several.
-static bool is_one_of_many(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const char *text = getenv(names[i]);
-        if (text != NULL && atoi(text) > 1)
-            return true;
-    }
-    return false;
-}
-
 // A run file that cannot be used fails on every rank, or, where a host lacks it, on some, while the others
 // wait for their agreement that all could prepare. This is that agreement: all end, and one speaks.
 static status agree_on_failure(status failed) {
-    if (!is_one_of_many())
+    if (launcher_find_place().ranks == 1)
         return failed;
     world *world;
     const world_options options = {.threads = 1, .deadline_seconds = 60.0};
@@ -169,6 +160,7 @@ static int run_with_options(int argc, char **argv, const command *command) {
     // The words are collected in place: there are never more than were read.
     arguments a = {.words = argv + 1, .max_restarts = 3};
     argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
+    voice_return();
     static run_config config;
     status result = run_config_load(&config, a.words[0], a.words + 1, a.count - 1);
     if (result != STATUS_OK)

@@ -61,4 +61,28 @@ check "doctor without NCCL" 0 "only several GPUs use it; NCCL cannot be opened (
     env MUSICRL_NCCL=/nowhere/libnccl.so.2 "$musicrl" doctor
 # Nothing of PATH is needed by the doctor itself.
 check "doctor without PATH" 0 "mpirun" stdout env PATH=/nowhere "$musicrl" doctor
+
+# Under mpirun commands of one process refuse to run, and one rank says so; a wrong command line is told once as well.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+on_two_ranks() { # NAME WANTED_TEXT ARGUMENT...
+    local name="two ranks of $1" text=$2 lines
+    shift 2
+    check "$name" 2 "$text" stderr mpirun -n 2 "$musicrl" "$@"
+    lines=$(grep -cE '^musicrl[a-z ]*: ' "$scratch/stderr")
+    if ((lines != 1)); then
+        echo "FAIL $name: $lines lines, one is wanted"
+        sed 's/^/    /' "$scratch/stderr"
+        status=1
+    fi
+}
+for command in "corpus make" "corpus import" "codec train" "codec encode" "embed train" generate evaluate report \
+    "reward collect" "checkpoint list"; do
+    # shellcheck disable=SC2086
+    on_two_ranks "$command" "'musicrl $command' is one process, here mpirun or srun started 2; start it without them" $command
+done
+on_two_ranks bench "'musicrl bench without --stages step' is one process" bench run.yaml
+on_two_ranks "train without a run file" "musicrl train: a run file is wanted" train
+on_two_ranks "an unknown command" "did you mean 'train'?" trian
+check "one rank" 2 "a RUN_DIR is wanted" stderr mpirun -n 1 "$musicrl" report
+check "one process in a job of many tasks" 2 "a RUN_DIR is wanted" stderr env SLURM_NTASKS=8 SLURM_PROCID=0 "$musicrl" report
 exit "$status"
