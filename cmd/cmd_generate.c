@@ -2,6 +2,7 @@
 #include "cmd/option.h"
 #include "core/codec.h"
 #include "launch/generate.h"
+#include "launch/run_config_table.h"
 
 enum {
     KEY_RUN = 256,
@@ -12,6 +13,7 @@ enum {
     KEY_TEMPERATURE,
     KEY_ITERATIONS,
     KEY_SEED,
+    KEY_REPLACE,
     PROMPTS_MAX = 1024,
 };
 
@@ -27,6 +29,7 @@ static const struct argp_option option_table[] = {
     {"seconds", KEY_SECONDS, "S", 0, "Length of a clip (that of the clips the base was trained on)", 0},
     {"temperature", KEY_TEMPERATURE, "T", 0, "Of sampling (the run's)", 0},
     {"iterations", KEY_ITERATIONS, "N", 0, "Iterations of phase reconstruction (the run's)", 0},
+    {"replace", KEY_REPLACE, NULL, 0, "Replace what an earlier call made in that folder", 0},
     {"seed", KEY_SEED, "N", 0, "Another seed, other clips (1)", 0},
     {0},
 };
@@ -67,13 +70,18 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         o->seconds = option_real(state, "seconds", text, 0.01, 3600.0);
         return 0;
     case KEY_TEMPERATURE:
-        o->temperature = option_real(state, "temperature", text, 0.01, 10.0);
+        o->temperature =
+            option_real(state, "temperature", text, run_setting_find("train.temperature")->minimum,
+                        run_setting_find("train.temperature")->maximum);
         return 0;
     case KEY_ITERATIONS:
         o->iterations = (int)option_integer(state, "iterations", text, 1, CODEC_ITERATIONS_MAX);
         return 0;
     case KEY_SEED:
         o->seed = (uint64_t)option_integer(state, "seed", text, 0, 1000000000000);
+        return 0;
+    case KEY_REPLACE:
+        o->replace = true;
         return 0;
     case ARGP_KEY_END:
         if (o->output == NULL || (o->prompt_count == 0 && o->prompt_file == NULL))

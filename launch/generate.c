@@ -7,6 +7,7 @@
 #include "data/shard_block.h"
 #include "kernels/memory.h"
 #include "launch/codec_file.h"
+#include "launch/generate_folder.h"
 #include "launch/generator.h"
 #include "launch/stage.h"
 
@@ -27,6 +28,10 @@ typedef struct generation {
     generator *generator;
     char **prompts; // [prompt_count]
     size_t prompt_count, capacity;
+    const char *model; // its folder
+    uint64_t step;
+    double temperature;
+    int iterations;
     double audio_seconds;
 } generation;
 
@@ -60,6 +65,7 @@ static status read_prompt_file(generation *g, const char *path) {
     FILE *file;
     TRY(regular_file_text(&file, path, "file of prompts"));
     char line[PROMPT_BYTES];
+    const size_t before = g->prompt_count;
     status result = STATUS_OK;
     for (int number = 1; result == STATUS_OK && fgets(line, sizeof line, file) != NULL; number++) {
         const size_t length = strlen(line);
@@ -75,6 +81,8 @@ static status read_prompt_file(generation *g, const char *path) {
     }
     if (result == STATUS_OK && ferror(file))
         result = FAIL("cannot read the prompts in %s: %m", path);
+    if (result == STATUS_OK && g->prompt_count == before)
+        result = FAIL("%s has no prompt; write one a line, or use --prompt TEXT", path);
     fclose(file);
     return result;
 }
@@ -85,8 +93,6 @@ static status gather_prompts(generation *g) {
         TRY(add_prompt(g, o->prompts[i]));
     if (o->prompt_file != NULL)
         TRY(read_prompt_file(g, o->prompt_file));
-    if (g->prompt_count == 0)
-        return FAIL_USAGE("no prompt; give --prompt TEXT or --prompts FILE");
     return STATUS_OK;
 }
 
@@ -110,7 +116,10 @@ static status load(generation *g) {
             return FAIL_USAGE("--seconds %g is %d token frames, 1 to 65536 are wanted", o->seconds, frames);
     }
     TRY(generator_create(&g->generator, &g->config, "generate", BATCH, frames));
-    return generator_load(g->generator, o->use_base ? g->config.data.base : o->run);
+    g->model = o->use_base ? g->config.data.base : o->run;
+    g->temperature = o->temperature > 0.0 ? o->temperature : g->config.train.temperature;
+    g->iterations = o->iterations > 0 ? o->iterations : g->config.samples.iterations;
+    return generator_load(g->generator, g->model, &g->step);
 }
 
 // Draws best_of candidates for every clip of a prompt, at most BATCH at a time, and keeps the best. tokens:
@@ -123,11 +132,10 @@ static status draw(generation *g, size_t prompt, uint16_t *candidate, float *sco
     const char *captions[BATCH];
     for (int i = 0; i < BATCH; i++)
         captions[i] = g->prompts[prompt];
-    const double temperature = o->temperature > 0.0 ? o->temperature : g->config.train.temperature;
     for (size_t at = 0; at < total; at += BATCH) {
         const size_t size = total - at < BATCH ? total - at : BATCH;
         TRY(generator_sample(g->generator, captions, size, o->seed, (uint32_t)(prompt * total + at),
-                             (float)temperature, candidate, score, NULL));
+                             (float)g->temperature, candidate, score, NULL));
         for (size_t i = 0; i < size; i++) {
             const size_t kept = (at + i) / (size_t)o->best_of;
             const int first = (at + i) % (size_t)o->best_of == 0;
@@ -147,11 +155,10 @@ static status write_clips(generation *g, size_t prompt, const uint16_t *tokens, 
     const size_t clip = (size_t)made->frames * (size_t)generator_levels(made),
                  samples = generator_samples(made);
     const uint32_t sample_rate = codec_describe(made->codec)->sample_rate;
-    const int iterations = o->iterations > 0 ? o->iterations : g->config.samples.iterations;
-    TRY(generator_decode(made, tokens, (size_t)o->count, iterations, audio));
+    TRY(generator_decode(made, tokens, (size_t)o->count, g->iterations, audio));
     for (int i = 0; i < o->count; i++) {
-        char name[64], path[PATH_MAX];
-        snprintf(name, sizeof name, "%03zu-%02d.wav", prompt, i);
+        char name[NAME_MAX + 1], path[PATH_MAX];
+        generate_clip_name(name, prompt, i);
         snprintf(path, sizeof path, "%s/%s", o->output, name);
         TRY(audio_file_write(path, audio + (size_t)i * samples, samples, sample_rate));
         const sound_check check =
@@ -188,12 +195,26 @@ static status create_shards(const generation *g, shard_writer **out) {
                            .levels = (uint32_t)generator_levels(made)};
     memcpy(format.codebook_size, codec->codebook_size, sizeof(uint32_t) * format.levels);
     snprintf(format.codec, sizeof format.codec, "%s", made->codec_identity);
-    return shard_writer_create(out, g->options->output, "tokens", &format, 1000, 1);
+    return shard_writer_create(out, g->options->output, GENERATE_SHARDS, &format, 1000, 0);
+}
+
+// The same call on the same model draws the same clips: those of a prompt depend on its place among them.
+static status write_record(const generation *g, json_t *list) {
+    const generate_options *o = g->options;
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/" GENERATE_RECORD, o->output);
+    json_t *record = json_pack("{s:s,s:s,s:I,s:I,s:f,s:i,s:i,s:o,s:i,s:i,s:O}", "run", o->run, "model",
+                               g->model, "step", (json_int_t)g->step, "seed", (json_int_t)o->seed,
+                               "temperature", g->temperature, "count", o->count, "best_of", o->best_of,
+                               "best_of_reward", o->best_of > 1 ? json_string("text_adherence") : json_null(),
+                               "frames", g->generator->frames, "iterations", g->iterations, "clips", list);
+    return json_file_publish(path, record);
 }
 
 static status generate(generation *g) {
     const generate_options *o = g->options;
     TRY(gather_prompts(g));
+    TRY(generate_check_folder(o->output, o->replace));
     TRY(load(g));
     const size_t clip = (size_t)g->generator->frames * (size_t)generator_levels(g->generator);
     const size_t count = (size_t)o->count;
@@ -204,6 +225,7 @@ static status generate(generation *g) {
     int lock = -1;
     status result;
     TRY_GOTO(result, publish_lock_folder(o->output, &lock), done);
+    TRY_GOTO(result, generate_clear_folder(o->output, o->replace), done);
     TRY_GOTO(result, create_shards(g, &shards), done);
     TRY_GOTO(result, memory_allocate((void **)&tokens, sizeof(uint16_t) * count * clip, "tokens"), done);
     TRY_GOTO(result, memory_allocate((void **)&candidate, sizeof(uint16_t) * BATCH * clip, "tokens"), done);
@@ -220,9 +242,7 @@ static status generate(generation *g) {
     shard_writer *finished = shards;
     shards = NULL;
     TRY_GOTO(result, shard_writer_finish(finished), done);
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/generated.json", o->output);
-    TRY_GOTO(result, json_file_publish(path, json_incref(list)), done);
+    TRY_GOTO(result, write_record(g, list), done);
 done:
     shard_writer_abort(shards);
     publish_unlock_folder(lock);

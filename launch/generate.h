@@ -3,6 +3,7 @@
 
 #include "kernels/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ typedef struct generate_options {
     size_t prompt_count;
     const char *prompt_file; // one prompt a line, or NULL
     const char *output;      // folder; created
+    bool replace;            // what an earlier call made in it
     int count;               // clips a prompt
     int best_of;             // drawn for each clip; the one of highest text adherence is kept
     double seconds;          // 0: as long as the clips that the base was trained on
@@ -21,5 +23,6 @@ typedef struct generate_options {
     uint64_t seed;
 } generate_options;
 
-// Writes PROMPT-CLIP.wav files, tokens-00000.h5 and generated.json, and prints a line a clip.
+// Writes PROMPT-CLIP.wav files, tokens-00000.h5 and generated.json, which has what is needed to make them
+// again, and prints a line a clip.
 status generate_run(const generate_options *options);

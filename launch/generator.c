@@ -68,8 +68,8 @@ void generator_destroy(generator *g) {
     memory_free(g);
 }
 
-status generator_load(generator *g, const char *run_folder) {
-    return model_load_policy(g->policy, g->device, run_folder, model_listener, NULL);
+status generator_load(generator *g, const char *run_folder, uint64_t *step) {
+    return model_load_policy(g->policy, g->device, run_folder, model_listener, step);
 }
 
 int generator_levels(const generator *g) {

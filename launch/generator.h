@@ -25,8 +25,9 @@ typedef struct generator {
 // says what it computes on. batch: sampled at a time; no result depends on it.
 status generator_create(generator **out, const run_config *config, const char *title, int batch, int frames);
 void generator_destroy(generator *generator); // NULL is allowed
-// Weights of the newest sound checkpoint of a run folder.
-status generator_load(generator *generator, const char *run_folder);
+// Weights of the selected or, where none is, the newest sound checkpoint of a run folder. step: [1] receives
+// its step, may be NULL.
+status generator_load(generator *generator, const char *run_folder, uint64_t *step);
 
 // Samples `count` clips. Clip i is drawn with the random numbers of sample `first + i` under `seed`. tokens:
 // [count, frames, levels]; adherence: [count] cosine of caption and music; music: [count, embedding] or NULL.
