@@ -200,9 +200,7 @@ static status prepare(evaluation *e) {
                              NULL, NULL);
 }
 
-static status evaluate(evaluation *e) {
-    TRY(prepare(e));
-    TRY(publish_make_folder(e->options->output));
+static status draw_and_judge(evaluation *e) {
     printf("evaluate: %d models, %zu held-out captions, %zu prompts, the same random numbers for all\n",
            e->model_count, e->caption_count, e->prompts.count);
     for (int m = 0; m < e->model_count; m++) {
@@ -217,6 +215,15 @@ static status evaluate(evaluation *e) {
     TRY(evaluate_write_results(e));
     evaluate_print(e);
     return STATUS_OK;
+}
+
+static status evaluate(evaluation *e) {
+    int lock;
+    TRY(prepare(e));
+    TRY(publish_lock_folder(e->options->output, &lock));
+    const status result = draw_and_judge(e);
+    publish_unlock_folder(lock);
+    return result;
 }
 
 static void release(evaluation *e) {

@@ -173,6 +173,36 @@ static status write_prompt(const evaluation *e, const char *folder, size_t place
     return STATUS_OK;
 }
 
+static bool lists_file(const json_t *list, const char *file) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *clips = json_object_get(json_array_get(list, i), "clips");
+        for (size_t c = 0; c < json_array_size(clips); c++) {
+            const char *name = json_string_value(json_object_get(json_array_get(clips, c), "file"));
+            if (name != NULL && strcmp(name, file) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+// Removes the clips that an earlier evaluation listed and this one does not: of other models, or more of
+// them.
+static status remove_unlisted(const char *folder, const json_t *before, const json_t *list) {
+    for (size_t i = 0; i < json_array_size(before); i++) {
+        const json_t *clips = json_object_get(json_array_get(before, i), "clips");
+        for (size_t c = 0; c < json_array_size(clips); c++) {
+            const char *name = json_string_value(json_object_get(json_array_get(clips, c), "file"));
+            char path[PATH_MAX];
+            if (name == NULL || strchr(name, '/') != NULL || lists_file(list, name))
+                continue;
+            if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+                return FAIL("path is too long: %.60s...", folder);
+            TRY(publish_remove(path));
+        }
+    }
+    return STATUS_OK;
+}
+
 status evaluate_write_samples(const evaluation *e) {
     const size_t wanted = (size_t)e->config.samples.count, prompts = e->prompts.count;
     const size_t count = wanted < prompts ? wanted : prompts;
@@ -184,7 +214,7 @@ status evaluate_write_samples(const evaluation *e) {
                  clip = (size_t)e->generator->frames * (size_t)generator_levels(e->generator);
     float *audio = NULL;
     uint16_t *tokens = NULL;
-    json_t *list = json_array();
+    json_t *list = json_array(), *before = NULL; // before: NULL where there is none, or none that can be read
     status result;
     TRY_GOTO(result,
              memory_allocate((void **)&audio, sizeof(float) * models * generator_samples(e->generator),
@@ -195,8 +225,11 @@ status evaluate_write_samples(const evaluation *e) {
     for (size_t i = 0; i < count; i++) // spread over the list
         TRY_GOTO(result, write_prompt(e, folder, i, i * prompts / count, tokens, audio, list), done);
     snprintf(path, sizeof path, "%s/samples.json", folder);
-    result = json_file_publish(path, json_incref(list));
+    before = json_load_file(path, 0, NULL);
+    TRY_GOTO(result, json_file_publish(path, json_incref(list)), done);
+    result = remove_unlisted(folder, before, list);
 done:
+    json_decref(before);
     memory_free(audio);
     memory_free(tokens);
     json_decref(list);

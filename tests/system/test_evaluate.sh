@@ -56,6 +56,18 @@ check "the same scores on one thread" cmp three/evaluation.json thread/evaluatio
 check "the same clips on one thread" diff -r three/samples thread/samples
 check "a report of it" "$musicrl" report three
 
+cp -r three fewer-models && touch fewer-models/samples/mine-00.wav
+accepted "fewer models" base one=first -o fewer-models -s samples.count=1
+if [[ $(cd fewer-models/samples && echo *) == "base-00.wav mine-00.wav one-00.wav samples.json" ]]; then
+    pass "clips of models that are no more are removed"
+else
+    fail "clips of models that are no more are removed" "$(ls fewer-models/samples)"
+fi
+exec 8<three
+flock 8
+refused 1 "three is being written by another process; wait for it" "two evaluations in one folder" base first -o three
+exec 8<&-
+
 # Two raters and two prompts, scored by hand: +2, +1 | -1, 0; nobody compared `second` with anything.
 cat >ratings.jsonl <<'RATINGS'
 {"prompt": "001", "model": "base", "rater": "ann", "score": 2}
