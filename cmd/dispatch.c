@@ -42,8 +42,9 @@ int command_dispatch(const char *group, const char *about, const command_entry *
     const char *names[64];
     for (int i = 0; i < count && i < 64; i++)
         names[i] = entries[i].name;
-    const char *nearest = nearest_name(argv[1], names, count < 64 ? count : 64);
-    fprintf(stderr, "%s: unknown command '%s'; did you mean '%s'? '%s --help' lists them all\n", group,
-            argv[1], nearest, group);
+    char hint[NEAREST_HINT];
+    nearest_hint(hint, "did you mean", argv[1], names, count < 64 ? count : 64);
+    fprintf(stderr, "%s: unknown command '%s'%s%s '%s --help' lists them all\n", group, argv[1], hint,
+            hint[0] != '\0' ? "?" : ";", group);
     return STATUS_USAGE;
 }

@@ -111,13 +111,13 @@ static status agree_on_failure(status failed) {
 
 static status print_setting(const run_config *config, const char *key) {
     const char *keys[RUN_SETTINGS_MAX];
-    char value[2 * RUN_CONFIG_PATH_MAX];
+    char value[2 * RUN_CONFIG_PATH_MAX], hint[NEAREST_HINT];
     const setting *found = run_setting_find(key);
     for (int i = 0; i < run_setting_count; i++)
         keys[i] = run_settings[i].key;
     if (found == NULL)
-        return FAIL_USAGE("--print %s: there is no such setting; did you mean '%s'?", key,
-                          nearest_name(key, keys, run_setting_count));
+        return FAIL_USAGE("--print %s: there is no such setting%s (--help-settings lists all)", key,
+                          nearest_hint(hint, "the nearest is", key, keys, run_setting_count));
     if (found->type == SETTING_TEXT) { // as it is, for a shell to use
         puts(run_setting_text(config, found));
         return STATUS_OK;

@@ -201,17 +201,17 @@ status publish_make_folder(const char *path) {
             continue;
         char kept = partial[i];
         partial[i] = '\0';
+        struct stat info;
         if (mkdir(partial, 0755) == 0)
             TRY(sync_folder_of(partial));
         else if (errno != EEXIST)
             return failed("create folder", partial, errno);
+        else if (stat(partial, &info) != 0)
+            return failed("look at folder", partial, errno);
+        else if (!S_ISDIR(info.st_mode))
+            return FAIL("%s is a file, a folder is needed; remove it or choose another name", partial);
         partial[i] = kept;
     }
-    struct stat info;
-    if (stat(path, &info) != 0)
-        return failed("look at folder", path, errno);
-    if (!S_ISDIR(info.st_mode))
-        return FAIL("%s is a file, a folder is needed; remove it or choose another name", path);
     return STATUS_OK;
 }
 

@@ -135,14 +135,21 @@ static status load_parts(conditioner *c, const char *path, const safetensors *fi
                            "prefix quantiser");
 }
 
-status conditioner_load(conditioner **out, device *device, const char *folder, int batch) {
-    *out = NULL;
+status conditioner_check_folder(const char *folder) {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/embedding.safetensors", folder);
     if (access(path, F_OK) != 0)
         return FAIL("%s is no folder of a joint embedding (it has no embedding.safetensors); make one with "
                     "'musicrl embed train'",
                     folder);
+    return STATUS_OK;
+}
+
+status conditioner_load(conditioner **out, device *device, const char *folder, int batch) {
+    *out = NULL;
+    TRY(conditioner_check_folder(folder));
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/embedding.safetensors", folder);
     conditioner *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "conditioner"));
     c->device = device;

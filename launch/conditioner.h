@@ -22,6 +22,9 @@ typedef struct conditioner {
     float *sum, *rvq_scratch;    // [output]
 } conditioner;
 
+// Fails if the folder holds no joint embedding, and says how to make one.
+status conditioner_check_folder(const char *folder);
+
 // batch: how many captions or segments go through a tower at once; no result depends on it.
 status conditioner_load(conditioner **out, device *device, const char *folder, int batch);
 void conditioner_destroy(conditioner *conditioner); // NULL is allowed

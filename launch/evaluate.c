@@ -52,10 +52,20 @@ static status check_folders(const evaluation *e) {
 }
 
 static status read_config(evaluation *e) {
+    static const char *const needed[] = {"data.codec", "data.embedding", "data.tokens"};
     const evaluate_options *o = e->options;
+    const char *last = e->models[e->model_count - 1].folder;
     char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/config.yaml", e->models[e->model_count - 1].folder);
-    return run_config_load(&e->config, o->config != NULL ? o->config : path, o->settings, o->setting_count);
+    snprintf(path, sizeof path, "%s/config.yaml", last);
+    if (o->config == NULL && access(path, F_OK) != 0)
+        return FAIL(
+            "%s is no run folder (it has no config.yaml); name that of a model last, or give --config "
+            "RUN.yaml",
+            last);
+    TRY(run_config_load(&e->config, o->config != NULL ? o->config : path, o->settings, o->setting_count));
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        TRY(run_config_require_path(&e->config, needed[i], o->config == NULL ? path : NULL));
+    return STATUS_OK;
 }
 
 // A model of another codec's tokens would sound like noise: what its run file names must be the same codec.

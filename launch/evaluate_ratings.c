@@ -47,8 +47,9 @@ static status unknown_model(const evaluation *e, const char *name) {
     const char *names[EVALUATE_MODELS_MAX + 1];
     for (int m = 0; m < e->model_count; m++)
         names[m] = e->models[m].name;
-    return FAIL("\"model\" is '%.60s', which is not evaluated here; the nearest of the models is '%s'", name,
-                nearest_name(name, names, e->model_count));
+    char hint[NEAREST_HINT];
+    return FAIL("\"model\" is '%.60s', which is not evaluated here%s", name,
+                nearest_hint(hint, "the nearest of the models is", name, names, e->model_count));
 }
 
 static status take_rating(void *context, const json_t *object, long line) {

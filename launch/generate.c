@@ -103,10 +103,13 @@ static status load(generation *g) {
     if (access(path, F_OK) != 0)
         return FAIL("%s is no run folder (it has no config.yaml); give one with --run", o->run);
     TRY(run_config_load(&g->config, path, NULL, 0));
+    TRY(run_config_require_path(&g->config, "data.codec", path));
+    TRY(run_config_require_path(&g->config, "data.embedding", path));
+    if (o->use_base)
+        TRY(run_config_require_path(&g->config, "data.base", path));
     int frames = g->config.pretrain.frames;
     if (o->seconds > 0.0) {
         codec *codec;
-        TRY(run_config_require(&g->config, "data.codec"));
         TRY(codec_load(&codec, g->config.data.codec));
         const codec_description description = *codec_describe(codec);
         codec_destroy(codec);

@@ -10,7 +10,7 @@
 #include <string.h>
 
 static status create_parts(generator *g, const run_config *config, const char *title) {
-    TRY(run_config_require(config, "data.codec"));
+    TRY(run_config_require_path(config, "data.codec", NULL));
     TRY(run_config_require(config, "data.embedding"));
     TRY(stage_create_device(&g->device, config, title));
     TRY(codec_load(&g->codec, config->data.codec));

@@ -48,8 +48,10 @@ static status wanted_class(int attribute, const json_t *value, int8_t *out) {
             *out = (int8_t)k;
             return STATUS_OK;
         }
-    return FAIL("the attribute '%s' is '%.60s', the nearest known word is '%s'", name,
-                word != NULL ? word : "no text", nearest_name(word != NULL ? word : "", words, classes));
+    char hint[NEAREST_HINT];
+    return FAIL("the attribute '%s' is '%.60s', which is no known word%s", name,
+                word != NULL ? word : "no text",
+                nearest_hint(hint, "the nearest known word is", word != NULL ? word : "", words, classes));
 }
 
 // Its number, HEARD_ATTRIBUTES if there is none of that name.
@@ -64,8 +66,9 @@ static status unknown_attribute(const char *name) {
     const char *known[HEARD_ATTRIBUTES + PASSED_OVER];
     memcpy(known, heard_attribute_names, sizeof(char *) * HEARD_ATTRIBUTES);
     memcpy(known + HEARD_ATTRIBUTES, passed_over, sizeof(char *) * PASSED_OVER);
-    return FAIL("unknown attribute '%.60s', the nearest known one is '%s'", name,
-                nearest_name(name, known, HEARD_ATTRIBUTES + PASSED_OVER));
+    char hint[NEAREST_HINT];
+    return FAIL("unknown attribute '%.60s'%s", name,
+                nearest_hint(hint, "the nearest known one is", name, known, HEARD_ATTRIBUTES + PASSED_OVER));
 }
 
 static status read_attributes(const json_t *object, wanted_attributes *out) {
@@ -94,10 +97,12 @@ static status keep_said(const json_t *list, wanted_attributes *out) {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
         const int attribute = find_attribute(name != NULL ? name : "");
+        char hint[NEAREST_HINT];
         if (attribute == HEARD_ATTRIBUTES)
-            return FAIL("'said' names '%.60s', the nearest known attribute is '%s'",
+            return FAIL("'said' names '%.60s', which is no known attribute%s",
                         name != NULL ? name : "no text",
-                        nearest_name(name != NULL ? name : "", heard_attribute_names, HEARD_ATTRIBUTES));
+                        nearest_hint(hint, "the nearest known attribute is", name != NULL ? name : "",
+                                     heard_attribute_names, HEARD_ATTRIBUTES));
         out->value[attribute] = all.value[attribute];
     }
     return STATUS_OK;

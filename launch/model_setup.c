@@ -76,7 +76,7 @@ status model_start_from_codes(const run_config *config, const shard_format *form
                               float *values) {
     codec *codec;
     char identity[DIGEST_HEX];
-    TRY(run_config_require(config, "data.codec"));
+    TRY(run_config_require_path(config, "data.codec", NULL));
     TRY(codec_load(&codec, config->data.codec));
     status result = codec_identify(codec, identity);
     if (result == STATUS_OK && strcmp(identity, format->codec) != 0)

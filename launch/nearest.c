@@ -1,5 +1,6 @@
 #include "launch/nearest.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { LONGEST = 128 };
@@ -26,8 +27,8 @@ static int distance(const char *a, const char *b) {
 }
 
 const char *nearest_name(const char *name, const char *const *candidates, int count) {
-    const char *best = candidates[0];
-    int best_distance = LONGEST + 1;
+    const char *best = NULL;
+    int best_distance = (int)strnlen(name, LONGEST);
     for (int i = 0; i < count; i++) {
         int d = distance(name, candidates[i]);
         if (d < best_distance) {
@@ -36,4 +37,13 @@ const char *nearest_name(const char *name, const char *const *candidates, int co
         }
     }
     return best;
+}
+
+const char *nearest_hint(char hint[NEAREST_HINT], const char *lead, const char *name,
+                         const char *const *candidates, int count) {
+    const char *nearest = nearest_name(name, candidates, count);
+    hint[0] = '\0';
+    if (nearest != NULL)
+        snprintf(hint, NEAREST_HINT, "; %s '%s'", lead, nearest);
+    return hint;
 }

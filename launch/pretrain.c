@@ -291,6 +291,7 @@ static status prepare(pretrain *p) {
     const run_config *config = p->config;
     TRY(run_config_require(config, "data.tokens"));
     TRY(run_config_require(config, "data.embedding"));
+    TRY(conditioner_check_folder(config->data.embedding));
     TRY(run_config_require(config, "data.base"));
     const int slots = config->pretrain.gradient_slots, ranks = world_size(p->world);
     if (ranks > slots || slots % ranks != 0 || (ranks & (ranks - 1)) != 0)

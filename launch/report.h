@@ -24,6 +24,6 @@
 //     FOLDER/samples/samples.json  [{"prompt": text, "clips": [{"model", "file", "rating", ...}]}]
 //     FOLDER/notes.json            ["sentence", ...]
 //
-// and publishes the page at `path`. What is missing is left out or said in a sentence on the page; what is
-// damaged is an error that names file and line, and nothing is published then.
+// and publishes the page at `path`. What is missing is left out or said in a sentence on the page; a folder
+// without any of it is an error, and so is what is damaged, by file and line: nothing is published then.
 status report_write(const char *folder, const char *path);

@@ -166,6 +166,18 @@ status report_input_read(report_input *in, const char *folder) {
     return STATUS_OK;
 }
 
+bool report_input_is_empty(const report_input *in) {
+    const json_t *const all[] = {in->base_summary, in->evaluation, in->codec,     in->samples, in->notes,
+                                 in->reward,       in->ablation,   in->listeners, in->pooled};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i] != NULL)
+            return false;
+    const report_run *run = in->runs[0];
+    return in->is_single && !run->metrics.found && run->selected == NULL && run->config == NULL &&
+           in->seed_count == 0 && !in->base_metrics.found && !in->quality_metrics.found &&
+           !in->preference_metrics.found;
+}
+
 void report_input_free(report_input *in) {
     for (int i = 0; i < in->run_count; i++)
         free_run(in->runs[i]);

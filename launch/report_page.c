@@ -87,6 +87,13 @@ status report_write(const char *folder, const char *path) {
     if (access(folder, F_OK) != 0)
         return FAIL("%s: there is no such run folder", folder);
     TRY_GOTO(result, report_input_read(&in, folder), done);
+    if (report_input_is_empty(&in)) {
+        result =
+            FAIL("%s holds no run and nothing measured of one (metrics.jsonl, config.yaml, evaluation.json, "
+                 "...); give the folder of a run, or the one that holds several",
+                 folder);
+        goto done;
+    }
     TRY_GOTO(result, put_page(&page, &in), done);
     result = publish_file(path, page.bytes, page.used);
 done:

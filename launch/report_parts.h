@@ -5,6 +5,8 @@
 #include "launch/report_text.h"
 #include "launch/run_config.h"
 
+#include <stdbool.h>
+
 enum { REPORT_RUNS_MAX = 16, REPORT_SEEDS_MAX = 16, REPORT_NAME_MAX = 64 };
 
 // A run of reinforcement learning: a folder with metrics of one.
@@ -37,6 +39,8 @@ typedef struct report_input {
 // Reads a folder; see report.h for the files. What is damaged is an error that names file and line. Free with
 // report_input_free also after a failure.
 status report_input_read(report_input *out, const char *folder);
+// Whether there was nothing to read.
+bool report_input_is_empty(const report_input *input);
 void report_input_free(report_input *input);
 
 // The head of the page: title, style sheet; `title` is escaped here.

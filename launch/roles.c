@@ -24,9 +24,11 @@ static status find_role(const char *text, const char *word, size_t length, role 
             return STATUS_OK;
         }
     }
-    return FAIL_USAGE("roles=%s has no such role as '%s'; did you mean '%s'? Write colocated, or "
-                      "rollout=4,reward=2,learner=2",
-                      text, name, nearest_name(name, names, ROLE_COUNT));
+    char hint[NEAREST_HINT];
+    nearest_hint(hint, "did you mean", name, names, ROLE_COUNT);
+    return FAIL_USAGE(
+        "roles=%s has no such role as '%s'%s%s write colocated, or rollout=4,reward=2,learner=2", text, name,
+        hint, hint[0] != '\0' ? "?" : ";");
 }
 
 // One block, "reward+learner=2" or "rollout:8", of `length` bytes, for the ranks from first_rank on; *ranks:

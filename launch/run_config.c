@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { KEY_MAX = 256, WHERE_MAX = 512, LINE_MAX_BYTES = 512 };
 
@@ -130,6 +131,7 @@ static status set_reward(run_config_rewards *out, const setting *s, const yaml_t
     if (name == NULL || name->kind != YAML_TREE_SCALAR)
         return status_set(blame, "%s: an entry of %s has no name; each is {name: NAME, weight: NUMBER}",
                           where, s->key);
+    char hint[NEAREST_HINT];
     int words = 0;
     while (s->words[words] != NULL)
         words++;
@@ -137,8 +139,8 @@ static status set_reward(run_config_rewards *out, const setting *s, const yaml_t
     while (index < words && strcmp(s->words[index], name->value) != 0)
         index++;
     if (index == words)
-        return status_set(blame, "%s: unknown reward '%.60s' in %s; the nearest known one is '%s'", where,
-                          name->value, s->key, nearest_name(name->value, s->words, words));
+        return status_set(blame, "%s: unknown reward '%.60s' in %s%s", where, name->value, s->key,
+                          nearest_hint(hint, "the nearest known one is", name->value, s->words, words));
     for (int i = 0; i < out->count; i++)
         if (strcmp(out->entries[i].name, name->value) == 0)
             return status_set(blame, "%s: the reward '%s' is listed twice in %s; keep one", where,
@@ -210,11 +212,11 @@ static status unknown_key(const yaml_tree_node *node, const char *path) {
             names[count++] = sections[section_count++];
         }
     }
-    char where[WHERE_MAX];
+    char where[WHERE_MAX], hint[NEAREST_HINT];
     return status_set(yaml_tree_blame(node),
-                      "%s: unknown setting '%s'; the nearest known one is '%s' ('musicrl train "
-                      "--help-settings' lists all)",
-                      yaml_tree_where(node, where, sizeof where), path, nearest_name(path, names, count));
+                      "%s: unknown setting '%s'%s ('musicrl train --help-settings' lists all)",
+                      yaml_tree_where(node, where, sizeof where), path,
+                      nearest_hint(hint, "the nearest known one is", path, names, count));
 }
 
 static status walk(loader *l, const yaml_tree_node *mapping, const char *prefix) {
@@ -322,4 +324,19 @@ status run_config_require(const run_config *config, const char *key) {
         return FAIL("run '%s': %s is not set (%s); set it in the run file or give %s=... on the command line",
                     config->name, key, s->help, key);
     return STATUS_OK;
+}
+
+status run_config_require_path(const run_config *config, const char *key, const char *run_file) {
+    TRY(run_config_require(config, key));
+    const setting *s = run_setting_find(key);
+    const char *path = run_setting_text(config, s);
+    if (access(path, F_OK) == 0)
+        return STATUS_OK;
+    if (run_file != NULL && path[0] != '/')
+        return FAIL(
+            "%s: %s is '%s', and nothing is there; paths in it are relative to the folder in which the run "
+            "was started, so start there",
+            run_file, key, path);
+    return FAIL("run '%s': %s is '%s', and nothing is there; set it to the %s", config->name, key, path,
+                s->help);
 }

@@ -210,6 +210,10 @@ status run_config_set_defaults(run_config *out);
 // Fails if the text setting `key` ("data.codec") is empty, and says what it is for.
 status run_config_require(const run_config *config, const char *key);
 
+// Fails as well if there is no file or folder of that name. run_file: the config.yaml of a run folder that
+// the setting stands in, whose relative paths are those of another working folder perhaps; NULL: another one.
+status run_config_require_path(const run_config *config, const char *key, const char *run_file);
+
 // Publishes every setting with its resolved value; the file loads back to the same struct.
 status run_config_write(const run_config *config, const char *path);
 

@@ -35,7 +35,7 @@ static status create_listening(train *t) {
     }
     if (r->listened == 0)
         return STATUS_OK;
-    TRY(run_config_require(config, "data.codec"));
+    TRY(run_config_require_path(config, "data.codec", NULL));
     TRY(codec_load(&r->codec, config->data.codec));
     char identity[DIGEST_HEX];
     TRY(codec_identify(r->codec, identity));

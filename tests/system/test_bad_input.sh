@@ -74,6 +74,10 @@ refused 1 "damaged/tokens-00000.h5" "damaged shard in pretrain" pretrain run.yam
 
 refused 1 "nowhere is no folder of a joint embedding (it has no embedding.safetensors); make one with 'musicrl embed" \
     "missing embedding" "${train[@]}" data.embedding=nowhere
+refused 1 "nowhere is no folder of a joint embedding (it has no embedding.safetensors)" "missing embedding in pretrain" \
+    pretrain run.yaml data.base=new data.embedding=nowhere
+refused 1 "data.codec is 'nowhere', and nothing is there; set it to the codec file" "missing codec" \
+    "${train[@]}" data.codec=nowhere
 refused 1 "nowhere/checkpoints holds no checkpoint; run the stage that makes it first" "missing base" \
     "${train[@]}" data.base=nowhere
 refused 1 "base/checkpoints/step-000012/policy.safetensors" "base of another shape" \
@@ -219,7 +223,8 @@ cp -r finished piped-run && rm piped-run/metrics.jsonl && mkfifo piped-run/metri
 refused 1 "metrics.jsonl is a pipe, $wanted" "a pipe as metrics" train run.yaml folder=piped-run train.steps=8
 ranks=2
 
-refused 1 "cannot create folder run.yaml/new" "a folder that cannot be" train run.yaml folder=run.yaml/new
+refused 1 "run.yaml is a file, a folder is needed" "a folder below a file" train run.yaml folder=run.yaml/new
+refused 1 "codec.safetensors is a file, a folder is needed" "a file as the folder" train run.yaml folder=codec.safetensors
 # Root may write everywhere, so it becomes another user here, one that can read the scratch folder.
 cp -r finished read-only && chmod -R a-w,a+rX read-only
 program=$musicrl

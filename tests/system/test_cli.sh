@@ -55,6 +55,15 @@ check_commands() { # COMMAND...
 
 check_commands "$musicrl"
 check "nearest command" 2 "did you mean 'doctor'?" stderr "$musicrl" docter
+for word in '' -V x d; do
+    check "nothing is near '$word'" 2 "unknown command '$word'; 'musicrl --help' lists them all" stderr "$musicrl" "$word"
+done
+mkdir "$scratch/empty"
+check "a report of nothing" 1 "empty holds no run and nothing measured of one" stderr "$musicrl" report "$scratch/empty"
+if [[ -e $scratch/empty/report.html ]]; then
+    echo "FAIL a report of nothing: it is there"
+    status=1
+fi
 check "version" 0 "musicrl " stdout "$musicrl" --version
 check "doctor" 0 "ok       processor" stdout "$musicrl" doctor
 check "doctor without NCCL" 0 "only several GPUs use it; NCCL cannot be opened (/nowhere/libnccl.so.2" stdout \

@@ -119,7 +119,11 @@ refused 1 "bad.jsonl holds no rating" "an empty file of ratings" base first -o b
 refused 1 "nowhere.jsonl" "missing ratings" base first -o bad --ratings nowhere.jsonl
 
 refused 1 "nowhere: there is no such run folder" "unknown folder" base nowhere -o bad
-refused 1 "tokens/config.yaml" "a folder that is no run" base tokens -o bad
+refused 1 "tokens is no run folder (it has no config.yaml)" "a folder that is no run" base tokens -o bad
+mkdir elsewhere && cd elsewhere || exit 1
+refused 1 "../first/config.yaml: data.codec is './codec.safetensors', and nothing is there; paths in it are relative to the folder in which the run was started" \
+    "a run of another working folder" ../base ../first -o bad
+cd .. || exit 1
 refused 1 "tokens/checkpoints holds no checkpoint" "a folder without weights" tokens first -o bad
 refused 2 "two models or more" "one model" base
 refused 2 "two models are named 'first'" "one name twice" first first -o bad
@@ -189,7 +193,7 @@ holds "of seven listeners" seven/evaluation.json "d['raters'] == 7 and d['pairs'
 accepted "ratings of people come before listeners" base first -o people2 --ratings ratings.jsonl
 holds "judges of a file" people2/evaluation.json "d['judges'] == 'file'"
 echo '{"id": "x", "prompt": "a flute", "attributes": {"lead": "floot"}}' >prompts.jsonl
-refused 1 "prompt x: the attribute 'lead' is 'floot', the nearest known word is 'flute'" "an unknown attribute" \
+refused 1 "prompt x: the attribute 'lead' is 'floot', which is no known word; the nearest known word is 'flute'" "an unknown attribute" \
     base first -o bad --prompts prompts.jsonl
 refused 1 "listeners.safetensors were fitted to clips of 25 frames" "listeners of other clips" \
     base first -o bad -s train.frames=30

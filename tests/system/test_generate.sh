@@ -65,6 +65,11 @@ fi
 accepted "of the base" "${options[@]}" --base -p piano -o clips --replace
 again "made again by the base"
 
+mkdir elsewhere && cd elsewhere || exit 1
+refused 1 "../finished/config.yaml: data.codec is './codec.safetensors', and nothing is there; paths in it are relative to the folder in which the run was started" \
+    "a run of another working folder" --run ../finished -p piano -o new
+cd .. || exit 1
+
 printf '\n \n' >empty.txt
 refused 1 "empty.txt has no prompt; write one a line" "no prompt in a file" "${options[@]}" --prompts empty.txt -o new
 refused 2 "wanted a number from 0.01 to 100" "a temperature as train has it" "${options[@]}" -p piano --temperature 101 -o new

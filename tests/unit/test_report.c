@@ -80,7 +80,17 @@ static void test_empty_folder(void **state) {
     char folder[] = "/tmp/report_XXXXXX";
     assert_non_null(mkdtemp(folder));
     const char *path = scratch_path("empty.html");
+    assert_int_equal(report_write(folder, path), STATUS_FAILED);
+    assert_holds(status_message(), "holds no run and nothing measured of one");
+    assert_int_not_equal(access(path, F_OK), 0);
+    char notes[sizeof folder + 16];
+    snprintf(notes, sizeof notes, "%s/notes.json", folder);
+    FILE *file = fopen(notes, "w");
+    assert_non_null(file);
+    fputs("[]", file);
+    fclose(file);
     assert_int_equal(report_write(folder, path), STATUS_OK);
+    unlink(notes);
     rmdir(folder);
     size_t count;
     char *text = scratch_read(path, &count);

@@ -323,6 +323,16 @@ static void test_require(void **state) {
     assert_int_equal(run_config_require(&c, "data.codec"), STATUS_OK);
     assert_int_equal(run_config_require(&c, "data.tokens"), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "data.tokens is not set"));
+    assert_int_equal(run_config_require_path(&c, "data.tokens", NULL), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "data.tokens is not set"));
+    assert_int_equal(run_config_require_path(&c, "data.codec", NULL), STATUS_FAILED);
+    assert_non_null(
+        strstr(status_message(), "data.codec is 'x', and nothing is there; set it to the codec file"));
+    assert_int_equal(run_config_require_path(&c, "data.codec", "runs/r/config.yaml"), STATUS_FAILED);
+    assert_non_null(strstr(status_message(), "runs/r/config.yaml: data.codec is 'x'"));
+    assert_non_null(strstr(status_message(), "relative to the folder in which the run was started"));
+    const run_config root = accept("data: {codec: /}\n", NULL);
+    assert_int_equal(run_config_require_path(&root, "data.codec", "runs/r/config.yaml"), STATUS_OK);
 }
 
 static void test_listing(void **state) {
