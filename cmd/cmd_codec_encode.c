@@ -56,7 +56,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
 // The number of clips is known once the corpus is open: the first call starts the display.
 static void show(void *context, size_t done, size_t total) {
     if (done == 0)
-        progress_start(context, stderr, "codec encode", 0, (int64_t)total);
+        progress_start(context, stderr, "codec encode", "clip", 0, (int64_t)total);
     else if (done < total)
         progress_show(context, (int64_t)done, "");
     else

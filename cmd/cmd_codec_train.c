@@ -68,7 +68,7 @@ static void apply_setting(struct argp_state *state, const char *text, codec_conf
             *(uint32_t *)field = (uint32_t)option_integer(state, "set", text + length + 1, 0, 1000000);
         return;
     }
-    argp_error(state, "--set %s: want NAME=VALUE with one of the names that --set help=1 lists", text);
+    argp_error(state, "--set %s: wanted NAME=VALUE with one of the names that --set help=1 lists", text);
 }
 
 static error_t parse_option(int key, char *text, struct argp_state *state) {

@@ -96,7 +96,7 @@ static void show_skipped(void *context, const char *message) {
 static void show_progress(void *context, size_t done, size_t total) {
     view *view = context;
     if (done == 0)
-        progress_start(&view->line, stderr, "import", 0, (int64_t)total);
+        progress_start(&view->line, stderr, "import", "file", 0, (int64_t)total);
     else
         progress_show(&view->line, (int64_t)done, "");
     view->done = done;

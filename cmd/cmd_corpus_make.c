@@ -1,11 +1,10 @@
 #include "cmd/commands.h"
+#include "cmd/option.h"
 #include "data/corpus_make.h"
 #include "launch/progress.h"
 
 #include <argp.h>
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum {
     KEY_SECONDS = 256,
@@ -40,18 +39,6 @@ static void request_stop(int signal_number) {
     stop_requested = 1;
 }
 
-static double parse_number(const char *name, const char *text, double least, double most, int whole,
-                           struct argp_state *state) {
-    char *end;
-    errno = 0;
-    double value = strtod(text, &end);
-    if (end == text || *end != 0 || errno != 0 || !(value >= least && value <= most) ||
-        (whole && value != (double)(long long)value))
-        argp_error(state, "--%s %s: want a %snumber from %g to %g", name, text, whole ? "whole " : "", least,
-                   most);
-    return value;
-}
-
 static error_t parse_option(int key, char *argument, struct argp_state *state) {
     corpus_make_options *options = state->input;
     switch (key) {
@@ -59,25 +46,25 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         options->folder = argument;
         break;
     case 'n':
-        options->count = (size_t)parse_number("count", argument, 1, 1e7, 1, state);
+        options->count = (size_t)option_integer(state, "count", argument, 1, 10000000);
         break;
     case KEY_SECONDS:
-        options->seconds = parse_number("seconds", argument, 2, 300, 0, state);
+        options->seconds = option_real(state, "seconds", argument, 2, 300);
         break;
     case KEY_SEED:
-        options->seed = (uint64_t)parse_number("seed", argument, 0, 9007199254740992.0, 1, state);
+        options->seed = (uint64_t)option_integer(state, "seed", argument, 0, 9007199254740992);
         break;
     case KEY_SAMPLE_RATE:
-        options->sample_rate = (uint32_t)parse_number("sample-rate", argument, 8000, 96000, 1, state);
+        options->sample_rate = (uint32_t)option_integer(state, "sample-rate", argument, 8000, 96000);
         break;
     case KEY_IMPERFECT:
-        options->imperfect = parse_number("imperfect", argument, 0, 1, 0, state);
+        options->imperfect = option_real(state, "imperfect", argument, 0, 1);
         break;
     case KEY_WORKERS:
-        options->workers = (int)parse_number("workers", argument, 1, 256, 1, state);
+        options->workers = (int)option_integer(state, "workers", argument, 1, 256);
         break;
     case KEY_PER_SHARD:
-        options->clips_per_shard = (size_t)parse_number("clips-per-shard", argument, 1, 1e6, 1, state);
+        options->clips_per_shard = (size_t)option_integer(state, "clips-per-shard", argument, 1, 1000000);
         break;
     case KEY_SOUNDFONT:
         options->soundfont = argument;
@@ -126,7 +113,7 @@ int cmd_corpus_make(int argc, char **argv) {
     struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESETHAND};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    progress_start(&progress, stderr, "corpus make", 0, (int64_t)options.count);
+    progress_start(&progress, stderr, "corpus make", "clip", 0, (int64_t)options.count);
     status result = corpus_make(&options);
     if (result == STATUS_OK) {
         progress_finish(&progress, (int64_t)options.count, "");

@@ -8,7 +8,7 @@ double option_real(const struct argp_state *state, const char *name, const char 
     char *end;
     double value = strtod(text, &end);
     if (end == text || *end != '\0' || !(value >= least && value <= most))
-        argp_error(state, "--%s %s: wanted a number from %g to %g", name, text, least, most);
+        argp_error(state, "--%s %s: wanted a number from %.15g to %.15g", name, text, least, most);
     return value;
 }
 

@@ -187,7 +187,7 @@ static status make_all_clips(collection *c, shard_writer *writer) {
              done);
     TRY_GOTO(result, memory_allocate((void **)&b.adherence, sizeof(float) * BLOCK_CLIPS, "scores"), done);
     TRY_GOTO(result, memory_allocate((void **)&b.source, BLOCK_CLIPS * sizeof *b.source, "sources"), done);
-    progress_start(&progress, stderr, "collect", 0, (int64_t)total);
+    progress_start(&progress, stderr, "collect", "clip", 0, (int64_t)total);
     for (size_t first = 0; first < total;) {
         const collected_source source = source_of(c, first);
         const size_t left = c->first[source + 1] - first, count = left < BLOCK_CLIPS ? left : BLOCK_CLIPS;

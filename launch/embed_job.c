@@ -109,7 +109,7 @@ static status train(embed_job *job) {
     const int batch = config->embedding.batch;
     const parameter_list *list = embedding_parameters(job->embedding);
     progress progress;
-    progress_start(&progress, stdout, "embedding", 0, config->embedding.steps);
+    progress_start(&progress, stdout, "embedding", "step", 0, config->embedding.steps);
     char detail[64] = "";
     TRY(embedding_pack(job->embedding));
     for (int64_t step = 0; step < config->embedding.steps; step++) {
@@ -257,7 +257,7 @@ static status evaluate(embed_job *job, const char *folder, json_t **out) {
     normalize(music, count, output);
     const double at_1 = recall(text, music, count, output, 1), at_10 = recall(text, music, count, output, 10);
     printf("embedding: recall@1 %.3f, recall@10 %.3f of %zu held-out clips (chance %.4f, %.4f)\n", at_1,
-           at_10, count, 1.0 / (double)count, 10.0 / (double)count);
+           at_10, count, 1.0 / (double)count, fmin(10.0 / (double)count, 1.0));
     printf("embedding: adherence of true captions %.3f, of wrong ones %.3f\n", right, wrong);
     printf("embedding: text and music prefix agree by level:");
     for (int level = 0; level < c->prefix; level++)

@@ -399,7 +399,8 @@ static status write_step(pretrain *p, const double *loss, double gradient_norm, 
 static status train(pretrain *p) {
     const run_config *config = p->config;
     progress progress;
-    progress_start(&progress, p->run.writes ? stdout : NULL, "pretrain", p->step, config->pretrain.steps);
+    progress_start(&progress, p->run.writes ? stdout : NULL, "pretrain", "step", p->step,
+                   config->pretrain.steps);
     char detail[96] = "";
     TRY(policy_pack(p->policy));
     while (p->step < config->pretrain.steps) {

@@ -28,13 +28,13 @@ void progress_format_duration(char *buffer, size_t capacity, double seconds) {
         snprintf(buffer, capacity, "%lld d %lld h", s / 86400, s / 3600 % 24);
 }
 
-void progress_format(char *buffer, size_t capacity, const char *title, int64_t done, int64_t total,
-                     double rate, const char *detail) {
+void progress_format(char *buffer, size_t capacity, const char *title, const char *unit, int64_t done,
+                     int64_t total, double rate, const char *detail) {
     char speed[64] = "", left[64] = "", rest[80] = "";
     if (rate >= 1)
-        snprintf(speed, sizeof speed, " %.*f steps/s", rate < 100 ? 1 : 0, rate);
+        snprintf(speed, sizeof speed, " %.*f %ss/s", rate < 100 ? 1 : 0, rate, unit);
     else if (rate > 0)
-        snprintf(speed, sizeof speed, " %.*f s/step", rate > 0.01 ? 1 : 0, 1 / rate);
+        snprintf(speed, sizeof speed, " %.*f s/%s", rate > 0.01 ? 1 : 0, 1 / rate, unit);
     if (rate > 0 && done < total) {
         progress_format_duration(left, sizeof left, (double)(total - done) / rate);
         snprintf(rest, sizeof rest, ", %s left", left);
@@ -55,7 +55,7 @@ static void show(progress *p, int64_t done, const char *detail, int last) {
     const double time = now(), elapsed = time - p->started;
     p->shown = time;
     char line[LINE_BYTES_MAX];
-    progress_format(line, sizeof line, p->title, done, p->total,
+    progress_format(line, sizeof line, p->title, p->unit, done, p->total,
                     done > p->first && elapsed > 0 ? (double)(done - p->first) / elapsed : 0, detail);
     if (last) {
         char took[64];
@@ -70,10 +70,16 @@ static void show(progress *p, int64_t done, const char *detail, int last) {
     fflush(p->stream);
 }
 
-void progress_start(progress *p, FILE *stream, const char *title, int64_t first, int64_t total) {
+void progress_start(progress *p, FILE *stream, const char *title, const char *unit, int64_t first,
+                    int64_t total) {
     const double time = now();
-    *p = (progress){
-        .stream = stream, .title = title, .first = first, .total = total, .started = time, .shown = time};
+    *p = (progress){.stream = stream,
+                    .title = title,
+                    .unit = unit,
+                    .first = first,
+                    .total = total,
+                    .started = time,
+                    .shown = time};
     if (stream == NULL)
         return;
     // mpirun puts a terminal without a size between a rank and wherever its output really goes.

@@ -340,7 +340,7 @@ static status train_member(reward_trainer *t, bool resumed) {
     if (t->data.plan.members > 1)
         snprintf(title, sizeof title, "reward %s %d", reward_plan_kind(&t->data.plan), t->member);
     progress progress;
-    progress_start(&progress, t->run.writes ? stdout : NULL, title, t->step, t->settings->steps);
+    progress_start(&progress, t->run.writes ? stdout : NULL, title, "step", t->step, t->settings->steps);
     reward_outcome held_out;
     if (!resumed) {
         TRY(evaluate(t, &held_out));

@@ -380,7 +380,8 @@ static status train_loop(train *t) {
     char detail[96] = "";
     run_end end = {0};
     TRY(world_any(t->world, train_ends_early(t, end.reason, sizeof end.reason), &end.early));
-    progress_start(&progress, t->run.writes ? stdout : NULL, "train", t->step, t->config->train.steps);
+    progress_start(&progress, t->run.writes ? stdout : NULL, "train", "step", t->step,
+                   t->config->train.steps);
     while (t->step < t->config->train.steps && !end.stopped && !end.early) {
         TRY(take_step(t, &end, detail, sizeof detail));
         progress_show(&progress, t->step, detail);

@@ -14,6 +14,11 @@ if ! tiny_prepare; then
     exit 1
 fi
 pass "a tiny base model"
+if grep -q 'of 9 held-out clips (chance 0.1111, 1.0000)' prepare.log && grep -q '^corpus make 96/96 .* clips/s' prepare.log; then
+    pass "chances are at most 1, rates name their unit"
+else
+    fail "chances are at most 1, rates name their unit" "they do not" prepare.log
+fi
 
 start_run() { # FOLDER RANKS ARGUMENT...: in the background, the process in $job
     local folder=$1 ranks=$2

@@ -29,13 +29,17 @@ static void test_durations(void **state) {
 static void test_lines(void **state) {
     (void)state;
     char line[256];
-    progress_format(line, sizeof line, "pretrain", 120, 600, 4.2, "loss 3.1");
+    progress_format(line, sizeof line, "pretrain", "step", 120, 600, 4.2, "loss 3.1");
     assert_string_equal(line, "pretrain 120/600 (20 %) 4.2 steps/s, 1 min 54 s left: loss 3.1");
-    progress_format(line, sizeof line, "train", 1, 60, 0.25, "");
+    progress_format(line, sizeof line, "train", "step", 1, 60, 0.25, "");
     assert_string_equal(line, "train 1/60 (2 %) 4.0 s/step, 3 min 56 s left");
-    progress_format(line, sizeof line, "train", 0, 60, 0, "");
+    progress_format(line, sizeof line, "corpus make", "clip", 1, 3, 2.5, "");
+    assert_string_equal(line, "corpus make 1/3 (33 %) 2.5 clips/s, 1 s left");
+    progress_format(line, sizeof line, "import", "file", 1, 3, 0.5, "");
+    assert_string_equal(line, "import 1/3 (33 %) 2.0 s/file, 4 s left");
+    progress_format(line, sizeof line, "train", "step", 0, 60, 0, "");
     assert_string_equal(line, "train 0/60 (0 %)");
-    progress_format(line, sizeof line, "train", 60, 60, 250, "");
+    progress_format(line, sizeof line, "train", "step", 60, 60, 250, "");
     assert_string_equal(line, "train 60/60 (100 %) 250 steps/s");
 }
 
@@ -44,7 +48,7 @@ static void test_plain_stream(void **state) {
     FILE *stream = tmpfile();
     assert_non_null(stream);
     progress p;
-    progress_start(&p, stream, "train", 0, 10);
+    progress_start(&p, stream, "train", "step", 0, 10);
     for (int64_t step = 1; step <= 10; step++)
         progress_show(&p, step, "x"); // too fast for a line each
     p.shown -= 3600;
@@ -59,7 +63,7 @@ static void test_plain_stream(void **state) {
     assert_non_null(strstr(text, "reward 0.5 (took 0 s)\n"));
     assert_ptr_equal(strchr(text, '\n'), strrchr(text, '\n'));
 
-    progress_start(&p, NULL, "train", 0, 10); // silent
+    progress_start(&p, NULL, "train", "step", 0, 10); // silent
     progress_show(&p, 1, "");
     progress_finish(&p, 10, "");
 }
