@@ -2,6 +2,7 @@
 #include "cmd/option.h"
 #include "launch/evaluate.h"
 #include "launch/evaluate_seeds.h"
+#include "launch/scorer.h"
 
 #include <string.h>
 
@@ -84,8 +85,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         o->best_of = (int)option_integer(state, "best-of", text, 2, 1000);
         return 0;
     case KEY_BEST_OF_REWARD:
-        if (strcmp(text, "text_adherence") != 0 && strcmp(text, "quality") != 0 &&
-            strcmp(text, "preference") != 0)
+        if (!scorer_knows(text))
             argp_error(state, "--best-of-reward is text_adherence, quality or preference, not '%s'", text);
         o->best_of_reward = text;
         return 0;

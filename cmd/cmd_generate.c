@@ -3,12 +3,14 @@
 #include "core/codec.h"
 #include "launch/generate.h"
 #include "launch/run_config_table.h"
+#include "launch/scorer.h"
 
 enum {
     KEY_RUN = 256,
     KEY_BASE,
     KEY_PROMPTS,
     KEY_BEST_OF,
+    KEY_BEST_OF_REWARD,
     KEY_SECONDS,
     KEY_TEMPERATURE,
     KEY_ITERATIONS,
@@ -24,8 +26,9 @@ static const struct argp_option option_table[] = {
     {"prompts", KEY_PROMPTS, "FILE", 0, "More prompts, one a line", 0},
     {"count", 'n', "N", 0, "Clips a prompt (1)", 0},
     {"output", 'o', "FOLDER", 0, "Folder of the WAV files and tokens; created if missing (required)", 0},
-    {"best-of", KEY_BEST_OF, "N", 0, "Draw N for each clip and keep the one of highest text adherence (1)",
-     0},
+    {"best-of", KEY_BEST_OF, "N", 0, "Draw N for each clip and keep the best one (1)", 0},
+    {"best-of-reward", KEY_BEST_OF_REWARD, "NAME", 0,
+     "By text_adherence (the default), or the run's model of quality or preference", 0},
     {"seconds", KEY_SECONDS, "S", 0, "Length of a clip (that of the clips the base was trained on)", 0},
     {"temperature", KEY_TEMPERATURE, "T", 0, "Of sampling (the run's)", 0},
     {"iterations", KEY_ITERATIONS, "N", 0, "Iterations of phase reconstruction (the run's)", 0},
@@ -65,6 +68,11 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_BEST_OF:
         o->best_of = (int)option_integer(state, "best-of", text, 1, 1000);
+        return 0;
+    case KEY_BEST_OF_REWARD:
+        if (!scorer_knows(text))
+            argp_error(state, "--best-of-reward is text_adherence, quality or preference, not '%s'", text);
+        o->best_of_reward = text;
         return 0;
     case KEY_SECONDS:
         o->seconds = option_real(state, "seconds", text, 0.01, 3600.0);

@@ -9,6 +9,7 @@
 #include "launch/codec_file.h"
 #include "launch/generate_folder.h"
 #include "launch/generator.h"
+#include "launch/scorer.h"
 #include "launch/stage.h"
 
 #include <jansson.h>
@@ -26,9 +27,11 @@ typedef struct generation {
     const generate_options *options;
     run_config config;
     generator *generator;
+    scorer *scorer; // that best-of goes by; NULL: text adherence
     char **prompts; // [prompt_count]
     size_t prompt_count, capacity;
-    const char *model; // its folder
+    const char *model;  // its folder
+    const char *reward; // that best-of goes by
     uint64_t step;
     double temperature;
     int iterations;
@@ -122,13 +125,44 @@ static status load(generation *g) {
     g->model = o->use_base ? g->config.data.base : o->run;
     g->temperature = o->temperature > 0.0 ? o->temperature : g->config.train.temperature;
     g->iterations = o->iterations > 0 ? o->iterations : g->config.samples.iterations;
+    g->reward = o->best_of_reward != NULL ? o->best_of_reward : "text_adherence";
+    const int heard = embedding_get_config(g->generator->conditioner->embedding)->music.positions;
+    if (o->best_of > 1 && frames < heard)
+        return FAIL_USAGE("--best-of compares clips of at least %d token frames, which the joint embedding "
+                          "hears, these have %d; raise --seconds",
+                          heard, frames);
+    if (o->best_of > 1 && strcmp(g->reward, "text_adherence") != 0)
+        TRY(scorer_create(&g->scorer, g->generator->device, &g->config, g->generator->conditioner, g->reward,
+                          BATCH, frames));
     return generator_load(g->generator, g->model, &g->step);
 }
 
-// Draws best_of candidates for every clip of a prompt, at most BATCH at a time, and keeps the best. tokens:
-// [count, frames, levels], adherence: [count].
-static status draw(generation *g, size_t prompt, uint16_t *candidate, float *score, uint16_t *tokens,
-                   float *adherence) {
+// Clips as they are drawn, BATCH at a time, and what is kept of a prompt's, [count].
+typedef struct drawn {
+    uint16_t *tokens; // [.., frames, levels]
+    float *adherence; // [..]
+    float *reward;    // [..] that best-of goes by
+    float *music;     // [BATCH, embedding] of those that are drawn
+} drawn;
+
+static status allocate(drawn *d, const generator *made, size_t clips) {
+    const size_t clip = (size_t)made->frames * (size_t)generator_levels(made);
+    TRY(memory_allocate((void **)&d->tokens, sizeof(uint16_t) * clips * clip, "tokens"));
+    TRY(memory_allocate((void **)&d->adherence, sizeof(float) * clips, "scores"));
+    TRY(memory_allocate((void **)&d->reward, sizeof(float) * clips, "scores"));
+    return memory_allocate((void **)&d->music, sizeof(float) * BATCH * (size_t)made->embedding_width,
+                           "embeddings");
+}
+
+static void release(drawn *d) {
+    memory_free(d->tokens);
+    memory_free(d->adherence);
+    memory_free(d->reward);
+    memory_free(d->music);
+}
+
+// Draws best_of candidates for every clip of a prompt, at most BATCH at a time, and keeps the best.
+static status draw(generation *g, size_t prompt, drawn *candidates, drawn *kept) {
     const generate_options *o = g->options;
     const size_t clip = (size_t)g->generator->frames * (size_t)generator_levels(g->generator);
     const size_t total = (size_t)o->count * (size_t)o->best_of;
@@ -138,22 +172,31 @@ static status draw(generation *g, size_t prompt, uint16_t *candidate, float *sco
     for (size_t at = 0; at < total; at += BATCH) {
         const size_t size = total - at < BATCH ? total - at : BATCH;
         TRY(generator_sample(g->generator, captions, size, o->seed, (uint32_t)(prompt * total + at),
-                             (float)g->temperature, candidate, score, NULL));
+                             (float)g->temperature, candidates->tokens, candidates->adherence,
+                             candidates->music));
+        if (g->scorer != NULL)
+            TRY(scorer_score(g->scorer, g->generator->text, candidates->music, g->generator->prefix,
+                             candidates->tokens, size, candidates->reward, NULL));
+        else
+            memcpy(candidates->reward, candidates->adherence, sizeof(float) * size);
         for (size_t i = 0; i < size; i++) {
-            const size_t kept = (at + i) / (size_t)o->best_of;
-            const int first = (at + i) % (size_t)o->best_of == 0;
-            if (!first && !(score[i] > adherence[kept]))
+            const size_t to = (at + i) / (size_t)o->best_of;
+            const bool first = (at + i) % (size_t)o->best_of == 0;
+            if (!first && !(candidates->reward[i] > kept->reward[to]))
                 continue;
-            adherence[kept] = score[i];
-            memcpy(tokens + kept * clip, candidate + i * clip, sizeof(uint16_t) * clip);
+            kept->reward[to] = candidates->reward[i];
+            kept->adherence[to] = candidates->adherence[i];
+            memcpy(kept->tokens + to * clip, candidates->tokens + i * clip, sizeof(uint16_t) * clip);
         }
     }
     return STATUS_OK;
 }
 
-static status write_clips(generation *g, size_t prompt, const uint16_t *tokens, const float *adherence,
-                          float *audio, shard_writer *shards, json_t *list) {
+static status write_clips(generation *g, size_t prompt, const drawn *kept, float *audio, shard_writer *shards,
+                          json_t *list) {
     const generate_options *o = g->options;
+    const uint16_t *tokens = kept->tokens;
+    const float *adherence = kept->adherence;
     const generator *made = g->generator;
     const size_t clip = (size_t)made->frames * (size_t)generator_levels(made),
                  samples = generator_samples(made);
@@ -167,15 +210,18 @@ static status write_clips(generation *g, size_t prompt, const uint16_t *tokens, 
         const sound_check check =
             sound_check_clip(audio + (size_t)i * samples, samples, sample_rate, tokens + (size_t)i * clip,
                              (size_t)made->frames, (size_t)generator_levels(made));
-        printf("%s  adherence %6.3f  peak %.2f%s%s%s  %s\n", path, (double)adherence[i], check.peak,
-               check.clipped ? "  CLIPPED" : "", check.silent ? "  SILENT" : "", check.stuck ? "  STUCK" : "",
-               g->prompts[prompt]);
-        json_array_append_new(
-            list,
-            json_pack("{s:s,s:s,s:o,s:f,s:b,s:b,s:b}", "file", name, "prompt", g->prompts[prompt],
-                      "text_adherence",
-                      isfinite(adherence[i]) ? json_real((double)adherence[i]) : json_null(), "peak",
-                      check.peak, "clipped", check.clipped, "silent", check.silent, "stuck", check.stuck));
+        printf("%s  adherence %6.3f  ", path, (double)adherence[i]);
+        if (g->scorer != NULL)
+            printf("%s %6.3f  ", g->reward, (double)kept->reward[i]);
+        printf("peak %.2f%s%s%s  %s\n", check.peak, check.clipped ? "  CLIPPED" : "",
+               check.silent ? "  SILENT" : "", check.stuck ? "  STUCK" : "", g->prompts[prompt]);
+        json_t *said = json_pack(
+            "{s:s,s:s,s:o,s:f,s:b,s:b,s:b}", "file", name, "prompt", g->prompts[prompt], "text_adherence",
+            isfinite(adherence[i]) ? json_real((double)adherence[i]) : json_null(), "peak", check.peak,
+            "clipped", check.clipped, "silent", check.silent, "stuck", check.stuck);
+        if (g->scorer != NULL)
+            json_object_set_new(said, g->reward, json_real((double)kept->reward[i]));
+        json_array_append_new(list, said);
         const shard_clip entry = {.id = name,
                                   .caption = g->prompts[prompt],
                                   .attributes = "{}",
@@ -209,7 +255,7 @@ static status write_record(const generation *g, json_t *list) {
     json_t *record = json_pack("{s:s,s:s,s:I,s:I,s:f,s:i,s:i,s:o,s:i,s:i,s:O}", "run", o->run, "model",
                                g->model, "step", (json_int_t)g->step, "seed", (json_int_t)o->seed,
                                "temperature", g->temperature, "count", o->count, "best_of", o->best_of,
-                               "best_of_reward", o->best_of > 1 ? json_string("text_adherence") : json_null(),
+                               "best_of_reward", o->best_of > 1 ? json_string(g->reward) : json_null(),
                                "frames", g->generator->frames, "iterations", g->iterations, "clips", list);
     return json_file_publish(path, record);
 }
@@ -219,10 +265,9 @@ static status generate(generation *g) {
     TRY(gather_prompts(g));
     TRY(generate_check_folder(o->output, o->replace));
     TRY(load(g));
-    const size_t clip = (size_t)g->generator->frames * (size_t)generator_levels(g->generator);
     const size_t count = (size_t)o->count;
-    uint16_t *tokens = NULL, *candidate = NULL;
-    float *adherence = NULL, *score = NULL, *audio = NULL;
+    drawn candidates = {0}, kept = {0};
+    float *audio = NULL;
     shard_writer *shards = NULL;
     json_t *list = json_array();
     int lock = -1;
@@ -230,17 +275,15 @@ static status generate(generation *g) {
     TRY_GOTO(result, publish_lock_folder(o->output, &lock), done);
     TRY_GOTO(result, generate_clear_folder(o->output, o->replace), done);
     TRY_GOTO(result, create_shards(g, &shards), done);
-    TRY_GOTO(result, memory_allocate((void **)&tokens, sizeof(uint16_t) * count * clip, "tokens"), done);
-    TRY_GOTO(result, memory_allocate((void **)&candidate, sizeof(uint16_t) * BATCH * clip, "tokens"), done);
-    TRY_GOTO(result, memory_allocate((void **)&adherence, sizeof(float) * count, "scores"), done);
-    TRY_GOTO(result, memory_allocate((void **)&score, sizeof(float) * BATCH, "scores"), done);
+    TRY_GOTO(result, allocate(&candidates, g->generator, BATCH), done);
+    TRY_GOTO(result, allocate(&kept, g->generator, count), done);
     TRY_GOTO(
         result,
         memory_allocate((void **)&audio, sizeof(float) * count * generator_samples(g->generator), "audio"),
         done);
     for (size_t prompt = 0; prompt < g->prompt_count; prompt++) {
-        TRY_GOTO(result, draw(g, prompt, candidate, score, tokens, adherence), done);
-        TRY_GOTO(result, write_clips(g, prompt, tokens, adherence, audio, shards, list), done);
+        TRY_GOTO(result, draw(g, prompt, &candidates, &kept), done);
+        TRY_GOTO(result, write_clips(g, prompt, &kept, audio, shards, list), done);
     }
     shard_writer *finished = shards;
     shards = NULL;
@@ -250,10 +293,8 @@ done:
     shard_writer_abort(shards);
     publish_unlock_folder(lock);
     json_decref(list);
-    memory_free(tokens);
-    memory_free(candidate);
-    memory_free(adherence);
-    memory_free(score);
+    release(&candidates);
+    release(&kept);
     memory_free(audio);
     return result;
 }
@@ -272,6 +313,7 @@ status generate_run(const generate_options *options) {
     for (size_t i = 0; i < g->prompt_count; i++)
         free(g->prompts[i]);
     free(g->prompts);
+    scorer_destroy(g->scorer);
     generator_destroy(g->generator);
     memory_free(g);
     return result;

@@ -12,14 +12,15 @@ typedef struct generate_options {
     int use_base;               // the base model instead of the finetuned one
     const char *const *prompts; // [prompt_count]
     size_t prompt_count;
-    const char *prompt_file; // one prompt a line, or NULL
-    const char *output;      // folder; created
-    bool replace;            // what an earlier call made in it
-    int count;               // clips a prompt
-    int best_of;             // drawn for each clip; the one of highest text adherence is kept
-    double seconds;          // 0: as long as the clips that the base was trained on
-    double temperature;      // 0: as in the run file
-    int iterations;          // of phase reconstruction; 0: as in the run file
+    const char *prompt_file;    // one prompt a line, or NULL
+    const char *output;         // folder; created
+    bool replace;               // what an earlier call made in it
+    int count;                  // clips a prompt
+    int best_of;                // drawn for each clip; the best one is kept,
+    const char *best_of_reward; // by this reward (scorer_knows); NULL: text_adherence
+    double seconds;             // 0: as long as the clips that the base was trained on
+    double temperature;         // 0: as in the run file
+    int iterations;             // of phase reconstruction; 0: as in the run file
     uint64_t seed;
 } generate_options;
 

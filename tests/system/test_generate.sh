@@ -42,11 +42,12 @@ again() { # NAME OPTION...: into again/
     call=$(python3 - <<'PYTHON'
 import json, shlex
 r = json.load(open("clips/generated.json"))
-assert r["best_of_reward"] == ("text_adherence" if r["best_of"] > 1 else None), r
+assert (r["best_of_reward"] is None) == (r["best_of"] == 1), r
 prompts = dict.fromkeys(clip["prompt"] for clip in r["clips"])
 words = ["--run", r["run"], "--count", r["count"], "--best-of", r["best_of"], "--seed", r["seed"],
          "--temperature", r["temperature"], "--iterations", r["iterations"]]
 words += ["--base"] if r["model"] != r["run"] else []
+words += ["--best-of-reward", r["best_of_reward"]] if r["best_of_reward"] else []
 for prompt in prompts:
     words += ["--prompt", prompt]
 print(shlex.join(str(word) for word in words))
@@ -70,6 +71,10 @@ refused 1 "../finished/config.yaml: data.codec is './codec.safetensors', and not
     "a run of another working folder" --run ../finished -p piano -o new
 cd .. || exit 1
 
+refused 2 "is text_adherence, quality or preference, not 'loudness'" "an unknown reward" "${options[@]}" -p piano --best-of 2 \
+    --best-of-reward loudness -o new
+refused 2 "--best-of compares clips of at least" "clips too short to compare" --run finished -p piano --seconds 0.05 --best-of 2 -o new
+refused 1 "quality" "a reward that was not trained" "${options[@]}" -p piano --best-of 2 --best-of-reward quality -o new
 printf '\n \n' >empty.txt
 refused 1 "empty.txt has no prompt; write one a line" "no prompt in a file" "${options[@]}" --prompts empty.txt -o new
 refused 2 "wanted a number from 0.01 to 100" "a temperature as train has it" "${options[@]}" -p piano --temperature 101 -o new
