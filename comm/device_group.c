@@ -41,6 +41,44 @@ static status open_lanes(device_group *g, bool *any) {
     return result;
 }
 
+static status lane_has_ended(void *context, bool *ended) {
+    const device_group *g = context;
+    return device_lane_ended(g->device, g->lane, ended);
+}
+
+status device_group_wait(device_group *g) {
+    return nccl_wait(g->communicator, lane_has_ended, g);
+}
+
+// NCCL connects members at their first collectives, which end only when all are there, and takes memory for
+// it: better now than in the first step.
+static status warm_up(device_group *g) {
+    enum { NUMBERS = 1 << 16 };
+    float *values;
+    TRY(device_allocate(g->device, (void **)&values, sizeof(float) * NUMBERS, "NCCL's first collectives"));
+    status result = device_group_sum(g, values, NUMBERS);
+    if (result == STATUS_OK)
+        result = device_group_broadcast(g, values, NUMBERS, 0);
+    if (result == STATUS_OK)
+        result = device_group_wait(g);
+    device_free(g->device, values);
+    return result;
+}
+
+static status start_nccl(device_group *g, char note[DEVICE_GROUP_NOTE]) {
+    device_memory before, after;
+    TRY(device_read_memory(g->device, &before));
+    TRY(nccl_communicator_create(&g->communicator, g->library, g->group, 0.0));
+    TRY(warm_up(g));
+    TRY(device_read_memory(g->device, &after));
+    const uint64_t taken = before.free_bytes > after.free_bytes ? before.free_bytes - after.free_bytes : 0;
+    if (note[0] == '\0')
+        snprintf(note, DEVICE_GROUP_NOTE,
+                 "%d ranks communicate from GPU to GPU by NCCL %s, which took %.1f MiB of this one",
+                 group_size(g->group), nccl_library_version_text(g->library), (double)taken / (1 << 20));
+    return STATUS_OK;
+}
+
 static status connect(device_group *g, char note[DEVICE_GROUP_NOTE]) {
     bool any;
     TRY(open_lanes(g, &any));
@@ -54,10 +92,7 @@ static status connect(device_group *g, char note[DEVICE_GROUP_NOTE]) {
     snprintf(note, DEVICE_GROUP_NOTE, "%s", agreement.line);
     if (agreement.service != NCCL_SERVES)
         return STATUS_OK;
-    if (note[0] == '\0')
-        snprintf(note, DEVICE_GROUP_NOTE, "%d ranks communicate from GPU to GPU by NCCL %s",
-                 group_size(g->group), nccl_library_version_text(g->library));
-    return nccl_communicator_create(&g->communicator, g->library, g->group, 0.0);
+    return start_nccl(g, note);
 }
 
 status device_group_create(device_group **out, device *device, group *group, char note[DEVICE_GROUP_NOTE]) {
@@ -134,13 +169,4 @@ status device_group_broadcast(device_group *g, float *values, size_t count, int 
     void *stream;
     TRY(follow(g, &stream));
     return nccl_broadcast(g->communicator, values, count, NCCL_FLOAT, root, stream);
-}
-
-static status lane_has_ended(void *context, bool *ended) {
-    const device_group *g = context;
-    return device_lane_ended(g->device, g->lane, ended);
-}
-
-status device_group_wait(device_group *g) {
-    return nccl_wait(g->communicator, lane_has_ended, g);
 }

@@ -23,7 +23,7 @@ static status create(gradient_sum *s) {
     if (levels > 0)
         TRY(device_allocate(s->device, (void **)&s->partial, sizeof(float) * s->stride * levels,
                             "partial sums of gradient slots"));
-    return mirror_create(&s->mirror, s->device, s->values, sizeof(float) * s->count, "gradients");
+    return STATUS_OK;
 }
 
 status gradient_sum_create(gradient_sum **out, device *device, size_t count, uint32_t slots) {
@@ -55,10 +55,14 @@ float *gradient_sum_values(gradient_sum *s) {
     return s->values;
 }
 
-void gradient_sum_among(gradient_sum *s, device_group *group, size_t unit, size_t bucket) {
+status gradient_sum_among(gradient_sum *s, device_group *group, size_t unit, size_t bucket) {
     s->group = group;
     s->unit = unit;
     s->bucket = bucket;
+    if (device_group_is_direct(group) || group_size(device_group_ranks(group)) == 1)
+        return STATUS_OK;
+    mirror_release(&s->mirror);
+    return mirror_create(&s->mirror, s->device, s->values, sizeof(float) * s->count, "gradients");
 }
 
 static bool is_direct(const gradient_sum *s) {

@@ -13,20 +13,20 @@
 
 typedef struct gradient_sum gradient_sum;
 
-// For `slots` (a power of two) gradients of `count` numbers. Takes all its memory here: the gradient,
-// log2(slots) partial sums, and a copy on the host where the device has memory of its own. Free with
-// gradient_sum_destroy, before the device.
+// For `slots` (a power of two) gradients of `count` numbers. Takes the gradient and log2(slots) partial sums.
+// Free with gradient_sum_destroy, before the device.
 status gradient_sum_create(gradient_sum **out, device *device, size_t count, uint32_t slots);
 void gradient_sum_destroy(gradient_sum *sum); // NULL is allowed
 
 // [count] on the device: where the next slot's gradient is to be put; the sum, once all slots are added.
 float *gradient_sum_values(gradient_sum *sum);
 
-// Over whom the sum goes. `group` holds a power of two members and must outlive it; NULL, as before the first
-// call: this rank alone. With `unit` 0 every member gets the whole sum, otherwise only its part
-// (group_part_of), and what is outside of it is lost. `bucket`: at least so many numbers are sent at a time
-// while the backward pass goes on.
-void gradient_sum_among(gradient_sum *sum, device_group *group, size_t unit, size_t bucket);
+// Over whom the sum goes; takes memory for a copy on the host where it goes that way and the device has
+// memory of its own. `group` holds a power of two members and must outlive it; without this call the sum is
+// this rank's alone. With `unit` 0 every member gets the whole sum, otherwise only its part (group_part_of),
+// and what is outside of it is lost. `bucket`: at least so many numbers are sent at a time while the backward
+// pass goes on.
+status gradient_sum_among(gradient_sum *sum, device_group *group, size_t unit, size_t bucket);
 
 // Whether the slot that comes next is the last and goes out while it is made: its backward pass may then tell
 // gradient_sum_final how far it is.

@@ -44,7 +44,7 @@ struct nccl_communicator {
     abortion *abortion;
     collective first, last; // since the last wait
     uint64_t pending, number;
-    bool bundling;
+    bool bundling, unsettled; // unsettled: NCCL has not yet taken what was started last
 };
 
 static const struct {
@@ -71,6 +71,11 @@ static double now_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static const char *wait_name(const nccl_communicator *communicator) {
+    const collective_kind *kind = communicator->last.kind;
+    return kind == communicator->first.kind ? kind->wait : "NCCL's collectives";
 }
 
 // "all-reduce 7 (1024 float32, 4096 bytes)"
@@ -109,10 +114,8 @@ static const char *abort_communicator(nccl_communicator *communicator) {
     abortion->comm_abort = communicator->library->table.comm_abort;
     abortion->comm = communicator->comm;
     communicator->comm = NULL;
-    if (pthread_create(&abortion->thread, NULL, run_abort, abortion) != 0) {
-        communicator->library->in_use_for_ever = true;
+    if (pthread_create(&abortion->thread, NULL, run_abort, abortion) != 0)
         return "; the communicator could not be aborted for want of a thread";
-    }
     double start = now_seconds();
     while (!atomic_load(&abortion->over) && now_seconds() - start < ABORT_SECONDS)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -122,7 +125,6 @@ static const char *abort_communicator(nccl_communicator *communicator) {
     }
     pthread_detach(abortion->thread);
     communicator->abortion = NULL;
-    communicator->library->in_use_for_ever = true;
     return "; the communicator's abort did not return either";
 }
 
@@ -153,9 +155,9 @@ static void explain(const nccl_communicator *communicator, int code, char *text,
 }
 
 // Polls until NCCL has finished the call that returned `code`; the outcome, or NCCL_IN_PROGRESS if the
-// deadline passed first.
-static int poll_outcome(nccl_communicator *communicator, int code) {
-    wait_state wait = wait_begin(group_world(communicator->group), deadline_of(communicator), "NCCL", -1);
+// deadline passed first. wait: for whoever watches.
+static int poll_outcome(nccl_communicator *communicator, int code, const char *wait_for) {
+    wait_state wait = wait_begin(group_world(communicator->group), deadline_of(communicator), wait_for, -1);
     while (code == NCCL_IN_PROGRESS && wait_pause(&wait)) {
         int state = NCCL_IN_PROGRESS;
         code = communicator->library->table.comm_get_async_error(communicator->comm, &state);
@@ -169,7 +171,7 @@ static int poll_outcome(nccl_communicator *communicator, int code) {
 // The same as a status; a failure aborts the communicator.
 static status settle(nccl_communicator *communicator, int code, const char *what) {
     double start = now_seconds();
-    code = poll_outcome(communicator, code);
+    code = poll_outcome(communicator, code, communicator->pending > 0 ? wait_name(communicator) : "NCCL");
     if (code == NCCL_SUCCESS)
         return STATUS_OK;
     if (code == NCCL_IN_PROGRESS)
@@ -272,7 +274,8 @@ void nccl_communicator_destroy(nccl_communicator *communicator) {
         return;
     const nccl_table *table = &communicator->library->table;
     if (communicator->comm != NULL) {
-        if (poll_outcome(communicator, table->comm_finalize(communicator->comm)) == NCCL_SUCCESS)
+        if (poll_outcome(communicator, table->comm_finalize(communicator->comm), "NCCL's end") ==
+            NCCL_SUCCESS)
             table->comm_destroy(communicator->comm);
         else
             abort_communicator(communicator);
@@ -289,10 +292,22 @@ static status check_alive(const nccl_communicator *communicator, const char *cal
     return STATUS_OK;
 }
 
+// Waits until NCCL has taken what was started last: until then it takes nothing else. The first collectives
+// of a communicator connect its members, and are taken when all have started them.
+static status settle_last(nccl_communicator *communicator) {
+    if (!communicator->unsettled)
+        return STATUS_OK;
+    char text[384];
+    communicator->unsettled = false;
+    describe_pending(communicator, text, sizeof text);
+    return settle(communicator, NCCL_IN_PROGRESS, text);
+}
+
 // Notes that a collective is about to start.
 static status start(nccl_communicator *communicator, const collective_kind *kind, size_t count,
                     nccl_type type) {
     TRY(check_alive(communicator, kind->name));
+    TRY(settle_last(communicator));
     communicator->last = (collective){kind, ++communicator->number, count, type};
     if (communicator->pending++ == 0)
         communicator->first = communicator->last;
@@ -302,10 +317,12 @@ static status start(nccl_communicator *communicator, const collective_kind *kind
 // Takes what the library returned for the collective that started last.
 static status started(nccl_communicator *communicator, int code) {
     char text[160];
-    describe(&communicator->last, text, sizeof text);
     // Inside a bundle nothing is launched yet, and the library says so in either way.
-    if (communicator->bundling && code == NCCL_IN_PROGRESS)
+    if (code == NCCL_IN_PROGRESS) {
+        communicator->unsettled = !communicator->bundling;
         return STATUS_OK;
+    }
+    describe(&communicator->last, text, sizeof text);
     return settle(communicator, code, text);
 }
 
@@ -335,6 +352,7 @@ status nccl_broadcast(nccl_communicator *communicator, void *buffer, size_t coun
 
 status nccl_bundle_begin(nccl_communicator *communicator) {
     TRY(check_alive(communicator, "bundle"));
+    TRY(settle_last(communicator));
     TRY(settle(communicator, communicator->library->table.group_start(), "the start of a bundle"));
     communicator->bundling = true;
     return STATUS_OK;
@@ -343,22 +361,26 @@ status nccl_bundle_begin(nccl_communicator *communicator) {
 status nccl_bundle_end(nccl_communicator *communicator) {
     TRY(check_alive(communicator, "bundle"));
     communicator->bundling = false;
+    const int code = communicator->library->table.group_end();
+    if (code == NCCL_IN_PROGRESS) {
+        communicator->unsettled = true;
+        return STATUS_OK;
+    }
     char text[384];
     describe_pending(communicator, text, sizeof text);
-    return settle(communicator, communicator->library->table.group_end(), text);
+    return settle(communicator, code, text);
 }
 
 status nccl_wait(nccl_communicator *communicator, nccl_query query, void *context) {
     TRY(check_alive(communicator, "wait"));
     if (communicator->pending == 0)
-        return STATUS_OK;
+        return settle_last(communicator); // of an empty bundle
     char what[384], text[512];
     describe_pending(communicator, what, sizeof what);
     int ranks = group_size(communicator->group);
     double start = now_seconds();
-    const collective *first = &communicator->first, *last = &communicator->last;
-    wait_state wait = wait_begin(group_world(communicator->group), deadline_of(communicator),
-                                 first->kind == last->kind ? last->kind->wait : "NCCL's collectives", -1);
+    wait_state wait =
+        wait_begin(group_world(communicator->group), deadline_of(communicator), wait_name(communicator), -1);
     for (;;) {
         bool done = false;
         if (query(context, &done) != STATUS_OK) {
@@ -375,7 +397,7 @@ status nccl_wait(nccl_communicator *communicator, nccl_query query, void *contex
             return give_up(communicator, "NCCL's %s among %d ranks failed after %.1f s: %s", what, ranks,
                            now_seconds() - start, text);
         }
-        if (done)
+        if (done && code == NCCL_SUCCESS) // before that, NCCL may not have put its work into the stream yet
             break;
         if (!wait_pause(&wait))
             return give_up(communicator,
@@ -385,5 +407,6 @@ status nccl_wait(nccl_communicator *communicator, nccl_query query, void *contex
     }
     wait_end(&wait);
     communicator->pending = 0;
+    communicator->unsettled = false;
     return STATUS_OK;
 }

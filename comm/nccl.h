@@ -57,7 +57,8 @@ typedef struct nccl_communicator nccl_communicator;
 // The caller owns *out.
 //
 // In the calls below `stream` is the device's stream, buffers are device buffers, and counts are elements. A
-// call returns once its work is in the stream; the buffers are in use until nccl_wait says that it is done.
+// call returns once NCCL has it, though perhaps not yet in the stream; the buffers are in use until nccl_wait
+// says that it is done.
 // Any failure aborts the communicator (on this member: the others run into their deadline or NCCL's own
 // error); the run must end, by world_abort. One thread at a time.
 status nccl_communicator_create(nccl_communicator **out, nccl_library *library, group *group,

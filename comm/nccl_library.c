@@ -68,7 +68,8 @@ status nccl_library_open(nccl_library **out, const char *path) {
     nccl_library *library;
     TRY(memory_allocate((void **)&library, sizeof *library, "NCCL's functions"));
     status result;
-    library->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    // Threads of its own outlive its communicators: their code stays.
+    library->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (library->handle == NULL) {
         const char *reason = dlerror();
         result =
@@ -93,7 +94,7 @@ cleanup:
 void nccl_library_close(nccl_library *library) {
     if (library == NULL)
         return;
-    if (library->handle != NULL && !library->in_use_for_ever)
+    if (library->handle != NULL)
         dlclose(library->handle);
     memory_free(library);
 }

@@ -57,5 +57,4 @@ struct nccl_library {
     int version;
     char version_text[24];
     char path[512];
-    bool in_use_for_ever; // a communicator could not be ended: the library's code must stay mapped
 };

@@ -34,11 +34,11 @@ typedef struct step_bench {
 } step_bench;
 
 static void destroy(step_bench *s) {
+    device_group_destroy(s->devices); // before the buffers that it may still use
     policy_sampler_destroy(s->sampler);
     policy_destroy(s->policy);
     bench_destroy_reward(&s->reward);
     bench_destroy_learner(&s->learner);
-    device_group_destroy(s->devices);
     group_destroy(s->ranks);
     memory_free(s->rows);
 }
@@ -65,8 +65,8 @@ static status create(step_bench *s, const bench *b, world *world, int batch, int
     TRY(bench_create_reward(&s->reward, &s->own, (size_t)own, own < SCORED_AT_ONCE ? own : SCORED_AT_ONCE,
                             false, WEIGHT_F32));
     TRY(bench_create_learner(&s->own, &s->learner));
-    gradient_sum_among(s->learner.value_gradients, s->devices, 0, SIZE_MAX);
-    gradient_sum_among(s->learner.policy_gradients, s->devices, 0, SIZE_MAX);
+    TRY(gradient_sum_among(s->learner.value_gradients, s->devices, 0, SIZE_MAX));
+    TRY(gradient_sum_among(s->learner.policy_gradients, s->devices, 0, SIZE_MAX));
     s->row_numbers = (size_t)batch * train_row_bytes(b->config) / sizeof(double);
     return memory_allocate((void **)&s->rows, sizeof(double) * (s->row_numbers + 1),
                            "statistics of the batch");

@@ -587,8 +587,11 @@ static status run(pretrain *p) {
     TRY_GOTO(result, world_agree(p->world, group_create_whole(&p->group, p->world)), done);
     TRY_GOTO(result, world_agree(p->world, device_group_create(&p->devices, p->device, p->group, among)),
              done);
-    gradient_sum_among(p->gradients, p->devices, 0,
-                       (size_t)(p->config->gradient_bucket * (1 << 20) / sizeof(float)));
+    TRY_GOTO(result,
+             world_agree(p->world, gradient_sum_among(
+                                       p->gradients, p->devices, 0,
+                                       (size_t)(p->config->gradient_bucket * (1 << 20) / sizeof(float)))),
+             done);
     TRY_GOTO(result, plan_check(&p->plan, p->world, 0, "pretrain"), done);
     TRY_GOTO(result, world_agree(p->world, initialise(p)), done);
     TRY_GOTO(result, world_agree(p->world, measure_unigram(p)), done);
@@ -628,8 +631,8 @@ status pretrain_run(const run_config *config) {
     run_speak_once(p.world, result);
     watch_stop(p.watch);
     run_folder_close(&p.run);
+    device_group_destroy(p.devices); // before the buffers that it may still use
     destroy_parts(&p);
-    device_group_destroy(p.devices);
     group_destroy(p.group);
     memory_free(p.prefixes);
     clip_order_destroy(p.training);

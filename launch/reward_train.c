@@ -413,7 +413,7 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
     TRY_GOTO(result, world_agree(t->world, group_create_whole(&t->group, t->world)), done);
     TRY_GOTO(result, world_agree(t->world, device_group_create(&t->devices, t->device, t->group, among)),
              done);
-    gradient_sum_among(t->gradients, t->devices, 0, SIZE_MAX);
+    TRY_GOTO(result, world_agree(t->world, gradient_sum_among(t->gradients, t->devices, 0, SIZE_MAX)), done);
     TRY_GOTO(result, plan_check(&t->plan, t->world, 0, title), done);
     if (t->member == 0)
         snprintf(path, sizeof path, "%s", plan->folder);
@@ -447,8 +447,8 @@ static status train_one(world *world, const run_config *config, const reward_pla
                         .best_loss = INFINITY};
     const status result = run_member(&t, plan);
     run_folder_close(&t.run);
+    device_group_destroy(t.devices); // before the buffers that it may still use
     destroy_parts(&t);
-    device_group_destroy(t.devices);
     group_destroy(t.group);
     reward_set_destroy(&t.slot);
     reward_set_destroy(&t.selection);

@@ -437,8 +437,9 @@ static void print_start(const train *t, bool resumed) {
 }
 
 void train_identify(const train *t, char *text, size_t size) {
-    snprintf(text, size, "musicrl %s; %s; %s; %s", MUSICRL_VERSION, device_name(t->device),
-             device_instruction_set(t->device), device_library(t->device));
+    const bool bf16 = !device_shares_memory(t->device) && t->config->gpu_precision == RUN_PRECISION_BF16;
+    snprintf(text, size, "musicrl %s; %s; %s; %s; %s products", MUSICRL_VERSION, device_name(t->device),
+             device_instruction_set(t->device), device_library(t->device), bf16 ? "bf16" : "f32");
 }
 
 // On the CPU this is known (device_is_batch_invariant).

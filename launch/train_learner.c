@@ -85,11 +85,11 @@ status train_learner_create(train *t) {
 
 void train_learner_destroy(train *t) {
     learner_role *l = &t->learner;
+    device_group_destroy(l->devices); // before the buffers that it may still use
     train_release_shards(t);
     gradient_sum_destroy(l->policy_gradients);
     gradient_sum_destroy(l->value_gradients);
     learner_destroy(l->learner);
-    device_group_destroy(l->devices);
     group_destroy(l->group);
     memory_free(l->group_advantages);
     memory_free(l->prefix);

@@ -55,7 +55,8 @@ status train_share_out(train *t) {
         if (gradients_of(t, network) == NULL)
             continue;
         l->watches[i] = (gradient_watch){tell_sum, gradients_of(t, network)};
-        gradient_sum_among(gradients_of(t, network), l->devices, l->sharded ? OPTIMIZER_UNIT : 0, bucket);
+        TRY(gradient_sum_among(gradients_of(t, network), l->devices, l->sharded ? OPTIMIZER_UNIT : 0,
+                               bucket));
         if (l->sharded)
             TRY(shard_optimizer(t, network));
     }

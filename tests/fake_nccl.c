@@ -41,7 +41,7 @@ typedef struct job {
     char *receive;
     size_t count;
     int type, root;
-    bool hangs, breaks;
+    bool hangs, breaks, connects;
     fake_stream *stream;
 } job;
 
@@ -59,6 +59,7 @@ typedef struct communicator {
     _Atomic bool ready; // no INIT or FINALIZE under way
     _Atomic int error, polls;
     _Atomic bool stalled;
+    bool connected; // its first collective was started
 } communicator;
 
 static pthread_mutex_t record_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -169,6 +170,11 @@ static bool run_job(communicator *own, const job *job) {
             atomic_store(&own->ready, true);
         return met;
     }
+    if (job->connects) {
+        if (!barrier(own))
+            return false;
+        atomic_store(&own->ready, true);
+    }
     size_t piece = SLOT_BYTES / type_bytes(job->type);
     for (size_t begin = 0; begin < job->count; begin += piece)
         if (!run_piece(own, job, begin, job->count - begin < piece ? job->count - begin : piece))
@@ -220,6 +226,10 @@ static int collective(communicator *own, const char *name, job job, fake_stream 
     job.hangs = asked("FAKE_NCCL_HANG", name);
     job.breaks = asked("FAKE_NCCL_BREAK", name);
     atomic_fetch_add(&stream->launched, 1);
+    job.connects = !own->connected;
+    own->connected = true;
+    if (job.connects)
+        atomic_store(&own->ready, false);
     if (asked("FAKE_NCCL_STALL", name)) {
         atomic_store(&own->stalled, true);
         return IN_PROGRESS;

@@ -93,11 +93,18 @@ void note(device *d, cudaError_t error, const char *what) {
     card_note(d->gpu, error, what);
 }
 
+void forget(device *d, kept_work *k) {
+    card_forget(d->gpu, k->recording);
+    *k = {};
+}
+
 status grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *what) {
     if (*bytes >= wanted)
         return STATUS_OK;
-    // What still uses the smaller one must have ended.
+    // What still uses the smaller one must have ended, and what is kept may have its address.
     TRY(card_finish(d->gpu));
+    for (kept_work &k : d->kept)
+        forget(d, &k);
     card_free(d->gpu, *buffer);
     *bytes = 0;
     TRY(card_allocate(d->gpu, buffer, wanted, what));
@@ -205,11 +212,6 @@ kept_work *find_kept(device *d, const void *owner, uint64_t key) {
             oldest = &k;
     }
     return oldest;
-}
-
-void forget(device *d, kept_work *k) {
-    card_forget(d->gpu, k->recording);
-    *k = {};
 }
 
 status record(device *d, status (*step)(void *context), void *context, void **out) {

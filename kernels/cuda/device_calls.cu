@@ -37,7 +37,12 @@ static const cuda_calls calls = {
     },
     [](void *stream) -> int { return cudaStreamDestroy(static_cast<cudaStream_t>(stream)); },
     [](void *stream) -> int { return cudaStreamSynchronize(static_cast<cudaStream_t>(stream)); },
-    [](void *stream) -> int { return cudaStreamQuery(static_cast<cudaStream_t>(stream)); },
+    [](void *stream) -> int {
+        const cudaError_t error = cudaStreamQuery(static_cast<cudaStream_t>(stream));
+        if (error == cudaErrorNotReady)
+            cudaGetLastError(); // no failure
+        return error;
+    },
     [](void *stream, void *event) -> int {
         return cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0);
     },

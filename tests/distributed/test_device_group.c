@@ -71,7 +71,7 @@ static void check_gradients(fixture *f, size_t unit, size_t bucket, bool tell) {
     const group_part own = unit > 0 ? group_part_of(f->group, COUNT, unit, rank) : (group_part){0, COUNT};
     gradient_sum *sum;
     CHECK_OK(gradient_sum_create(&sum, f->device, COUNT, SLOTS));
-    gradient_sum_among(sum, f->devices, unit, bucket);
+    CHECK_OK(gradient_sum_among(sum, f->devices, unit, bucket));
     const uint64_t allocations = memory_read_counters().allocations;
     for (int round = 0; round < 2; round++) {
         for (uint32_t slot = 0; slot < SLOTS; slot++) {

@@ -217,6 +217,27 @@ static void check_record(int size) {
     dlclose(handle);
 }
 
+// The first collective connects the members, and is taken only when all of them have started theirs: whoever
+// starts it must not wait for that.
+static void test_first_collective(world *world) {
+    nccl_library *library = open_fake();
+    group *group = everyone(world);
+    nccl_communicator *communicator;
+    fake_stream stream = {0};
+    float value = (float)group_index(group);
+    CHECK_OK(nccl_communicator_create(&communicator, library, group, 60));
+    if (group_index(group) == 0)
+        CHECK_OK(nccl_broadcast(communicator, &value, 1, NCCL_FLOAT, 0, &stream));
+    CHECK_OK(group_barrier(group));
+    if (group_index(group) != 0)
+        CHECK_OK(nccl_broadcast(communicator, &value, 1, NCCL_FLOAT, 0, &stream));
+    CHECK_OK(nccl_wait(communicator, stream_is_done, &stream));
+    CHECK(value == 0.0f);
+    nccl_communicator_destroy(communicator);
+    group_destroy(group);
+    nccl_library_close(library);
+}
+
 static void test_collectives(world *world) {
     nccl_library *library = open_fake();
     group *group = everyone(world);
@@ -311,7 +332,7 @@ static void test_watchdog(world *world) {
     line = fail_collectives(world, "FAKE_NCCL_REFUSE", "all_reduce", stream_is_done);
     check_contains(line, last ? "NCCL refused all-reduce 2 (64 float32, 256 bytes)" : waited);
     line = fail_collectives(world, "FAKE_NCCL_STALL", "all_reduce", stream_is_done);
-    check_contains(line, last ? " s for NCCL to take all-reduce 2 (64 float32, 256 bytes)" : waited);
+    check_contains(line, waited);
     line = fail_collectives(world, "FAKE_NCCL_HANG", "all_reduce", device_is_lost);
     check_contains(line, last ? "the device does not answer; the communicator was aborted" : waited);
 }
@@ -324,6 +345,8 @@ static void test_several_under_way(world *world) {
     CHECK_OK(nccl_communicator_create(&communicator, library, group, world_size(world) < 4 ? 1 : 3));
     fake_stream stream = {0};
     float values[64] = {0};
+    CHECK_OK(nccl_all_reduce(communicator, values, values, 64, NCCL_FLOAT, &stream)); // connects the members
+    CHECK_OK(nccl_wait(communicator, stream_is_done, &stream));
     if (world_rank(world) == 0)
         setenv("FAKE_NCCL_HANG", "reduce", 1);
     CHECK_OK(nccl_bundle_begin(communicator));
@@ -334,7 +357,7 @@ static void test_several_under_way(world *world) {
     CHECK_OK(nccl_bundle_end(communicator));
     CHECK_OK(nccl_all_reduce(communicator, values, values, 2, NCCL_BFLOAT16, &stream));
     CHECK(nccl_wait(communicator, stream_is_done, &stream) == STATUS_FAILED);
-    check_contains(status_message(), "NCCL's 3 collectives, reduce 1 (64 float32, 256 bytes) to all-reduce 3 "
+    check_contains(status_message(), "NCCL's 3 collectives, reduce 2 (64 float32, 256 bytes) to all-reduce 4 "
                                      "(2 bfloat16, 4 bytes) among ");
     unsetenv("FAKE_NCCL_HANG");
     nccl_communicator_destroy(communicator);
@@ -434,6 +457,7 @@ int main(int argc, char **argv) {
     if (argc > 1)
         return fail_on_purpose(world, argv[1]);
     test_agreement(world);
+    test_first_collective(world);
     test_collectives(world);
     test_watchdog(world);
     test_several_under_way(world);

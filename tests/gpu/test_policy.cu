@@ -16,7 +16,7 @@ void expect_within(const char *what, double error, double allowed) {
 void test_policy(void **) {
     device *cpu, *gpu;
     must(device_create(&cpu, 1));
-    const gpu_options options = {0, 1, false};
+    const gpu_options options = {0, 1, false, false};
     must(device_create_gpu(&gpu, &options));
     printf("note %s, %s\n", device_name(gpu), device_library(gpu));
     const outcome wanted = run(cpu, WEIGHT_LEARN), found = run(gpu, WEIGHT_LEARN),
