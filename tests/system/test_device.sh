@@ -148,8 +148,16 @@ ends "a GPU that two ranks together fill" 'the run needs 28.* MiB of the GPU .*2
     -n 2 -x EMULATED_GPU_MIB=120 -x EMULATED_GPUS=1 "${on_gpu[@]}"
 ends "a program without CUDA or a driver" 'device=cuda: (this program was built without CUDA|no NVIDIA driver)' \
     -n 2 "$musicrl" "${small[@]}" device=cuda folder=bad
-hang=(-n 1 "${on_gpu[@]}" deadlines.learn=3 : -n 1 -x FAKE_NCCL_HANG=all_reduce "${on_gpu[@]}" deadlines.learn=3)
-ends "a rank that hangs in NCCL" "^musicrl: rank . on .*, in phase learn of step 1, waiting for NCCL's all-reduce, has " "${hang[@]}"
+hangs() { # NAME TEXT COLLECTIVE SETTING...: of two ranks, the second one
+    local name=$1 text=$2 what=$3
+    shift 3
+    ends "$name" "$text" -n 1 "${on_gpu[@]}" "$@" : -n 1 -x FAKE_NCCL_HANG="$what" "${on_gpu[@]}" "$@"
+}
+hangs "a rank that hangs in NCCL" "^musicrl: rank . on .*, in phase learn of step 1, waiting for NCCL's reduce, has " \
+    reduce deadlines.learn=3 train.shard_optimizer=true
+hangs "a rank that hangs in NCCL at the start" \
+    "rank . on .*: waited 3.* s for NCCL to take all-reduce 1 .*in a group of 2 ranks" \
+    all_reduce deadlines.start=3
 name="auto without a GPU"
 if EMULATED_GPUS=0 timeout 100 "$emulated" "${small[@]}" device=auto folder=auto >stdout 2>stderr &&
     grep -q 'computes on the CPU, as device=auto finds: .*no GPU on this machine is visible' stdout; then
