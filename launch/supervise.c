@@ -272,7 +272,9 @@ status supervise(const supervision *plan) {
             return status_set(STATUS_STOPPED, "stopped on request; run again to continue");
         if (outcome == STATUS_USAGE)
             return status_set(STATUS_USAGE, "%s", "");
-        if (stat(heartbeats, &info) != 0)
+        // What fails by itself before it is anywhere would do so again; what is killed while it loads would
+        // not.
+        if (stat(heartbeats, &info) != 0 && rule.crashes == 0 && cause.signal == 0 && step == rule.step)
             return FAIL("the run failed before its first step: %s", what);
         if (!restart_rule_allows(&rule, step, reason, sizeof reason))
             return FAIL("%s; %s", what, reason);

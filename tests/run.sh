@@ -132,7 +132,7 @@ tally() { # FILE: counts its lines "ok ...", "FAIL ..." and "skip ...", in `coun
 
 run_fuzz() {
     local count rc=0
-    tests/fuzz/run.sh 10 >"$scratch/fuzz.out" || rc=$?
+    tests/fuzz/run.sh 20 >"$scratch/fuzz.out" || rc=$?
     cat "$scratch/fuzz.out"
     tally "$scratch/fuzz.out"
     ((count > 0)) || fail "fuzz (exit status $rc)"

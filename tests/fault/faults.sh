@@ -145,14 +145,18 @@ if [[ $calls == all ]]; then
     done
 else
     for ((i = 0; i < calls && SECONDS < start + 60 * minutes; i++)); do
-        layout=${layouts[(i + i / 6) % 3]}
-        strike "$layout" $((1 + RANDOM % total[$layout])) "${mixed[i % 6]}" 2>/dev/null
+        layout=${layouts[(i + i / 6) % 3]} action=${mixed[i % 6]}
+        # Half of a write is a matter of writes.
+        while n=$((1 + RANDOM % total[$layout])) && [[ $action == short ]] &&
+            ! sed -n "${n}p" "calls-$layout.list" | grep -q ' pwrite '; do :; done
+        strike "$layout" "$n" "$action" 2>/dev/null
     done
 fi
 tried=0
-for action in "${!survived[@]}"; do
-    echo "at a call: $action: ${survived[$action]} survived, ${lost[$action]:-0} not"
-    tried=$((tried + survived[$action]))
+for action in "${actions[@]}"; do
+    [[ -n ${survived[$action]:-}${lost[$action]:-} ]] || continue
+    echo "at a call: $action: ${survived[$action]:-0} survived, ${lost[$action]:-0} not"
+    tried=$((tried + ${survived[$action]:-0}))
 done
 ((tried == 0 || ${#lost[@]} > 0)) ||
     pass "$tried faults at ${total[whole]}, ${total[first]} and ${total[second]} file-system calls of saves ($((SECONDS - start)) s)"
