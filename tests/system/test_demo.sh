@@ -26,7 +26,7 @@ for file in listeners.safetensors listeners.json reward.json ablation.json evalu
     samples/samples.json samples/base-00.wav samples/ru-00.wav; do
     check "demo_leaves_$file" test -s "$run/$file"
 done
-for model in r u ru; do
+for model in mulan r u ru; do
     check "demo_event_file_$model" compgen -G "$run/$model/events.out.tfevents.*"
     check "demo_checkpoints_verify_$model" build/musicrl checkpoint verify "$run/$model"
     # Four steps in order, equal log-probabilities, and no divergence from the reference before the first update.
@@ -45,9 +45,9 @@ done
 check demo_evaluation /usr/bin/python3 - "$run" <<'PYTHON'
 import json, sys
 evaluation = json.load(open(sys.argv[1] + "/evaluation.json"))
-assert [model["name"] for model in evaluation["models"]] == ["base", "r", "u", "ru", "best-of-4"]
+assert [model["name"] for model in evaluation["models"]] == ["base", "mulan", "r", "u", "ru", "best-of-4"]
 assert evaluation["prompts"] == 101 and evaluation["raters"] == 3 and evaluation["judges"] == "panel"
-assert len(evaluation["pairs"]) == 10
+assert len(evaluation["pairs"]) == 15
 for pair in evaluation["pairs"]:
     assert abs(pair["win"] + pair["tie"] + pair["loss"] - 1) < 1e-9 and 0 <= pair["wilcoxon_p"] <= 1, pair
 PYTHON
