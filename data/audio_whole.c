@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+static uint32_t word_at(const uint8_t *bytes) {
+    return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
 // ---- WAV ------------------------------------------------------------------------------------------------
 
 // Writers that cannot seek back leave a length near the end of its range.
@@ -15,8 +19,7 @@ static status check_wav(FILE *file, const char *path, uint64_t bytes) {
         memcmp(head + 8, "WAVE", 4) != 0)
         return STATUS_OK;
     while (fseeko(file, (off_t)at, SEEK_SET) == 0 && fread(chunk, 1, sizeof chunk, file) == sizeof chunk) {
-        const uint32_t length =
-            chunk[4] | (uint32_t)chunk[5] << 8 | (uint32_t)chunk[6] << 16 | (uint32_t)chunk[7] << 24;
+        const uint32_t length = word_at(chunk + 4);
         at += sizeof chunk;
         if (memcmp(chunk, "data", 4) == 0)
             return length >= not_known || at + length <= bytes
@@ -38,10 +41,6 @@ enum {
     PAGE_MAX = PAGE_HEAD + SEGMENTS_MAX + SEGMENTS_MAX * 255,
     PAGE_LAST = 4
 };
-
-static uint32_t word_at(const uint8_t *bytes) {
-    return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-}
 
 static void fill_crc(uint32_t table[256]) {
     for (uint32_t byte = 0; byte < 256; byte++) {

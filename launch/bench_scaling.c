@@ -179,16 +179,6 @@ static status measure(const run_config *config, const bench_scaling_options *o, 
     return STATUS_OK;
 }
 
-static scaling_layout colocated(int ranks, int batch, bool sharded) {
-    return (scaling_layout){.ranks = ranks,
-                            .rollouts = ranks,
-                            .rewards = ranks,
-                            .learners = ranks,
-                            .colocated = true,
-                            .sharded = sharded,
-                            .batch = batch};
-}
-
 static void forecast(const run_config *config, const bench_scaling_options *o, const scaling_parts *parts,
                      bench_scaling *out) {
     const int batch = config->train.batch, slots = config->train.gradient_slots;
@@ -200,7 +190,8 @@ static void forecast(const run_config *config, const bench_scaling_options *o, c
         f->strong = scaling_recommend(parts, ranks, batch, ranks > slots ? ranks : slots, false);
         if (f->strong.ranks > 0)
             f->strong_cost = scaling_predict(parts, &f->strong);
-        f->weak = colocated(ranks, batch * ranks, config->train.shard_optimizer);
+        f->weak = scaling_colocated(ranks, batch * ranks);
+        f->weak.sharded = config->train.shard_optimizer;
         f->weak_cost = scaling_predict(parts, &f->weak);
         f->split = scaling_recommend(parts, ranks, batch * ranks, slots * ranks, true);
         if (f->split.ranks > 0)
@@ -243,7 +234,7 @@ status bench_scaling_run(const run_config *config, const bench_scaling_options *
     for (int i = 0; i < o->count; i++)
         for (int weak = 0; weak < 2; weak++) {
             bench_scaling_row *row = weak ? &out->weak[i] : &out->strong[i];
-            scaling_layout layout = colocated(row->ranks, row->batch, false);
+            scaling_layout layout = scaling_colocated(row->ranks, row->batch);
             layout.crowding = (double)row->ranks * out->threads / out->cores;
             row->predicted = scaling_predict(&out->parts, &layout);
         }

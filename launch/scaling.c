@@ -61,7 +61,7 @@ scaling_cost scaling_predict(const scaling_parts *p, const scaling_layout *l) {
     return c;
 }
 
-static scaling_layout all_of(int ranks, int batch) {
+scaling_layout scaling_colocated(int ranks, int batch) {
     return (scaling_layout){.ranks = ranks,
                             .rollouts = ranks,
                             .rewards = ranks,
@@ -80,7 +80,7 @@ scaling_layout scaling_recommend(const scaling_parts *p, int ranks, int batch, i
     double least = INFINITY;
     const bool power_of_two = (ranks & (ranks - 1)) == 0;
     if (power_of_two && ranks <= gradient_slots && divides(ranks, batch)) {
-        best = all_of(ranks, batch);
+        best = scaling_colocated(ranks, batch);
         least = scaling_predict(p, &best).step;
     }
     for (int learners = 1; overlapped && learners < ranks && learners <= gradient_slots; learners *= 2)

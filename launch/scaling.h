@@ -34,6 +34,9 @@ typedef struct scaling_layout {
                      // long; 0: 1
 } scaling_layout;
 
+// Every rank carries all roles.
+scaling_layout scaling_colocated(int ranks, int batch);
+
 typedef struct scaling_cost {
     double rollout, reward, learn, share, update,
         transfer; // share: all-reduces; transfer: messages and weights

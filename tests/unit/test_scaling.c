@@ -26,15 +26,6 @@ static const scaling_parts parts = {.rollout = {0.5, 0.01},
                                     .score_bytes = 50,
                                     .row_bytes = 10};
 
-static scaling_layout colocated(int ranks, int batch) {
-    return (scaling_layout){.ranks = ranks,
-                            .rollouts = ranks,
-                            .rewards = ranks,
-                            .learners = ranks,
-                            .colocated = true,
-                            .batch = batch};
-}
-
 static void test_fit(void **state) {
     (void)state;
     scaling_line line = scaling_fit(10, 3.0, 40, 6.0);
@@ -59,12 +50,12 @@ static void test_collectives(void **state) {
 
 static void test_colocated(void **state) {
     (void)state;
-    scaling_layout layout = colocated(1, 40);
+    scaling_layout layout = scaling_colocated(1, 40);
     scaling_cost cost = scaling_predict(&parts, &layout);
     near(cost.step, 0.5 + 0.4 + 0.08 + 0.1 + 1.2 + 0.04);
     near(cost.share_bytes, 0.0);
     near(cost.rollout_share, 0.9 / cost.step);
-    layout = colocated(4, 40);
+    layout = scaling_colocated(4, 40);
     cost = scaling_predict(&parts, &layout);
     const double sums = 4e-3 + 1.5 * 2e4 / 1e6 + 3 * (4e-3 + 1.5 * 400 / 1e6);
     near(cost.share, sums);
@@ -72,7 +63,7 @@ static void test_colocated(void **state) {
     near(cost.step, 0.5 + 0.1 + 0.02 + 0.1 + 0.3 + 0.04 + sums);
     layout.sharded = true;
     near(scaling_predict(&parts, &layout).update, 0.01);
-    layout = colocated(4, 40);
+    layout = scaling_colocated(4, 40);
     layout.crowding = 2.0; // on two cores
     near(scaling_predict(&parts, &layout).step, 2.0 * (0.5 + 0.1 + 0.02 + 0.1 + 0.3 + 0.04) + sums);
 }
@@ -112,7 +103,7 @@ static void test_roles(void **state) {
     assert_int_equal(best.rollouts + best.rewards + best.learners, 16);
     assert_true((best.learners & (best.learners - 1)) == 0);
     assert_true(best.batch % best.rollouts == 0 && best.batch % best.rewards == 0);
-    const scaling_layout all = colocated(16, 64 * 16);
+    const scaling_layout all = scaling_colocated(16, 64 * 16);
     assert_true(scaling_predict(&slow, &best).step < scaling_predict(&slow, &all).step);
     // Nothing does better by the same model.
     for (int learners = 1; learners < 16; learners *= 2)
