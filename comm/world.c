@@ -320,6 +320,10 @@ status world_any(world *world, bool flag, bool *any) {
     return STATUS_OK;
 }
 
+status world_largest(world *world, int number, int *largest) {
+    return reduce_int(world, number, MPI_MAX, largest, "agreement on a number");
+}
+
 // The first item of `text` that differs from the item at the same place in `other`.
 static void first_difference(const char *text, const char *other, char item[512], char other_item[512]) {
     for (;;) {

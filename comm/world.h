@@ -66,6 +66,10 @@ status world_barrier(world *world);
 // Whether any rank has its flag set (collective): a signal caught by one rank becomes a decision of all.
 status world_any(world *world, bool flag, bool *any);
 
+// The largest of all ranks' numbers (collective): what one rank chose becomes known to the others, which say
+// less than it.
+status world_largest(world *world, int number, int *largest);
+
 // Compares `identity` over the ranks (collective): items separated by "; " that must be equal for results to
 // be equal to the last bit ("musicrl 0.1.0; avx512; oneDNN 2.6.3"). Writes to `warning` [size] "" if all are
 // equal, otherwise one line that names the first differing rank, its host, its item and rank 0's; the same

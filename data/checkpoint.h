@@ -116,6 +116,9 @@ status checkpoint_tell_damage(const checkpoint_entry *entry, checkpoint_listener
 status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_listener listener,
                               void *context);
 
+// Opens one step's; fails if it is missing or damaged.
+status checkpoint_open_step(checkpoint **out, const char *folder, uint64_t step);
+
 // Opens the newest checkpoint, for those who use what another run made and must not get something else
 // unasked: fails if it is damaged. `out` is NULL if the folder holds no checkpoint.
 status checkpoint_open_newest(checkpoint **out, const char *folder);

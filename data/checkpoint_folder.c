@@ -125,6 +125,15 @@ status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_l
     return result;
 }
 
+status checkpoint_open_step(checkpoint **out, const char *folder, uint64_t step) {
+    char path[PATH_MAX];
+    *out = NULL;
+    if (snprintf(path, sizeof path, "%s/step-%06" PRIu64, folder, step) >= (int)sizeof path)
+        return FAIL("path is too long: %.60s...", folder);
+    const checkpoint_entry entry = {.step = step, .path = path};
+    return open_entry(out, &entry);
+}
+
 status checkpoint_open_newest(checkpoint **out, const char *folder) {
     *out = NULL;
     checkpoint_list list;

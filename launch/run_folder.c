@@ -77,6 +77,15 @@ static status set_damaged_aside(const run_folder *run, const checkpoint *newest)
     return result;
 }
 
+// The checkpoint that the writing rank opened, on all others too: one that only they cannot read must not
+// make them take up another.
+static status open_chosen(const run_folder *run, world *world, checkpoint **resume) {
+    int step = *resume != NULL ? (int)checkpoint_describe(*resume)->step : -1;
+    TRY(world_largest(world, step, &step));
+    return step < 0 || run->writes ? STATUS_OK
+                                   : checkpoint_open_step(resume, run->checkpoints, (uint64_t)step);
+}
+
 status run_folder_open(run_folder *run, world *world, const char *path, int writer, checkpoint **resume) {
     *resume = NULL;
     *run = (run_folder){.writes = world_rank(world) == writer};
@@ -93,8 +102,10 @@ status run_folder_open(run_folder *run, world *world, const char *path, int writ
             result = publish_sweep(run->checkpoints);
     }
     TRY(world_agree(world, result));
-    result = checkpoint_find_newest(resume, run->checkpoints, run->writes ? model_listener : NULL, NULL);
-    result = world_agree(world, result);
+    if (run->writes)
+        result = checkpoint_find_newest(resume, run->checkpoints, model_listener, NULL);
+    TRY(world_agree(world, result));
+    result = world_agree(world, open_chosen(run, world, resume));
     if (result == STATUS_OK)
         result = world_agree(world, run->writes ? set_damaged_aside(run, *resume) : STATUS_OK);
     if (result != STATUS_OK) {

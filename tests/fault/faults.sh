@@ -12,7 +12,7 @@ Usage: tests/fault/faults.sh [--build FOLDER] [--seed N] [--calls N] [--kills N]
   --build FOLDER   where musicrl and tests/libfault_shim.so are (build)
   --seed N         of what is chosen at random (the time; printed)
   --calls N        so many faults at file-system calls of saves, half of them kills, each at a call chosen at
-                   random; "all" is a fault of each kind at each call (24)
+                   random; "all" is a fault of each kind at each call, in three layouts at the same time (24)
   --kills N        so many kills of a random rank at a random time (12)
   --per-run N      kills of one run before it may end (4)
   --minutes N      no new fault after so long for either kind (no limit); what was tried is told all the same
@@ -64,7 +64,7 @@ same_run() { # FOLDER STEPS STRAIGHT: the reason why not is in `difference`
 # removes an older checkpoint. In three layouts: one rank, and two that write a part each, of which either is struck.
 short=(run.yaml threads=1 train.evaluate_every=0 train.save_every=1 train.keep=1)
 layouts=(whole first second)
-declare -A total=() survived=() lost=()
+declare -A total=()
 run_short() { # LAYOUT FOLDER STEPS
     local -a launcher=() parts=()
     [[ $1 == whole ]] || { launcher=(mpirun -n 2) && parts=(train.shard_optimizer=true); }
@@ -96,70 +96,75 @@ for layout in "${layouts[@]}"; do
 done
 pass "everything is synced before it is renamed"
 
-strike() { # LAYOUT N ACTION: one fault, then the run is taken up again; 1 and `difference` if that is not as it was
-    local layout=$1 n=$2 action=$3 rc=0 call path lines
+strike() { # LAYOUT N ACTION: one fault, then the run is taken up again; a line of what came out into `outcomes`
+    local layout=$1 n=$2 action=$3 rc=0 call path lines trial=trial-$1
     read -r _ call path < <(sed -n "${n}p" "calls-$layout.list")
     difference=
-    rm -rf trial && cp -r "begun-$layout" trial
-    FAULT_FOLDER=trial FAULT_AT=$n FAULT_ACTION=$action preload "$layout" timeout -k 2 60 \
-        bash -c 'source short.sh && run_short "$@"' - "$layout" trial 3 </dev/null >trial.log 2>trial.err || rc=$?
+    rm -rf "$trial" && cp -r "begun-$layout" "$trial"
+    FAULT_FOLDER=$trial FAULT_AT=$n FAULT_ACTION=$action preload "$layout" timeout -k 2 60 \
+        bash -c 'source short.sh && run_short "$@"' - "$layout" "$trial" 3 </dev/null >"$trial.log" 2>"$trial.err" || rc=$?
     case $action in
         short) ((rc == 0)) || difference="exit status $rc: the rest of a write has to follow" ;;
         kill | tear) ((rc == 137)) || difference="exit status $rc, wanted is 137" ;;
         *)
             # A failure of what can be done without (closing a folder that was read) may go unnoticed.
-            lines=$(grep -c '^musicrl: ' trial.err)
+            lines=$(grep -c '^musicrl: ' "$trial.err")
             ((rc == 0)) || { ((rc == 1)) && ((lines == 1)); } ||
                 difference="exit status $rc with $lines lines, wanted is 1 with one"
-            ((rc == 0)) || grep '^musicrl: ' trial.err | grep -q 'trial' || difference="the line names no file"
+            ((rc == 0)) || grep '^musicrl: ' "$trial.err" | grep -q "$trial" || difference="the line names no file"
             ;;
     esac
-    [[ -n $difference ]] || "$musicrl" checkpoint verify trial >verify.log 2>&1 ||
-        difference="a published checkpoint is damaged: $(tail -n 1 verify.log)"
+    [[ -n $difference ]] || "$musicrl" checkpoint verify "$trial" >"$trial.verified" 2>&1 ||
+        difference="a published checkpoint is damaged: $(tail -n 1 "$trial.verified")"
     if [[ -z $difference ]]; then
-        run_short "$layout" trial 3 >again.log 2>&1 || difference="it cannot be taken up: $(tail -n 1 again.log)"
+        run_short "$layout" "$trial" 3 >"$trial.again" 2>&1 ||
+            difference="it cannot be taken up: $(tail -n 1 "$trial.again")"
     fi
-    [[ -n $difference ]] || same_run trial 3 "straight-$layout"
+    [[ -n $difference ]] || same_run "$trial" 3 "straight-$layout"
     if [[ -n $difference ]]; then
-        lost[$action]=$((${lost[$action]:-0} + 1))
-        fail "$action at call $n of $layout, $call ${path/#calls/}" "$difference" trial.err
+        echo "$action lost" >>outcomes
+        fail "$action at call $n of $layout, $call ${path/#calls/}" "$difference" "$trial.err"
     else
-        survived[$action]=$((${survived[$action]:-0} + 1))
+        echo "$action survived" >>outcomes
     fi
 }
 
 actions=(kill tear enospc eio short)
+strike_all() { # LAYOUT: with all actions at all calls
+    local action n
+    for action in "${actions[@]}"; do
+        for ((n = 1; n <= total[$1]; n++)); do
+            ((SECONDS < start + 60 * minutes)) || break
+            # Half of a write is a matter of writes.
+            [[ $action != short ]] || sed -n "${n}p" "calls-$1.list" | grep -q ' pwrite ' || continue
+            strike "$1" "$n" "$action" 2>/dev/null
+        done
+        echo "$1: $action at the calls up to $((n - 1)) of ${total[$1]}"
+    done
+}
 mixed=(kill enospc tear eio kill short) # the same number of kills whatever the seed
 start=$SECONDS
+: >outcomes
 if [[ $calls == all ]]; then
-    for layout in "${layouts[@]}"; do
-        for action in "${actions[@]}"; do
-            for ((n = 1; n <= total[$layout]; n++)); do
-                # Half of a write is a matter of writes.
-                ((SECONDS < start + 60 * minutes)) || break
-                [[ $action != short ]] || sed -n "${n}p" "calls-$layout.list" | grep -q ' pwrite ' || continue
-                strike "$layout" "$n" "$action" 2>/dev/null
-            done
-            echo "up to $layout: $action: ${survived[$action]:-0} of $((${survived[$action]:-0} + ${lost[$action]:-0})) survived"
-        done
-    done
+    for layout in "${layouts[@]}"; do strike_all "$layout" & done
+    wait
 else
     for ((i = 0; i < calls && SECONDS < start + 60 * minutes; i++)); do
         layout=${layouts[(i + i / 6) % 3]} action=${mixed[i % 6]}
-        # Half of a write is a matter of writes.
         while n=$((1 + RANDOM % total[$layout])) && [[ $action == short ]] &&
             ! sed -n "${n}p" "calls-$layout.list" | grep -q ' pwrite '; do :; done
         strike "$layout" "$n" "$action" 2>/dev/null
     done
 fi
-tried=0
 for action in "${actions[@]}"; do
-    [[ -n ${survived[$action]:-}${lost[$action]:-} ]] || continue
-    echo "at a call: $action: ${survived[$action]:-0} survived, ${lost[$action]:-0} not"
-    tried=$((tried + ${survived[$action]:-0}))
+    ! grep -q "^$action " outcomes ||
+        echo "at a call: $action: $(grep -c "^$action survived" outcomes) survived, $(grep -c "^$action lost" outcomes) not"
 done
-((tried == 0 || ${#lost[@]} > 0)) ||
-    pass "$tried faults at ${total[whole]}, ${total[first]} and ${total[second]} file-system calls of saves ($((SECONDS - start)) s)"
+if grep -q ' lost$' outcomes; then
+    status=1
+elif [[ -s outcomes ]]; then
+    pass "$(wc -l <outcomes) faults at ${total[whole]}, ${total[first]} and ${total[second]} file-system calls of saves ($((SECONDS - start)) s)"
+fi
 
 # Kills at random times.
 

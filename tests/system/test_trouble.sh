@@ -65,6 +65,12 @@ ends "full disk" "cannot [a-z]* full/checkpoints/step-000001.*No space left on d
 trouble eio broken 12
 ends "a broken disk" "cannot [a-z]* broken/checkpoints/step-000001.*Input/output error" 2 broken
 
+# One that only one of the ranks meets, as it takes up a run.
+launch 1 "${train[@]}" folder=unread train.steps=2 || fail "a checkpoint that one rank cannot read" "no run" stderr
+export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=unread FAULT_AT=1 FAULT_ACTION=eio FAULT_RANK=1
+ends "a checkpoint that one rank cannot read" \
+    "rank 1 on .*unread/checkpoints/step-000002/manifest.json: Input/output error" 2 unread
+
 # Files removed under a running job. The job is stopped for it, so that the moment is known.
 started=
 wait_for() { # PATH: until it is there, or the job is gone
