@@ -24,13 +24,16 @@ struct transformer {
 
 // What one layer leaves for its backward pass. Rows are batch * sequence.
 typedef struct layer_activations {
-    float *input;                  // [rows, width]
-    float *normed1, *inverse_rms1; // [rows, width], [rows]
-    float *qkv;                    // [rows, 3 * width], rotated
-    float *attended, *log_sum;     // [rows, width], [batch, heads, sequence]
-    float *middle;                 // [rows, width]
-    float *normed2, *inverse_rms2; // [rows, width], [rows]
-    float *gate_up, *activated;    // [rows, 2 * feed_forward], [rows, feed_forward]
+    float *input;                    // [rows, width]
+    activation *normed1;             // [rows, width]
+    float *inverse_rms1;             // [rows]
+    activation *qkv;                 // [rows, 3 * width], rotated
+    activation *attended;            // [rows, width]
+    float *log_sum;                  // [batch, heads, sequence]
+    float *middle;                   // [rows, width]
+    activation *normed2;             // [rows, width]
+    float *inverse_rms2;             // [rows]
+    activation *gate_up, *activated; // [rows, 2 * feed_forward], [rows, feed_forward]
 } layer_activations;
 
 struct transformer_activations {
@@ -42,10 +45,10 @@ struct transformer_activations {
     float *inverse_rms;        // [rows]
     float *output;             // [rows, width]
     float *attention_scratch;
-    float *d_normed;  // [rows, width]
-    float *d_qkv;     // [rows, 3 * width]
-    float *d_gate_up; // [rows, 2 * feed_forward]
-    float *d_inner;   // [rows, max(width, feed_forward)]
+    activation *d_normed;  // [rows, width]
+    activation *d_qkv;     // [rows, 3 * width]
+    activation *d_gate_up; // [rows, 2 * feed_forward]
+    activation *d_inner;   // [rows, max(width, feed_forward)]
     void *memory;
 };
 
@@ -53,7 +56,6 @@ struct transformer_cache {
     device *device;
     int batch;
     attention_shape capacity;
-    float *keys, *values; // [layers] caches behind each other
     decode_stack stack;
     decode_layer *layers; // [layers]
     void *memory;
@@ -178,6 +180,10 @@ static float *take(arena *a, size_t floats) {
     return arena_take(a, sizeof(float) * floats);
 }
 
+static activation *take_activations(const transformer *t, arena *a, size_t count) {
+    return arena_take(a, device_activation_bytes(t->device) * count);
+}
+
 static void carve_activations(transformer_activations *s, const transformer *t, arena *a) {
     const size_t rows = (size_t)s->batch * s->sequence, width = (size_t)t->config.width;
     const size_t inner = (size_t)t->config.feed_forward;
@@ -189,26 +195,26 @@ static void carve_activations(transformer_activations *s, const transformer *t, 
             continue;
         }
         l->input = take(a, rows * width);
-        l->normed1 = take(a, rows * width);
+        l->normed1 = take_activations(t, a, rows * width);
         l->inverse_rms1 = take(a, rows);
-        l->qkv = take(a, rows * 3 * width);
-        l->attended = take(a, rows * width);
+        l->qkv = take_activations(t, a, rows * 3 * width);
+        l->attended = take_activations(t, a, rows * width);
         l->log_sum = take(a, rows * (size_t)t->config.heads);
         l->middle = take(a, rows * width);
-        l->normed2 = take(a, rows * width);
+        l->normed2 = take_activations(t, a, rows * width);
         l->inverse_rms2 = take(a, rows);
-        l->gate_up = take(a, rows * 2 * inner);
-        l->activated = take(a, rows * inner);
+        l->gate_up = take_activations(t, a, rows * 2 * inner);
+        l->activated = take_activations(t, a, rows * inner);
     }
     s->final_input = s->keep ? take(a, rows * width) : s->layers[0].input;
     s->inverse_rms = take(a, rows);
     s->output = take(a, rows * width);
     s->attention_scratch = take(a, attention_scratch_floats(t->device, &shape));
     if (s->keep) {
-        s->d_normed = take(a, rows * width);
-        s->d_qkv = take(a, rows * 3 * width);
-        s->d_gate_up = take(a, rows * 2 * inner);
-        s->d_inner = take(a, rows * (inner > width ? inner : width));
+        s->d_normed = take_activations(t, a, rows * width);
+        s->d_qkv = take_activations(t, a, rows * 3 * width);
+        s->d_gate_up = take_activations(t, a, rows * 2 * inner);
+        s->d_inner = take_activations(t, a, rows * (inner > width ? inner : width));
     }
 }
 
@@ -236,10 +242,10 @@ status transformer_activations_create(transformer_activations **out, const trans
     carve_activations(s, t, &a);
     const int64_t rows = (int64_t)batch * sequence;
     for (int i = 0; i < t->config.layers; i++) {
-        TRY_GOTO(result, weight_prepare(t->layers[i].qkv_weight, rows, keep), failed);
-        TRY_GOTO(result, weight_prepare(t->layers[i].out_weight, rows, keep), failed);
-        TRY_GOTO(result, weight_prepare(t->layers[i].gate_up_weight, rows, keep), failed);
-        TRY_GOTO(result, weight_prepare(t->layers[i].down_weight, rows, keep), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].qkv_weight, rows, keep), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].out_weight, rows, keep), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].gate_up_weight, rows, keep), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].down_weight, rows, keep), failed);
     }
     *out = s;
     return STATUS_OK;
@@ -273,23 +279,23 @@ static status forward(transformer *t, const float *parameters, transformer_activ
         float *next = i + 1 < t->config.layers ? s->layers[i + 1].input : s->final_input;
         op_rms_norm(d, rows, width, a->input, parameters + l->norm1, norm_epsilon, a->normed1,
                     a->inverse_rms1, a->middle);
-        TRY(product_forward(l->qkv_weight, rows, a->normed1, a->qkv, false));
+        TRY(block_product(l->qkv_weight, rows, a->normed1, a->qkv));
         op_attention(d, &shape, a->qkv, a->attended, a->log_sum, s->attention_scratch);
         if (cache != NULL) {
             attention_shape capacity = cache->capacity;
             capacity.batch = batch;
-            const size_t at = (size_t)i * attention_cache_floats(t->device, &cache->capacity);
-            op_attention_fill_cache(d, &capacity, s->sequence, a->qkv, cache->keys + at, cache->values + at);
+            op_attention_fill_cache(d, &capacity, s->sequence, a->qkv, cache->layers[i].keys,
+                                    cache->layers[i].values);
         }
-        TRY(product_forward(l->out_weight, rows, a->attended, a->middle, true));
+        TRY(block_product_add(l->out_weight, rows, a->attended, a->middle));
         op_rms_norm(d, rows, width, a->middle, parameters + l->norm2, norm_epsilon, a->normed2,
                     a->inverse_rms2, next);
-        TRY(product_forward(l->gate_up_weight, rows, a->normed2, a->gate_up, false));
+        TRY(block_product(l->gate_up_weight, rows, a->normed2, a->gate_up));
         op_swiglu(d, rows, inner, a->gate_up, a->activated);
-        TRY(product_forward(l->down_weight, rows, a->activated, next, true));
+        TRY(block_product_add(l->down_weight, rows, a->activated, next));
     }
-    op_rms_norm(d, rows, width, s->final_input, parameters + t->norm, norm_epsilon, s->output, s->inverse_rms,
-                NULL);
+    op_rms_norm_last(d, rows, width, s->final_input, parameters + t->norm, norm_epsilon, s->output,
+                     s->inverse_rms);
     *output = s->output;
     return STATUS_OK;
 }
@@ -311,27 +317,28 @@ status transformer_backward(transformer *t, const float *parameters, float *grad
     const int64_t rows = (int64_t)batch * s->sequence, width = t->config.width,
                   inner = t->config.feed_forward;
     const attention_shape shape = shape_of(t, batch, s->sequence, lengths);
-    op_copy_rows(d, rows, width, dx, width, s->d_normed, width, false);
+    op_store_activations(d, rows, width, dx, s->d_normed);
     op_zero(d, sizeof(float) * (size_t)(rows * width), dx);
     op_rms_norm_backward(d, rows, width, s->final_input, parameters + t->norm, s->inverse_rms, s->d_normed,
                          dx, gradients + t->norm);
     for (int i = t->config.layers - 1; i >= 0; i--) {
         const layer *l = &t->layers[i];
         const layer_activations *a = &s->layers[i];
-        TRY(product_backward_weight(l->down_weight, rows, a->activated, dx, gradients + l->down, true));
-        TRY(product_backward_data(l->down_weight, rows, dx, s->d_inner, false));
+        op_store_activations(d, rows, width, dx, s->d_normed);
+        TRY(block_backward_weight(l->down_weight, rows, a->activated, s->d_normed, gradients + l->down));
+        TRY(block_backward_data(l->down_weight, rows, s->d_normed, s->d_inner));
         op_swiglu_backward(d, rows, inner, a->gate_up, s->d_inner, s->d_gate_up);
-        TRY(product_backward_weight(l->gate_up_weight, rows, a->normed2, s->d_gate_up, gradients + l->gate_up,
-                                    true));
-        TRY(product_backward_data(l->gate_up_weight, rows, s->d_gate_up, s->d_normed, false));
+        TRY(block_backward_weight(l->gate_up_weight, rows, a->normed2, s->d_gate_up, gradients + l->gate_up));
+        TRY(block_backward_data(l->gate_up_weight, rows, s->d_gate_up, s->d_normed));
         op_rms_norm_backward(d, rows, width, a->middle, parameters + l->norm2, a->inverse_rms2, s->d_normed,
                              dx, gradients + l->norm2);
-        TRY(product_backward_weight(l->out_weight, rows, a->attended, dx, gradients + l->out, true));
-        TRY(product_backward_data(l->out_weight, rows, dx, s->d_inner, false));
+        op_store_activations(d, rows, width, dx, s->d_normed);
+        TRY(block_backward_weight(l->out_weight, rows, a->attended, s->d_normed, gradients + l->out));
+        TRY(block_backward_data(l->out_weight, rows, s->d_normed, s->d_inner));
         op_attention_backward(d, &shape, a->qkv, a->attended, a->log_sum, s->d_inner, s->d_qkv,
                               s->attention_scratch);
-        TRY(product_backward_weight(l->qkv_weight, rows, a->normed1, s->d_qkv, gradients + l->qkv, true));
-        TRY(product_backward_data(l->qkv_weight, rows, s->d_qkv, s->d_normed, false));
+        TRY(block_backward_weight(l->qkv_weight, rows, a->normed1, s->d_qkv, gradients + l->qkv));
+        TRY(block_backward_data(l->qkv_weight, rows, s->d_qkv, s->d_normed));
         op_rms_norm_backward(d, rows, width, a->input, parameters + l->norm1, a->inverse_rms1, s->d_normed,
                              dx, gradients + l->norm1);
         TRY(gradient_watch_tell(watch, l->norm1)); // a layer's first tensor
@@ -342,21 +349,23 @@ status transformer_backward(transformer *t, const float *parameters, float *grad
 static void carve_cache(transformer_cache *c, const transformer *t, arena *a) {
     const size_t rows = (size_t)c->batch, width = (size_t)t->config.width,
                  inner = (size_t)t->config.feed_forward;
-    const size_t layers = (size_t)t->config.layers;
     decode_stack *s = &c->stack;
-    c->keys = take(a, layers * attention_cache_floats(t->device, &c->capacity));
-    c->values = take(a, layers * attention_cache_floats(t->device, &c->capacity));
+    for (int i = 0; i < t->config.layers; i++)
+        c->layers[i].keys = arena_take(a, attention_cache_bytes(t->device, &c->capacity));
+    for (int i = 0; i < t->config.layers; i++)
+        c->layers[i].values = arena_take(a, attention_cache_bytes(t->device, &c->capacity));
     s->capacity = c->capacity;
     s->layers = t->config.layers;
     s->feed_forward = t->config.feed_forward;
     s->epsilon = norm_epsilon;
     s->layer = c->layers;
     s->x = take(a, rows * width);
-    s->normed = take(a, rows * width);
-    s->qkv = take(a, rows * 3 * width);
-    s->attended = take(a, rows * width);
-    s->gate_up = take(a, rows * 2 * inner);
-    s->activated = take(a, rows * inner);
+    s->output = take(a, rows * width);
+    s->normed = take_activations(t, a, rows * width);
+    s->qkv = take_activations(t, a, rows * 3 * width);
+    s->attended = take_activations(t, a, rows * width);
+    s->gate_up = take_activations(t, a, rows * 2 * inner);
+    s->activated = take_activations(t, a, rows * inner);
     s->attention_scratch = take(a, attention_scratch_floats(t->device, &c->capacity));
     s->scratch = arena_take(a, decode_scratch_bytes(t->device, s));
 }
@@ -382,10 +391,10 @@ status transformer_cache_create(transformer_cache **out, const transformer *t, i
     a = (arena){.base = c->memory, .capacity = a.used};
     carve_cache(c, t, &a);
     for (int i = 0; i < t->config.layers; i++) {
-        TRY_GOTO(result, weight_prepare(t->layers[i].qkv_weight, batch, false), failed);
-        TRY_GOTO(result, weight_prepare(t->layers[i].out_weight, batch, false), failed);
-        TRY_GOTO(result, weight_prepare(t->layers[i].gate_up_weight, batch, false), failed);
-        TRY_GOTO(result, weight_prepare(t->layers[i].down_weight, batch, false), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].qkv_weight, batch, false), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].out_weight, batch, false), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].gate_up_weight, batch, false), failed);
+        TRY_GOTO(result, weight_prepare_block(t->layers[i].down_weight, batch, false), failed);
     }
     *out = c;
     return STATUS_OK;
@@ -408,7 +417,6 @@ float *transformer_cache_input(transformer_cache *c) {
 
 status transformer_decode(transformer *t, const float *parameters, transformer_cache *c, int batch,
                           int position, const int32_t *offset, const float **output) {
-    const size_t layer_floats = attention_cache_floats(t->device, &c->capacity);
     for (int i = 0; i < t->config.layers; i++) {
         const layer *l = &t->layers[i];
         c->layers[i] = (decode_layer){.norm1 = parameters + l->norm1,
@@ -417,13 +425,13 @@ status transformer_decode(transformer *t, const float *parameters, transformer_c
                                       .out = l->out_weight,
                                       .gate_up = l->gate_up_weight,
                                       .down = l->down_weight,
-                                      .keys = c->keys + (size_t)i * layer_floats,
-                                      .values = c->values + (size_t)i * layer_floats};
+                                      .keys = c->layers[i].keys,
+                                      .values = c->layers[i].values};
     }
     c->stack.capacity.batch = batch;
     c->stack.norm = parameters + t->norm;
     c->stack.offset = offset;
     TRY(op_decode(t->device, &c->stack, position));
-    *output = c->stack.normed;
+    *output = c->stack.output;
     return STATUS_OK;
 }

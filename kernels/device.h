@@ -22,9 +22,9 @@ typedef struct gpu_options {
     // serves every number of rows (device_measure_rows tells whether rows are then equal); otherwise it is
     // the fastest for each number.
     bool one_order;
-    // Products take weights and inputs rounded to bf16, those of learning too, whatever a weight is made for;
-    // sums are f32, and so are what operators store, gradients and updates. Otherwise f32 enters them as
-    // TF32.
+    // Activations (kernels/operators.h) are stored as bf16, and all products multiply bf16, whatever a weight
+    // is made for; sums, the residual stream, logits, gradients of weights and updates are f32. Otherwise
+    // activations are f32, which enters products as TF32.
     bool bf16;
 } gpu_options;
 // Fails with one line if the program was built without CUDA, and if there is no driver, one that is too old,
@@ -45,7 +45,7 @@ bool device_is_batch_invariant(const device *device);
 // Whether a row's product has the same bits whatever the number of rows around it, and wherever it stands:
 // measured with every number of rows that forward products were prepared for.
 typedef struct row_equality {
-    int shapes, equal; // of weights; those of them for which it holds. 0 on the CPU, which knows
+    int shapes, equal; // of forward products; those of them for which it holds. 0 on the CPU, which knows
 } row_equality;
 status device_measure_rows(device *device, row_equality *out);
 // Whether the host may touch device buffers, as on the CPU (see kernels/mirror.h).

@@ -12,6 +12,7 @@ QUESTION(const char *, device_instruction_set, (const device *d), (d))
 QUESTION(const char *, device_library, (const device *d), (d))
 QUESTION(bool, device_is_batch_invariant, (const device *d), (d))
 QUESTION(bool, device_shares_memory, (const device *d), (d))
+QUESTION(size_t, device_activation_bytes, (const device *d), (d))
 QUESTION(status, device_allocate, (device * d, void **out, size_t bytes, const char *what),
          (d, out, bytes, what))
 QUESTION(status, device_upload, (device * d, void *to, const void *from, size_t bytes), (d, to, from, bytes))
@@ -36,38 +37,46 @@ OPERATOR(device_plan_begin, (device * d), (d))
 QUESTION(uint64_t, device_plan_end, (device * d), (d))
 
 OPERATOR(op_zero, (device * d, size_t bytes, void *out), (d, bytes, out))
+OPERATOR(op_store_activations, (device * d, int64_t rows, int64_t width, const float *x, activation *out),
+         (d, rows, width, x, out))
 OPERATOR(op_rms_norm,
          (device * d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
-          float *out, float *inverse_rms, float *copy),
+          activation *out, float *inverse_rms, float *copy),
          (d, rows, width, x, gain, epsilon, out, inverse_rms, copy))
+OPERATOR(op_rms_norm_last,
+         (device * d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
+          float *out, float *inverse_rms),
+         (d, rows, width, x, gain, epsilon, out, inverse_rms))
 OPERATOR(op_rms_norm_backward,
          (device * d, int64_t rows, int64_t width, const float *x, const float *gain,
-          const float *inverse_rms, const float *dy, float *dx, float *dgain),
+          const float *inverse_rms, const activation *dy, float *dx, float *dgain),
          (d, rows, width, x, gain, inverse_rms, dy, dx, dgain))
-OPERATOR(op_swiglu, (device * d, int64_t rows, int64_t width, const float *gate_up, float *out),
+OPERATOR(op_swiglu, (device * d, int64_t rows, int64_t width, const activation *gate_up, activation *out),
          (d, rows, width, gate_up, out))
 OPERATOR(op_swiglu_backward,
-         (device * d, int64_t rows, int64_t width, const float *gate_up, const float *dout, float *dgate_up),
+         (device * d, int64_t rows, int64_t width, const activation *gate_up, const activation *dout,
+          activation *dgate_up),
          (d, rows, width, gate_up, dout, dgate_up))
 OPERATOR(op_rotary_table, (device * d, int positions, int head_dim, float *cosine, float *sine),
          (d, positions, head_dim, cosine, sine))
 OPERATOR(op_attention,
-         (device * d, const attention_shape *shape, float *qkv, float *out, float *log_sum, float *scratch),
+         (device * d, const attention_shape *shape, activation *qkv, activation *out, float *log_sum,
+          float *scratch),
          (d, shape, qkv, out, log_sum, scratch))
 OPERATOR(op_attention_backward,
-         (device * d, const attention_shape *shape, const float *qkv, const float *out, const float *log_sum,
-          const float *dout, float *dqkv, float *scratch),
+         (device * d, const attention_shape *shape, const activation *qkv, const activation *out,
+          const float *log_sum, const activation *dout, activation *dqkv, float *scratch),
          (d, shape, qkv, out, log_sum, dout, dqkv, scratch))
 QUESTION(size_t, attention_scratch_floats, (const device *d, const attention_shape *shape), (d, shape))
 OPERATOR(op_attention_decode,
-         (device * d, const attention_shape *capacity, int position, float *qkv, float *key_cache,
-          float *value_cache, float *out, float *scratch),
+         (device * d, const attention_shape *capacity, int position, activation *qkv, activation *key_cache,
+          activation *value_cache, activation *out, float *scratch),
          (d, capacity, position, qkv, key_cache, value_cache, out, scratch))
 OPERATOR(op_attention_fill_cache,
-         (device * d, const attention_shape *capacity, int positions, const float *qkv, float *key_cache,
-          float *value_cache),
+         (device * d, const attention_shape *capacity, int positions, const activation *qkv,
+          activation *key_cache, activation *value_cache),
          (d, capacity, positions, qkv, key_cache, value_cache))
-QUESTION(size_t, attention_cache_floats, (const device *d, const attention_shape *capacity), (d, capacity))
+QUESTION(size_t, attention_cache_bytes, (const device *d, const attention_shape *capacity), (d, capacity))
 OPERATOR(op_embedding_sum,
          (device * d, int64_t rows, int64_t width, int tables, const float *const *table,
           const int32_t *const *index, float *out, bool accumulate),
@@ -178,6 +187,15 @@ PRODUCT(status, product_backward_data,
 PRODUCT(status, product_backward_weight,
         (weight * w, int64_t rows, const float *x, const float *dy, float *dw, bool accumulate),
         (w, rows, x, dy, dw, accumulate))
+PRODUCT(status, weight_prepare_block, (weight * w, int64_t rows, bool backward), (w, rows, backward))
+PRODUCT(status, block_product, (weight * w, int64_t rows, const activation *x, activation *y),
+        (w, rows, x, y))
+PRODUCT(status, block_product_add, (weight * w, int64_t rows, const activation *x, float *y), (w, rows, x, y))
+PRODUCT(status, block_backward_data, (weight * w, int64_t rows, const activation *dy, activation *dx),
+        (w, rows, dy, dx))
+PRODUCT(status, block_backward_weight,
+        (weight * w, int64_t rows, const activation *x, const activation *dy, float *dw),
+        (w, rows, x, dy, dw))
 
 #undef OPERATOR
 #undef QUESTION

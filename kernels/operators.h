@@ -7,21 +7,32 @@
 
 enum { EMBEDDING_TABLES_MAX = 20 };
 
+// Values between the products of a transformer block, and their gradients, in the device's storage:
+// device_activation_bytes each, 4 (f32, as on every CPU) or 2 (bf16). Only operators look into them.
+typedef struct activation activation;
+size_t device_activation_bytes(const device *device);
+
 // out [bytes] = 0
 void op_zero(device *device, size_t bytes, void *out);
+
+// out [rows, width] = x
+void op_store_activations(device *device, int64_t rows, int64_t width, const float *x, activation *out);
 
 // out [rows, width] = x * r * gain [width], r = 1 / sqrt(mean(x^2) + epsilon); inverse_rms: [rows], NULL if
 // not wanted. copy: [rows, width] or NULL receives x, ready to have a product added to it.
 void op_rms_norm(device *device, int64_t rows, int64_t width, const float *x, const float *gain,
-                 float epsilon, float *out, float *inverse_rms, float *copy);
-// dx [rows, width] += ..., dgain [width] += ...
+                 float epsilon, activation *out, float *inverse_rms, float *copy);
+// The same in f32: what leaves a transformer.
+void op_rms_norm_last(device *device, int64_t rows, int64_t width, const float *x, const float *gain,
+                      float epsilon, float *out, float *inverse_rms);
+// Of both: dx [rows, width] += ..., dgain [width] += ...
 void op_rms_norm_backward(device *device, int64_t rows, int64_t width, const float *x, const float *gain,
-                          const float *inverse_rms, const float *dy, float *dx, float *dgain);
+                          const float *inverse_rms, const activation *dy, float *dx, float *dgain);
 
 // gate_up: [rows, 2 * width], gate first; out: [rows, width] = silu(gate) * up.
-void op_swiglu(device *device, int64_t rows, int64_t width, const float *gate_up, float *out);
-void op_swiglu_backward(device *device, int64_t rows, int64_t width, const float *gate_up, const float *dout,
-                        float *dgate_up);
+void op_swiglu(device *device, int64_t rows, int64_t width, const activation *gate_up, activation *out);
+void op_swiglu_backward(device *device, int64_t rows, int64_t width, const activation *gate_up,
+                        const activation *dout, activation *dgate_up);
 
 // A rotary table for positions [0, positions): cosine and sine, [positions, head_dim / 2] each, base 10000.
 void op_rotary_table(device *device, int positions, int head_dim, float *cosine, float *sine);
@@ -36,26 +47,27 @@ typedef struct attention_shape {
 
 // Rotates queries and keys in place, then out [batch * sequence, heads * head_dim] = softmax(q k^T /
 // sqrt(head_dim)) v. log_sum: [batch, heads, sequence] or NULL. scratch: attention_scratch_floats floats.
-void op_attention(device *device, const attention_shape *shape, float *qkv, float *out, float *log_sum,
-                  float *scratch);
+void op_attention(device *device, const attention_shape *shape, activation *qkv, activation *out,
+                  float *log_sum, float *scratch);
 // qkv as op_attention left it; dqkv: as qkv, with respect to the values before rotation.
-void op_attention_backward(device *device, const attention_shape *shape, const float *qkv, const float *out,
-                           const float *log_sum, const float *dout, float *dqkv, float *scratch);
+void op_attention_backward(device *device, const attention_shape *shape, const activation *qkv,
+                           const activation *out, const float *log_sum, const activation *dout,
+                           activation *dqkv, float *scratch);
 size_t attention_scratch_floats(const device *device, const attention_shape *shape);
 
 // One position of causal attention for a batch: qkv [batch, 3 * heads * head_dim] at `position` is rotated,
 // its keys and values are appended to the cache, and out [batch, heads * head_dim] attends to positions 0 ..
-// position. Equal to the last bit to the same row of op_attention. key_cache, value_cache: [batch, heads,
-// padded capacity, head_dim] floats each, zeroed before first use; scratch: attention_scratch_floats for
+// position. On the CPU equal to the last bit to the same row of op_attention. key_cache, value_cache: [batch,
+// heads, padded capacity, head_dim] each, zeroed before first use; scratch: attention_scratch_floats for
 // sequence = capacity.
-void op_attention_decode(device *device, const attention_shape *capacity, int position, float *qkv,
-                         float *key_cache, float *value_cache, float *out, float *scratch);
+void op_attention_decode(device *device, const attention_shape *capacity, int position, activation *qkv,
+                         activation *key_cache, activation *value_cache, activation *out, float *scratch);
 // Puts the keys and values of the first `positions` rows of every sample, as op_attention left them in qkv
 // [batch * positions, ...], into the caches, from where op_attention_decode goes on.
-void op_attention_fill_cache(device *device, const attention_shape *capacity, int positions, const float *qkv,
-                             float *key_cache, float *value_cache);
-// Floats of each of the two caches: positions rounded up to 16.
-size_t attention_cache_floats(const device *device, const attention_shape *capacity);
+void op_attention_fill_cache(device *device, const attention_shape *capacity, int positions,
+                             const activation *qkv, activation *key_cache, activation *value_cache);
+// Of each of the two caches.
+size_t attention_cache_bytes(const device *device, const attention_shape *capacity);
 
 // out [rows, width] (+)= sum over tables of table[t][index[t][row]]; a negative index adds nothing.
 void op_embedding_sum(device *device, int64_t rows, int64_t width, int tables, const float *const *table,

@@ -3,7 +3,7 @@
 // it and whatever the thread count.
 #pragma once
 
-#include "kernels/device.h"
+#include "kernels/operators.h"
 
 typedef enum weight_precision {
     WEIGHT_F32,
@@ -40,3 +40,15 @@ status product_backward_data(weight *weight, int64_t rows, const float *dy, floa
 // dw [outputs, inputs] = dy^T [outputs, rows] x [rows, inputs], or +=. Uses only the shape of the weight.
 status product_backward_weight(weight *weight, int64_t rows, const float *x, const float *dy, float *dw,
                                bool accumulate);
+
+// The products of a transformer block, whose activations lie in the device's storage; prepared by
+// weight_prepare_block. What leaves the block is added to the residual stream, which is f32, as are gradients
+// of weights.
+status weight_prepare_block(weight *weight, int64_t rows, bool backward);
+// y = x W^T, and y += x W^T
+status block_product(weight *weight, int64_t rows, const activation *x, activation *y);
+status block_product_add(weight *weight, int64_t rows, const activation *x, float *y);
+// dx = dy W, and dw += dy^T x
+status block_backward_data(weight *weight, int64_t rows, const activation *dy, activation *dx);
+status block_backward_weight(weight *weight, int64_t rows, const activation *x, const activation *dy,
+                             float *dw);

@@ -63,9 +63,9 @@ const setting run_settings[] = {
            "MiB of gradients that go from GPU to GPU at a time, while the backward pass goes on"),
     FLAG(one_order, "false",
          "on a GPU: one way of adding up a product for every number of rows, not the fastest for each"),
-    WORDS(gpu_precision, "f32", precisions,
-          "of what products on a GPU multiply; f32: as TF32; bf16: twice as fast, gradients and updates stay "
-          "f32"),
+    WORDS(gpu_precision, "bf16", precisions,
+          "of activations, caches and products on a GPU; f32: products as TF32, twice the memory; weights, "
+          "their gradients and updates are f32 either way"),
     TEXT(roles, "colocated",
          "colocated, or ranks by role, e.g. rollout=4,reward=2,learner=2; rollout:8 leaves a role to workers "
          "(--worker)"),

@@ -447,10 +447,8 @@ static status measure_rows(const train *t) {
     row_equality found;
     TRY(device_measure_rows(t->device, &found));
     if (found.shapes > 0)
-        printf(
-            "train: rows of products have the same bits whatever the number of rows for %d of %d shapes of "
-            "weights\n",
-            found.equal, found.shapes);
+        printf("train: rows of products have the same bits whatever the number of rows for %d of %d shapes\n",
+               found.equal, found.shapes);
     return STATUS_OK;
 }
 

@@ -55,7 +55,11 @@ static void check_position(const char *function, const sample_position *position
 static void check_stack(const char *function, const decode_stack *stack) {
     check_shape(function, &stack->capacity);
     check_pointer(function, stack->norm);
-    check_pointer(function, stack->x);
+    const void *const buffers[] = {stack->x,         stack->output,           stack->normed,
+                                   stack->qkv,       stack->attended,         stack->gate_up,
+                                   stack->activated, stack->attention_scratch};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
+        check_pointer(function, buffers[i]);
     check_pointer(function, stack->scratch);
     check_pointer(function, stack->offset);
     for (int i = 0; stack->layer != NULL && i < stack->layers; i++) {
@@ -73,6 +77,8 @@ static void pass(const char *function, ...) {
 #define CHECK_1(a)                                                                                           \
     _Generic((a), float *                                                                                    \
              : check_pointer, const float *                                                                  \
+             : check_pointer, activation *                                                                   \
+             : check_pointer, const activation *                                                             \
              : check_pointer, int32_t *                                                                      \
              : check_pointer, const int32_t *                                                                \
              : check_pointer, const attention_shape *                                                        \

@@ -86,8 +86,9 @@ static void attend(const vector_operators *v, const head_buffers *b, const head_
     }
 }
 
-void cpu_op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
-                             float *key_cache, float *value_cache, float *out, float *scratch) {
+void cpu_op_attention_decode(device *d, const attention_shape *capacity, int position, activation *qkv,
+                             activation *key_cache, activation *value_cache, activation *out,
+                             float *scratch) {
     const int64_t elements =
         (int64_t)capacity->batch * capacity->heads * capacity->head_dim * (position + VECTOR_LANES);
 #pragma omp parallel num_threads(d->threads) if (elements >= PARALLEL_ELEMENTS)
@@ -96,10 +97,10 @@ void cpu_op_attention_decode(device *d, const attention_shape *capacity, int pos
         const head_share share = share_heads(capacity, false, thread, thread_count());
         const head_buffers buffers = {.capacity = capacity,
                                       .position = position,
-                                      .qkv = qkv,
-                                      .keys = key_cache,
-                                      .values = value_cache,
-                                      .out = out,
+                                      .qkv = f32_of(qkv),
+                                      .keys = f32_of(key_cache),
+                                      .values = f32_of(value_cache),
+                                      .out = f32_of(out),
                                       .scores = scratch + (size_t)thread * HEADS_TOGETHER *
                                                               padded_rows(capacity->sequence)};
         attend(d->vector, &buffers, &share, key_cache);
@@ -194,11 +195,11 @@ static void gate(const team_member *m) {
         rows = m->rows * (m->thread + 1) / m->threads;
     }
     for (; row < rows; row++) {
-        const float *from = m->s->gate_up + 2 * row * inner + column;
-        const int64_t at = row * inner + column;
-        v->swiglu((size_t)columns, from, from + inner, m->s->activated + at);
+        const float *from = f32_of(m->s->gate_up) + 2 * row * inner + column;
+        float *to = f32_of(m->s->activated) + row * inner + column;
+        v->swiglu((size_t)columns, from, from + inner, to);
         if (m->bf16)
-            v->round_to_bf16((size_t)columns, m->s->activated + at, m->b.activated + at);
+            v->round_to_bf16((size_t)columns, to, m->b.activated + row * inner + column);
     }
 }
 
@@ -210,25 +211,27 @@ static void decode_block(const team_member *m, const decode_layer *l, const void
     const size_t cached = padded_rows(s->capacity.sequence) * (size_t)s->capacity.head_dim;
     const head_buffers heads = {.capacity = &s->capacity,
                                 .position = m->position,
-                                .qkv = s->qkv,
-                                .keys = l->keys,
-                                .values = l->values,
-                                .out = s->attended,
+                                .qkv = f32_of(s->qkv),
+                                .keys = f32_of(l->keys),
+                                .values = f32_of(l->values),
+                                .out = f32_of(s->attended),
                                 .rounded = m->bf16 ? m->b.attended : NULL,
                                 .scores = m->b.scores};
-    multiply(m, l->qkv, head_parts, normalise(m, l->norm1), s->qkv, false,
-             l->keys + (size_t)share.first * cached);
+    multiply(m, l->qkv, head_parts, normalise(m, l->norm1), f32_of(s->qkv), false,
+             heads.keys + (size_t)share.first * cached);
     if (!m->by_heads)
         wait_for_all();
     attend(m->d->vector, &heads, &share, start_of(m, l->out, 1));
     wait_for_all();
-    multiply(m, l->out, 1, m->bf16 ? (const void *)m->b.attended : s->attended, s->x, true,
+    multiply(m, l->out, 1, m->bf16 ? (const void *)m->b.attended : heads.out, s->x, true,
              start_of(m, l->gate_up, gate_parts));
     wait_for_all();
-    multiply(m, l->gate_up, gate_parts, normalise(m, l->norm2), s->gate_up, false, start_of(m, l->down, 1));
+    multiply(m, l->gate_up, gate_parts, normalise(m, l->norm2), f32_of(s->gate_up), false,
+             start_of(m, l->down, 1));
     gate(m);
     wait_for_all();
-    multiply(m, l->down, 1, m->bf16 ? (const void *)m->b.activated : s->activated, s->x, true, follow);
+    multiply(m, l->down, 1, m->bf16 ? (const void *)m->b.activated : f32_of(s->activated), s->x, true,
+             follow);
     wait_for_all();
 }
 
@@ -253,23 +256,23 @@ static void decode_together(const device *d, const decode_stack *s, int position
                                        : strips_at(following, strips_first(following, m.thread, m.threads)));
     for (int64_t row = m.rows * m.thread / m.threads; row < m.rows * (m.thread + 1) / m.threads; row++)
         d->vector->rms_norm((size_t)m.width, s->x + row * m.width, s->norm, s->epsilon,
-                            s->normed + row * m.width);
+                            s->output + row * m.width);
 }
 
 static status decode_one_by_one(device *d, const decode_stack *s, int position) {
     const int64_t rows = s->capacity.batch, width = (int64_t)s->capacity.heads * s->capacity.head_dim;
     for (const decode_layer *l = s->layer; l < s->layer + s->layers; l++) {
         cpu_op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, NULL, NULL);
-        TRY(cpu_product_forward(l->qkv, rows, s->normed, s->qkv, false));
+        TRY(cpu_block_product(l->qkv, rows, s->normed, s->qkv));
         cpu_op_attention_decode(d, &s->capacity, position, s->qkv, l->keys, l->values, s->attended,
                                 s->attention_scratch);
-        TRY(cpu_product_forward(l->out, rows, s->attended, s->x, true));
+        TRY(cpu_block_product_add(l->out, rows, s->attended, s->x));
         cpu_op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, NULL, NULL);
-        TRY(cpu_product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
+        TRY(cpu_block_product(l->gate_up, rows, s->normed, s->gate_up));
         cpu_op_swiglu(d, rows, s->feed_forward, s->gate_up, s->activated);
-        TRY(cpu_product_forward(l->down, rows, s->activated, s->x, true));
+        TRY(cpu_block_product_add(l->down, rows, s->activated, s->x));
     }
-    cpu_op_rms_norm(d, rows, width, s->x, s->norm, s->epsilon, s->normed, NULL, NULL);
+    cpu_op_rms_norm_last(d, rows, width, s->x, s->norm, s->epsilon, s->output, NULL);
     return STATUS_OK;
 }
 

@@ -29,6 +29,14 @@ static inline int thread_count(void) {
 #endif
 }
 
+// Activations are f32 here.
+static inline float *f32_of(activation *x) {
+    return (float *)(void *)x;
+}
+static inline const float *f32_in(const activation *x) {
+    return (const float *)(const void *)x;
+}
+
 // Rows that caches and scratch hold for so many keys.
 static inline size_t padded_rows(int rows) {
     return ((size_t)rows + VECTOR_LANES - 1) / VECTOR_LANES * VECTOR_LANES;

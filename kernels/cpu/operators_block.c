@@ -5,8 +5,17 @@
 #include <math.h>
 #include <string.h>
 
-void cpu_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
-                     float *out, float *inverse_rms, float *copy) {
+size_t cpu_device_activation_bytes(const device *d) {
+    (void)d;
+    return sizeof(float);
+}
+
+void cpu_op_store_activations(device *d, int64_t rows, int64_t width, const float *x, activation *out) {
+    cpu_op_copy_rows(d, rows, width, x, width, f32_of(out), width, false);
+}
+
+static void rms_norm(const device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                     float epsilon, float *out, float *inverse_rms, float *copy) {
     const vector_operators *v = d->vector;
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
@@ -18,9 +27,20 @@ void cpu_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, con
     }
 }
 
+void cpu_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain, float epsilon,
+                     activation *out, float *inverse_rms, float *copy) {
+    rms_norm(d, rows, width, x, gain, epsilon, f32_of(out), inverse_rms, copy);
+}
+
+void cpu_op_rms_norm_last(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                          float epsilon, float *out, float *inverse_rms) {
+    rms_norm(d, rows, width, x, gain, epsilon, out, inverse_rms, NULL);
+}
+
 void cpu_op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
-                              const float *inverse_rms, const float *dy, float *dx, float *dgain) {
+                              const float *inverse_rms, const activation *of_out, float *dx, float *dgain) {
     const vector_operators *v = d->vector;
+    const float *dy = f32_in(of_out);
 #pragma omp parallel
     {
 #pragma omp for schedule(static) nowait
@@ -40,17 +60,21 @@ void cpu_op_rms_norm_backward(device *d, int64_t rows, int64_t width, const floa
     }
 }
 
-void cpu_op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, float *out) {
+void cpu_op_swiglu(device *d, int64_t rows, int64_t width, const activation *in, activation *to) {
     const vector_operators *v = d->vector;
+    const float *gate_up = f32_in(in);
+    float *out = f32_of(to);
 #pragma omp parallel for schedule(static) if (rows * width >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++)
         v->swiglu((size_t)width, gate_up + 2 * row * width, gate_up + (2 * row + 1) * width,
                   out + row * width);
 }
 
-void cpu_op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gate_up, const float *dout,
-                            float *dgate_up) {
+void cpu_op_swiglu_backward(device *d, int64_t rows, int64_t width, const activation *in,
+                            const activation *of_out, activation *of_in) {
     const vector_operators *v = d->vector;
+    const float *gate_up = f32_in(in), *dout = f32_in(of_out);
+    float *dgate_up = f32_of(of_in);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++)
         v->swiglu_backward((size_t)width, gate_up + 2 * row * width, gate_up + (2 * row + 1) * width,
@@ -89,9 +113,9 @@ size_t cpu_attention_scratch_floats(const device *d, const attention_shape *shap
     return scratch_of_a_thread(shape) * (size_t)d->threads;
 }
 
-size_t cpu_attention_cache_floats(const device *d, const attention_shape *capacity) {
+size_t cpu_attention_cache_bytes(const device *d, const attention_shape *capacity) {
     (void)d;
-    return (size_t)capacity->batch * capacity->heads * padded_rows(capacity->sequence) *
+    return sizeof(float) * (size_t)capacity->batch * capacity->heads * padded_rows(capacity->sequence) *
            (size_t)capacity->head_dim;
 }
 
@@ -106,9 +130,10 @@ static attention_head head_of(const attention_shape *shape, int sample) {
     };
 }
 
-void cpu_op_attention(device *d, const attention_shape *shape, float *qkv, float *out, float *log_sum,
-                      float *scratch) {
+void cpu_op_attention(device *d, const attention_shape *shape, activation *rows, activation *attended,
+                      float *log_sum, float *scratch) {
     const vector_operators *v = d->vector;
+    float *qkv = f32_of(rows), *out = f32_of(attended);
     const int sequence = shape->sequence, heads = shape->heads, head_dim = shape->head_dim,
               half = head_dim / 2;
     const size_t width = (size_t)heads * head_dim, stride = 3 * width;
@@ -133,9 +158,12 @@ void cpu_op_attention(device *d, const attention_shape *shape, float *qkv, float
     }
 }
 
-void cpu_op_attention_backward(device *d, const attention_shape *shape, const float *qkv, const float *out,
-                               const float *log_sum, const float *dout, float *dqkv, float *scratch) {
+void cpu_op_attention_backward(device *d, const attention_shape *shape, const activation *rows,
+                               const activation *attended, const float *log_sum,
+                               const activation *of_attended, activation *of_rows, float *scratch) {
     const vector_operators *v = d->vector;
+    const float *qkv = f32_in(rows), *out = f32_in(attended), *dout = f32_in(of_attended);
+    float *dqkv = f32_of(of_rows);
     const int sequence = shape->sequence, heads = shape->heads, head_dim = shape->head_dim,
               half = head_dim / 2;
     const size_t width = (size_t)heads * head_dim, stride = 3 * width;
@@ -173,16 +201,17 @@ static void append_to_cache(const vector_operators *v, int head_dim, int positio
     memcpy(values + (size_t)position * head_dim, key + width, sizeof(float) * (size_t)head_dim);
 }
 
-void cpu_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
-                                 float *key_cache, float *value_cache) {
+void cpu_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions,
+                                 const activation *qkv, activation *key_cache, activation *value_cache) {
     const int heads = capacity->heads, head_dim = capacity->head_dim;
     const size_t width = (size_t)heads * head_dim, rows = padded_rows(capacity->sequence);
 #pragma omp parallel for schedule(static)
     for (int pair = 0; pair < capacity->batch * heads; pair++) {
         const size_t at = (size_t)(pair / heads) * positions * 3 * width + (size_t)(pair % heads) * head_dim;
         for (int position = 0; position < positions; position++)
-            append_to_cache(d->vector, head_dim, position, qkv + at + ((size_t)position * 3 + 1) * width,
-                            width, key_cache + (size_t)pair * rows * head_dim,
-                            value_cache + (size_t)pair * rows * head_dim);
+            append_to_cache(d->vector, head_dim, position,
+                            f32_in(qkv) + at + ((size_t)position * 3 + 1) * width, width,
+                            f32_of(key_cache) + (size_t)pair * rows * head_dim,
+                            f32_of(value_cache) + (size_t)pair * rows * head_dim);
     }
 }

@@ -353,6 +353,27 @@ status cpu_product_backward_weight(weight *w, int64_t rows, const float *x, cons
     return run(w->device, product, dy, x, dw);
 }
 
+status cpu_weight_prepare_block(weight *w, int64_t rows, bool backward) {
+    return cpu_weight_prepare(w, rows, backward);
+}
+
+status cpu_block_product(weight *w, int64_t rows, const activation *x, activation *y) {
+    return cpu_product_forward(w, rows, f32_in(x), f32_of(y), false);
+}
+
+status cpu_block_product_add(weight *w, int64_t rows, const activation *x, float *y) {
+    return cpu_product_forward(w, rows, f32_in(x), y, true);
+}
+
+status cpu_block_backward_data(weight *w, int64_t rows, const activation *dy, activation *dx) {
+    return cpu_product_backward_data(w, rows, f32_in(dy), f32_of(dx), false);
+}
+
+status cpu_block_backward_weight(weight *w, int64_t rows, const activation *x, const activation *dy,
+                                 float *dw) {
+    return cpu_product_backward_weight(w, rows, f32_in(x), f32_in(dy), dw, true);
+}
+
 strip_weight *weight_strips(weight *w) {
     return w->has_strips ? &w->strips : NULL;
 }

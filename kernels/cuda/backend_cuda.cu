@@ -1,5 +1,6 @@
-// Every function of the table of a backend, on the card. Buffers are f32 as the operators have them: products
-// take them as TF32, or as bf16 where the weight is to be, attention rounds what it multiplies to bf16.
+// Every function of the table of a backend, on the card. Activations are stored as f32 or as bf16, everything
+// else as the operators have it. Products take f32 as TF32, or rounded to bf16 where the weight is; attention
+// rounds what it multiplies to bf16.
 // Kernels follow one another on the card's stream; nothing waits but what returns a value to the host.
 #include "kernels/cuda/backend_cuda.cuh"
 
@@ -60,7 +61,7 @@ struct device {
     // On the card, grown when more is needed, never while a kernel uses it: for one operator at a time.
     void *scratch;
     size_t scratch_bytes;
-    scratch_memory rounded[2];      // a product's factors as bf16: rows of inputs, and of outputs' gradients
+    scratch_memory rounded[2]; // a product's f32 factors as bf16: rows of inputs, and of outputs' gradients
     scratch_memory kept_rounded[2]; // what stood there before a plan
     kept_work kept[KEPT_MAX];
     uint64_t repeats;     // so far
@@ -96,6 +97,18 @@ void note(device *d, cudaError_t error, const char *what) {
 void forget(device *d, kept_work *k) {
     card_forget(d->gpu, k->recording);
     *k = {};
+}
+
+// What launch(T()) returns, T being the type in which activations are stored.
+template <typename Launch> cudaError_t as_stored(const device *d, Launch launch) {
+    return d->bf16 ? launch(bf16()) : launch(float());
+}
+
+template <typename T> T *stored(activation *x) {
+    return reinterpret_cast<T *>(x);
+}
+template <typename T> const T *stored(const activation *x) {
+    return reinterpret_cast<const T *>(x);
 }
 
 status grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *what) {
@@ -147,6 +160,10 @@ bool cuda_device_is_batch_invariant(const device *) {
 
 bool cuda_device_shares_memory(const device *) {
     return false;
+}
+
+size_t cuda_device_activation_bytes(const device *d) {
+    return d->bf16 ? sizeof(bf16) : sizeof(float);
 }
 
 status cuda_device_allocate(device *d, void **out, size_t bytes, const char *what) {
@@ -258,31 +275,68 @@ void cuda_op_zero(device *d, size_t bytes, void *out) {
 }
 
 // Blocks of a transformer.
-void cuda_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
-                      float epsilon, float *out, float *inverse_rms, float *copy) {
+void cuda_op_store_activations(device *d, int64_t rows, int64_t width, const float *x, activation *out) {
     note(d,
-         rms_norm<float, float>(stream_of(d), rows, width, x, nullptr, gain, epsilon, out, inverse_rms, copy),
+         d->bf16 ? round_to_bf16(stream_of(d), rows * width, x, stored<bf16>(out))
+                 : copy_rows<float>(stream_of(d), rows, width, x, width, stored<float>(out), width, false),
+         "storing activations");
+}
+
+void cuda_op_rms_norm(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                      float epsilon, activation *out, float *inverse_rms, float *copy) {
+    note(d,
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return rms_norm<float, T>(stream_of(d), rows, width, x, nullptr, gain, epsilon,
+                                                 stored<T>(out), inverse_rms, copy);
+                   }),
+         "normalisation");
+}
+
+void cuda_op_rms_norm_last(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
+                           float epsilon, float *out, float *inverse_rms) {
+    note(d,
+         rms_norm<float, float>(stream_of(d), rows, width, x, nullptr, gain, epsilon, out, inverse_rms,
+                                nullptr),
          "normalisation");
 }
 
 void cuda_op_rms_norm_backward(device *d, int64_t rows, int64_t width, const float *x, const float *gain,
-                               const float *inverse_rms, const float *dy, float *dx, float *dgain) {
+                               const float *inverse_rms, const activation *dy, float *dx, float *dgain) {
     float *scratch =
         static_cast<float *>(scratch_of(d, sizeof(float) * norm_backward_scratch_floats(rows, width)));
-    if (scratch != nullptr)
-        note(d,
-             rms_norm_backward<float, float>(stream_of(d), rows, width, x, gain, inverse_rms, dy, dx, dgain,
-                                             scratch),
-             "normalisation backward");
+    if (scratch == nullptr)
+        return;
+    note(d,
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return rms_norm_backward<float, T>(stream_of(d), rows, width, x, gain, inverse_rms,
+                                                          stored<T>(dy), dx, dgain, scratch);
+                   }),
+         "normalisation backward");
 }
 
-void cuda_op_swiglu(device *d, int64_t rows, int64_t width, const float *gate_up, float *out) {
-    note(d, swiglu<float>(stream_of(d), rows, width, gate_up, out), "activation");
+void cuda_op_swiglu(device *d, int64_t rows, int64_t width, const activation *gate_up, activation *out) {
+    note(d,
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return swiglu<T>(stream_of(d), rows, width, stored<T>(gate_up), stored<T>(out));
+                   }),
+         "activation");
 }
 
-void cuda_op_swiglu_backward(device *d, int64_t rows, int64_t width, const float *gate_up, const float *dout,
-                             float *dgate_up) {
-    note(d, swiglu_backward<float>(stream_of(d), rows, width, gate_up, dout, dgate_up),
+void cuda_op_swiglu_backward(device *d, int64_t rows, int64_t width, const activation *gate_up,
+                             const activation *dout, activation *dgate_up) {
+    note(d,
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return swiglu_backward<T>(stream_of(d), rows, width, stored<T>(gate_up),
+                                                 stored<T>(dout), stored<T>(dgate_up));
+                   }),
          "activation backward");
 }
 
@@ -319,35 +373,53 @@ bool is_short(const attention_shape *s) {
     return s->causal && s->sequence <= SHORT_SEQUENCE;
 }
 
-void cuda_op_attention(device *d, const attention_shape *s, float *qkv, float *out, float *log_sum, float *) {
-    if (is_short(s)) {
-        note(d,
-             attention_short_forward<float>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, out, log_sum),
-             "attention of short sequences");
-        return;
-    }
-    note(d,
-         rotary_rows<float>(stream_of(d), static_cast<int64_t>(s->batch) * s->sequence, s->sequence, s->heads,
-                            s->head_dim, s->cosine, s->sine, 1.0f, qkv),
-         "rotation");
-    note(d, attention_forward<float>(stream_of(d), sizes_of(s), qkv, out, log_sum), "attention");
+// Rotates queries and keys, or back with direction -1.
+template <typename T> cudaError_t rotate(device *d, const attention_shape *s, float direction, T *qkv) {
+    return rotary_rows<T>(stream_of(d), static_cast<int64_t>(s->batch) * s->sequence, s->sequence, s->heads,
+                          s->head_dim, s->cosine, s->sine, direction, qkv);
 }
 
-void cuda_op_attention_backward(device *d, const attention_shape *s, const float *qkv, const float *out,
-                                const float *log_sum, const float *dout, float *dqkv, float *scratch) {
-    if (is_short(s)) {
-        note(d,
-             attention_short_backward<float>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, log_sum,
-                                             dout, dqkv),
-             "attention of short sequences backward");
-        return;
-    }
-    note(d, attention_backward<float>(stream_of(d), sizes_of(s), qkv, out, log_sum, dout, dqkv, scratch),
-         "attention backward");
+template <typename T>
+cudaError_t attend(device *d, const attention_shape *s, T *qkv, T *out, float *log_sum) {
+    if (is_short(s))
+        return attention_short_forward<T>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, out, log_sum);
+    const cudaError_t error = rotate(d, s, 1.0f, qkv);
+    return error != cudaSuccess ? error : attention_forward<T>(stream_of(d), sizes_of(s), qkv, out, log_sum);
+}
+
+template <typename T>
+cudaError_t attend_backward(device *d, const attention_shape *s, const T *qkv, const T *out,
+                            const float *log_sum, const T *dout, T *dqkv, float *scratch) {
+    if (is_short(s))
+        return attention_short_backward<T>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, log_sum, dout,
+                                           dqkv);
+    const cudaError_t error =
+        attention_backward<T>(stream_of(d), sizes_of(s), qkv, out, log_sum, dout, dqkv, scratch);
+    return error != cudaSuccess ? error : rotate(d, s, -1.0f, dqkv);
+}
+
+void cuda_op_attention(device *d, const attention_shape *s, activation *qkv, activation *out, float *log_sum,
+                       float *) {
     note(d,
-         rotary_rows<float>(stream_of(d), static_cast<int64_t>(s->batch) * s->sequence, s->sequence, s->heads,
-                            s->head_dim, s->cosine, s->sine, -1.0f, dqkv),
-         "rotation backward");
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return attend<T>(d, s, stored<T>(qkv), stored<T>(out), log_sum);
+                   }),
+         "attention");
+}
+
+void cuda_op_attention_backward(device *d, const attention_shape *s, const activation *qkv,
+                                const activation *out, const float *log_sum, const activation *dout,
+                                activation *dqkv, float *scratch) {
+    note(d,
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return attend_backward<T>(d, s, stored<T>(qkv), stored<T>(out), log_sum,
+                                                 stored<T>(dout), stored<T>(dqkv), scratch);
+                   }),
+         "attention backward");
 }
 
 size_t cuda_attention_scratch_floats(const device *, const attention_shape *s) {
@@ -357,31 +429,44 @@ size_t cuda_attention_scratch_floats(const device *, const attention_shape *s) {
     return deltas > parts ? deltas : parts;
 }
 
-void decode_attention(device *d, const attention_shape *capacity, const decode_sizes &s, float *qkv,
-                      float *key_cache, float *value_cache, float *out, float *scratch) {
+void decode_attention(device *d, const attention_shape *capacity, const decode_sizes &s, activation *qkv,
+                      activation *key_cache, activation *value_cache, activation *out, float *scratch) {
     note(d,
-         attention_decode<float>(stream_of(d), s, decode_splits(s, card_multiprocessors(d->gpu)),
-                                 capacity->cosine, capacity->sine, qkv, key_cache, value_cache, out, scratch),
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return attention_decode<T>(
+                           stream_of(d), s, decode_splits(s, card_multiprocessors(d->gpu)), capacity->cosine,
+                           capacity->sine, stored<T>(qkv), stored<T>(key_cache), stored<T>(value_cache),
+                           stored<T>(out), scratch);
+                   }),
          "attention over the cache");
 }
 
-void cuda_op_attention_decode(device *d, const attention_shape *capacity, int position, float *qkv,
-                              float *key_cache, float *value_cache, float *out, float *scratch) {
+void cuda_op_attention_decode(device *d, const attention_shape *capacity, int position, activation *qkv,
+                              activation *key_cache, activation *value_cache, activation *out,
+                              float *scratch) {
     decode_attention(d, capacity, decode_sizes_of(capacity, position, nullptr), qkv, key_cache, value_cache,
                      out, scratch);
 }
 
-void cuda_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions, const float *qkv,
-                                  float *key_cache, float *value_cache) {
+void cuda_op_attention_fill_cache(device *d, const attention_shape *capacity, int positions,
+                                  const activation *qkv, activation *key_cache, activation *value_cache) {
     note(d,
-         fill_cache<float>(stream_of(d), capacity->batch, positions, capacity->heads, capacity->head_dim,
-                           capacity->sequence, qkv, key_cache, value_cache),
+         as_stored(d,
+                   [&](auto type) {
+                       using T = decltype(type);
+                       return fill_cache<T>(stream_of(d), capacity->batch, positions, capacity->heads,
+                                            capacity->head_dim, capacity->sequence, stored<T>(qkv),
+                                            stored<T>(key_cache), stored<T>(value_cache));
+                   }),
          "filling the cache");
 }
 
-size_t cuda_attention_cache_floats(const device *, const attention_shape *capacity) {
-    return static_cast<size_t>(capacity->batch) * static_cast<size_t>(capacity->heads) *
-           static_cast<size_t>(capacity->sequence) * static_cast<size_t>(capacity->head_dim);
+size_t cuda_attention_cache_bytes(const device *d, const attention_shape *capacity) {
+    return cuda_device_activation_bytes(d) * static_cast<size_t>(capacity->batch) *
+           static_cast<size_t>(capacity->heads) * static_cast<size_t>(capacity->sequence) *
+           static_cast<size_t>(capacity->head_dim);
 }
 
 // Rows and tokens.
@@ -621,6 +706,13 @@ cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bool accu
     return s;
 }
 
+// Of a product that gives activations.
+cublas_shape shape_of_block(const weight *w, cublas_kind kind, int64_t rows) {
+    cublas_shape s = shape_of(w, kind, rows, false);
+    s.result = w->owner->bf16 ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
+    return s;
+}
+
 size_t cuda_weight_bytes(const weight *w) {
     return static_cast<size_t>(w->outputs * w->inputs) *
            (w->precision == WEIGHT_BF16 ? sizeof(bf16) : sizeof(float));
@@ -715,6 +807,55 @@ status cuda_product_backward_weight(weight *w, int64_t rows, const float *x, con
     return cublas_product(w->owner->products, &s, gradient, input, dw);
 }
 
+// Activations enter as they are stored; only f32 that meets a weight in bf16 is rounded.
+status block_factor(const weight *w, int which, int64_t rows, int64_t width, const activation *x,
+                    const void **out) {
+    *out = x;
+    return w->owner->bf16 ? STATUS_OK : factor_of(w, which, rows, width, stored<float>(x), out);
+}
+
+status cuda_weight_prepare_block(weight *w, int64_t rows, bool backward) {
+    if (!w->owner->bf16)
+        return cuda_weight_prepare(w, rows, backward);
+    const cublas_shape shapes[] = {
+        shape_of_block(w, CUBLAS_FORWARD, rows), shape_of(w, CUBLAS_FORWARD, rows, true),
+        shape_of_block(w, CUBLAS_BACKWARD_DATA, rows), shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, true)};
+    for (const cublas_shape &s : shapes)
+        if (backward || s.kind == CUBLAS_FORWARD)
+            TRY(cublas_prepare(w->owner->products, &s));
+    return STATUS_OK;
+}
+
+status cuda_block_product(weight *w, int64_t rows, const activation *x, activation *y) {
+    const cublas_shape s = shape_of_block(w, CUBLAS_FORWARD, rows);
+    const void *input;
+    TRY(block_factor(w, 0, rows, w->inputs, x, &input));
+    return cublas_product(w->owner->products, &s, input, w->values, y);
+}
+
+status cuda_block_product_add(weight *w, int64_t rows, const activation *x, float *y) {
+    const cublas_shape s = shape_of(w, CUBLAS_FORWARD, rows, true);
+    const void *input;
+    TRY(block_factor(w, 0, rows, w->inputs, x, &input));
+    return cublas_product(w->owner->products, &s, input, w->values, y);
+}
+
+status cuda_block_backward_data(weight *w, int64_t rows, const activation *dy, activation *dx) {
+    const cublas_shape s = shape_of_block(w, CUBLAS_BACKWARD_DATA, rows);
+    const void *gradient;
+    TRY(block_factor(w, 1, rows, w->outputs, dy, &gradient));
+    return cublas_product(w->owner->products, &s, gradient, w->values, dx);
+}
+
+status cuda_block_backward_weight(weight *w, int64_t rows, const activation *x, const activation *dy,
+                                  float *dw) {
+    const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, true);
+    const void *input, *gradient;
+    TRY(block_factor(w, 0, rows, w->inputs, x, &input));
+    TRY(block_factor(w, 1, rows, w->outputs, dy, &gradient));
+    return cublas_product(w->owner->products, &s, gradient, input, dw);
+}
+
 status cuda_device_measure_rows(device *d, row_equality *out) {
     return measure_rows(d->gpu, d->products, &out->shapes, &out->equal);
 }
@@ -730,16 +871,16 @@ status cuda_op_decode(device *d, const decode_stack *s, int position) {
     for (int i = 0; i < s->layers; i++) {
         const decode_layer *l = &s->layer[i];
         cuda_op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, nullptr, nullptr);
-        TRY(cuda_product_forward(l->qkv, rows, s->normed, s->qkv, false));
+        TRY(cuda_block_product(l->qkv, rows, s->normed, s->qkv));
         decode_attention(d, &s->capacity, decode_sizes_of(&s->capacity, position, s->offset), s->qkv, l->keys,
                          l->values, s->attended, s->attention_scratch);
-        TRY(cuda_product_forward(l->out, rows, s->attended, s->x, true));
+        TRY(cuda_block_product_add(l->out, rows, s->attended, s->x));
         cuda_op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, nullptr, nullptr);
-        TRY(cuda_product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
+        TRY(cuda_block_product(l->gate_up, rows, s->normed, s->gate_up));
         cuda_op_swiglu(d, rows, s->feed_forward, s->gate_up, s->activated);
-        TRY(cuda_product_forward(l->down, rows, s->activated, s->x, true));
+        TRY(cuda_block_product_add(l->down, rows, s->activated, s->x));
     }
-    cuda_op_rms_norm(d, rows, width, s->x, s->norm, s->epsilon, s->normed, nullptr, nullptr);
+    cuda_op_rms_norm_last(d, rows, width, s->x, s->norm, s->epsilon, s->output, nullptr);
     return card_check(d->gpu);
 }
 
@@ -796,6 +937,10 @@ const backend *table_of_plan() {
         t.product_forward = succeed;
         t.product_backward_data = succeed;
         t.product_backward_weight = succeed;
+        t.block_product = succeed;
+        t.block_product_add = succeed;
+        t.block_backward_data = succeed;
+        t.block_backward_weight = succeed;
         return t;
     }();
     return &table;

@@ -15,31 +15,32 @@ constexpr int64_t PATTERN_ROWS = 256; // after which the rows of the input repea
 struct trial {
     card *gpu;
     cublas *products;
-    cublas_shape shape;              // of the most rows
-    char *weight, *input;            // [outputs, inputs], [rows, inputs] of the shape's factors
-    float *output;                   // [rows, outputs]
-    std::vector<float> first, found; // rows of the pattern: by the most rows, and by others
+    cublas_shape shape;             // of the most rows
+    char *weight, *input;           // [outputs, inputs], [rows, inputs] of the shape's factors
+    char *output;                   // [rows, outputs] of its results
+    std::vector<char> first, found; // rows of the pattern: by the most rows, and by others
 };
 
-size_t factor_bytes(const cublas_shape &s) {
-    return s.factors == CUBLAS_TYPE_BF16 ? sizeof(bf16) : sizeof(float);
+size_t bytes_of(cublas_type type) {
+    return type == CUBLAS_TYPE_BF16 ? sizeof(bf16) : sizeof(float);
 }
 
-bool is_plain(const cublas_shape &s) {
-    return s.kind == CUBLAS_FORWARD && !s.accumulate && s.result == CUBLAS_TYPE_F32;
+size_t output_row(const cublas_shape &s) {
+    return bytes_of(s.result) * static_cast<size_t>(s.outputs);
 }
 
-bool same_weight(const cublas_shape &a, const cublas_shape &b) {
-    return is_plain(a) && is_plain(b) && a.outputs == b.outputs && a.inputs == b.inputs &&
-           a.factors == b.factors;
+bool differ_in_rows(const cublas_shape &a, const cublas_shape &b) {
+    return a.kind == CUBLAS_FORWARD && b.kind == CUBLAS_FORWARD && a.outputs == b.outputs &&
+           a.inputs == b.inputs && a.factors == b.factors && a.result == b.result &&
+           a.accumulate == b.accumulate;
 }
 
-// What was prepared for the most rows, but fewer than `below`, of the weight's shape; rows 0: nothing.
+// What was prepared for the most rows, but fewer than `below`, of the same product; rows 0: nothing.
 cublas_shape next_below(const cublas *products, const cublas_shape &shape, int64_t below) {
     cublas_shape next = {};
     for (int i = 0; i < cublas_count(products); i++) {
         const cublas_shape &s = *cublas_prepared(products, i);
-        if (same_weight(s, shape) && s.rows < below && s.rows > next.rows)
+        if (differ_in_rows(s, shape) && s.rows < below && s.rows > next.rows)
             next = s;
     }
     return next;
@@ -71,13 +72,13 @@ status upload_random(const trial &t, int64_t count, char *to) {
 
 status allocate(trial *t) {
     const cublas_shape &s = t->shape;
-    const size_t row = factor_bytes(s) * static_cast<size_t>(s.inputs);
+    const size_t row = bytes_of(s.factors) * static_cast<size_t>(s.inputs);
     TRY(card_allocate(t->gpu, reinterpret_cast<void **>(&t->weight), row * static_cast<size_t>(s.outputs),
                       "trial of products"));
     TRY(card_allocate(t->gpu, reinterpret_cast<void **>(&t->input), row * static_cast<size_t>(s.rows),
                       "trial of products"));
     return card_allocate(t->gpu, reinterpret_cast<void **>(&t->output),
-                         sizeof(float) * static_cast<size_t>(s.rows * s.outputs), "trial of products");
+                         output_row(s) * static_cast<size_t>(s.rows), "trial of products");
 }
 
 void release(const trial &t) {
@@ -89,7 +90,7 @@ void release(const trial &t) {
 status fill(const trial &t) {
     const cublas_shape &s = t.shape;
     const int64_t pattern = s.rows < PATTERN_ROWS ? s.rows : PATTERN_ROWS,
-                  words = static_cast<int64_t>(factor_bytes(s)) * s.inputs / 4; // of a row, as f32
+                  words = static_cast<int64_t>(bytes_of(s.factors)) * s.inputs / 4; // of a row, as f32
     TRY(upload_random(t, s.outputs * s.inputs, t.weight));
     TRY(upload_random(t, pattern * s.inputs, t.input));
     float *rows = reinterpret_cast<float *>(t.input);
@@ -105,12 +106,13 @@ status fill(const trial &t) {
 
 // Whether the rows from `at` on are those that came first.
 status compare(trial *t, int64_t at, int64_t rows, bool *equal) {
-    const size_t count = static_cast<size_t>((rows < PATTERN_ROWS ? rows : PATTERN_ROWS) * t->shape.outputs);
-    t->found.resize(count);
-    TRY(card_download(t->gpu, t->found.data(), t->output + at * t->shape.outputs, sizeof(float) * count));
+    const size_t row = output_row(t->shape),
+                 bytes = row * static_cast<size_t>(rows < PATTERN_ROWS ? rows : PATTERN_ROWS);
+    t->found.resize(bytes);
+    TRY(card_download(t->gpu, t->found.data(), t->output + static_cast<size_t>(at) * row, bytes));
     if (t->first.empty())
         t->first = t->found;
-    *equal = *equal && memcmp(t->found.data(), t->first.data(), sizeof(float) * count) == 0;
+    *equal = *equal && memcmp(t->found.data(), t->first.data(), bytes) == 0;
     return STATUS_OK;
 }
 
@@ -118,6 +120,8 @@ status try_shape(trial *t, bool *equal) {
     *equal = true;
     TRY(fill(*t));
     for (cublas_shape s = t->shape; s.rows > 0; s = next_below(t->products, t->shape, s.rows)) {
+        if (s.accumulate)
+            card_zero(t->gpu, t->output, output_row(s) * static_cast<size_t>(s.rows));
         TRY(cublas_product(t->products, &s, t->input, t->weight, t->output));
         TRY(compare(t, 0, s.rows, equal));
         if (s.rows >= 2 * PATTERN_ROWS) // the last whole pattern
@@ -132,7 +136,7 @@ status measure_rows(card *gpu, cublas *products, int *shapes, int *equal) {
     *shapes = *equal = 0;
     for (int i = 0; i < cublas_count(products); i++) {
         const cublas_shape shape = *cublas_prepared(products, i);
-        if (!is_plain(shape) || next_below(products, shape, INT64_MAX).rows != shape.rows)
+        if (shape.kind != CUBLAS_FORWARD || next_below(products, shape, INT64_MAX).rows != shape.rows)
             continue;
         trial t = {gpu, products, shape, nullptr, nullptr, nullptr, {}, {}};
         bool holds = false;

@@ -9,8 +9,9 @@ extern "C" {
 
 namespace cuda_kernels {
 
-// Tries every shape of a weight with every number of rows that forward products were prepared for. shapes: of
-// weights; equal: of those for which it holds. One for which there is no memory counts as not equal.
+// Tries every forward product with every number of rows that it was prepared for. shapes: of weights, each
+// counted once for every way in which its results are stored (f32, added to what is there, bf16); equal: of
+// those for which it holds. One for which there is no memory counts as not equal.
 status measure_rows(card *gpu, cublas *products, int *shapes, int *equal);
 
 } // namespace cuda_kernels

@@ -15,6 +15,7 @@ extern "C" {
 extern "C" {
 #include "kernels/memory.h"
 #include "kernels/operators.h"
+#include "tests/as_activations.h"
 }
 
 #include "kernels/cuda/kernel.cuh"

@@ -16,8 +16,9 @@ template <typename T> void check_swiglu(int64_t rows, int64_t width) {
     const std::vector<float> gate_up = random_values<T>(&numbers, 2 * rows * width, 9.0f),
                              dout = random_values<T>(&numbers, rows * width);
     std::vector<float> out(dout.size()), dgate_up(gate_up.size());
-    op_swiglu(device, rows, width, gate_up.data(), out.data());
-    op_swiglu_backward(device, rows, width, gate_up.data(), dout.data(), dgate_up.data());
+    op_swiglu(device, rows, width, as_activations(gate_up.data()), as_activations(out.data()));
+    op_swiglu_backward(device, rows, width, as_activations(gate_up.data()), as_activations(dout.data()),
+                       as_activations(dgate_up.data()));
     const buffer<T> input(stored<T>(gate_up)), d(stored<T>(dout));
     const auto forward = in_every_order(std::make_tuple(poisoned<T>(rows * width)), [&](T *to) {
         return swiglu(nullptr, rows, width, input.data(), to);

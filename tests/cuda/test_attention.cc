@@ -128,10 +128,12 @@ attention_case make_case(const test_shape &s, uint64_t seed) {
     c.out.assign(c.rows * c.width, NAN);
     c.log_sum.assign(c.rows * static_cast<size_t>(s.heads), NAN);
     c.dqkv.assign(c.rows * 3 * c.width, NAN);
-    op_attention(d, &shape, qkv.data(), c.out.data(), c.log_sum.data(), scratch.data());
+    op_attention(d, &shape, as_activations(qkv.data()), as_activations(c.out.data()), c.log_sum.data(),
+                 scratch.data());
     // Both backward passes start from the same outputs, which are stored as bf16 or not.
     const std::vector<float> given = rounded_to_bf16(c.out);
-    op_attention_backward(d, &shape, qkv.data(), given.data(), c.log_sum.data(), c.dout.data(), c.dqkv.data(),
+    op_attention_backward(d, &shape, as_activations(qkv.data()), as_activations(given.data()),
+                          c.log_sum.data(), as_activations(c.dout.data()), as_activations(c.dqkv.data()),
                           scratch.data());
     device_destroy(d);
     find_bounds(&c, given);
@@ -254,8 +256,10 @@ template <typename T> void check_short(const test_shape &s, uint64_t seed) {
     must(device_create(&d, 1));
     const attention_shape shape = cpu_shape(s, cosine.data(), sine.data());
     std::vector<float> scratch(attention_scratch_floats(d, &shape)), turned = qkv;
-    op_attention(d, &shape, turned.data(), out.data(), log_sum.data(), scratch.data());
-    op_attention_backward(d, &shape, turned.data(), out.data(), log_sum.data(), dout.data(), dqkv.data(),
+    op_attention(d, &shape, as_activations(turned.data()), as_activations(out.data()), log_sum.data(),
+                 scratch.data());
+    op_attention_backward(d, &shape, as_activations(turned.data()), as_activations(out.data()),
+                          log_sum.data(), as_activations(dout.data()), as_activations(dqkv.data()),
                           scratch.data());
     device_destroy(d);
 
@@ -314,15 +318,16 @@ template <typename T> void check_position(const decode_case &c, int position, ui
     must(device_create(&d, 1));
     const attention_shape shape = cpu_shape(s, c.cosine.data(), c.sine.data());
     std::vector<float> scratch(attention_scratch_floats(d, &shape)),
-        cpu_keys(attention_cache_floats(d, &shape)), cpu_values(cpu_keys.size()),
+        cpu_keys(attention_cache_bytes(d, &shape) / sizeof(float)), cpu_values(cpu_keys.size()),
         turned = row, wanted(batch * width, NAN), rows;
     for (size_t b = 0; b < batch; b++)
         rows.insert(rows.end(), c.history.begin() + static_cast<long>(b * capacity * 3 * width),
                     c.history.begin() + static_cast<long>((b * capacity + before) * 3 * width));
     if (position > 0)
-        op_attention_fill_cache(d, &shape, position, rows.data(), cpu_keys.data(), cpu_values.data());
-    op_attention_decode(d, &shape, position, turned.data(), cpu_keys.data(), cpu_values.data(), wanted.data(),
-                        scratch.data());
+        op_attention_fill_cache(d, &shape, position, as_activations(rows.data()),
+                                as_activations(cpu_keys.data()), as_activations(cpu_values.data()));
+    op_attention_decode(d, &shape, position, as_activations(turned.data()), as_activations(cpu_keys.data()),
+                        as_activations(cpu_values.data()), as_activations(wanted.data()), scratch.data());
     device_destroy(d);
 
     // Positions after this one are poisoned: they must not be read.

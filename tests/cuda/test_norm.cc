@@ -26,10 +26,10 @@ template <typename X, typename Y> void check_rms(int64_t rows, int64_t width, bo
         sum[i] = rounded<X>(x[i] + added[i]);
     std::vector<float> out(x.size()), copy(x.size()), inverse(static_cast<size_t>(rows)),
         wanted_dx = dx, wanted_dgain = dgain;
-    op_rms_norm(device, rows, width, sum.data(), gain.data(), EPSILON, out.data(), inverse.data(),
-                copy.data());
-    op_rms_norm_backward(device, rows, width, sum.data(), gain.data(), inverse.data(), dy.data(),
-                         wanted_dx.data(), wanted_dgain.data());
+    op_rms_norm(device, rows, width, sum.data(), gain.data(), EPSILON, as_activations(out.data()),
+                inverse.data(), copy.data());
+    op_rms_norm_backward(device, rows, width, sum.data(), gain.data(), inverse.data(),
+                         as_activations(dy.data()), wanted_dx.data(), wanted_dgain.data());
 
     const buffer<X> x_stored(stored<X>(x)), added_stored(stored<X>(added));
     const buffer<float> gains(gain), inverses(inverse);

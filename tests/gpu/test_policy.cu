@@ -13,19 +13,21 @@ void expect_within(const char *what, double error, double allowed) {
         fail_msg("%s: off by %g, allowed is %g", what, error, allowed);
 }
 
-void test_policy(void **) {
+// bf16: two units, as tests/cuda/test_backend_cuda.cc says.
+void check_policy(bool bf16) {
+    const double unit = bf16 ? 2.0 * UNIT : UNIT;
     device *cpu, *gpu;
     must(device_create(&cpu, 1));
-    const gpu_options options = {0, 1, false, false};
+    const gpu_options options = {0, 1, false, bf16};
     must(device_create_gpu(&gpu, &options));
     printf("note %s, %s\n", device_name(gpu), device_library(gpu));
     const outcome wanted = run(cpu, WEIGHT_LEARN), found = run(gpu, WEIGHT_LEARN),
                   again = run(gpu, WEIGHT_LEARN);
     for (int level = 0; level < LEVELS; level++)
         expect_within("device, logits of a policy", distance(found.logits[level], wanted.logits[level]),
-                      UNIT);
-    expect_within("device, gradients of a policy", distance(found.gradients, wanted.gradients), UNIT);
-    expect_within("device, norm of the gradient", std::fabs(found.norm / wanted.norm - 1.0), UNIT);
+                      unit);
+    expect_within("device, gradients of a policy", distance(found.gradients, wanted.gradients), unit);
+    expect_within("device, norm of the gradient", std::fabs(found.norm / wanted.norm - 1.0), unit);
     for (size_t i = 0; i < found.sampled.size(); i++)
         expect_within("device, sampling against scoring",
                       std::fabs(static_cast<double>(found.sampled[i]) - static_cast<double>(found.scored[i])),
@@ -39,9 +41,17 @@ void test_policy(void **) {
     device_destroy(gpu);
 }
 
+void test_f32(void **) {
+    check_policy(false);
+}
+
+void test_bf16(void **) {
+    check_policy(true);
+}
+
 } // namespace
 
 int main() {
-    const CMUnitTest tests[] = {cmocka_unit_test(test_policy)};
+    const CMUnitTest tests[] = {cmocka_unit_test(test_f32), cmocka_unit_test(test_bf16)};
     return cmocka_run_group_tests(tests, check::begin, check::report);
 }

@@ -1,10 +1,12 @@
 """Compares what parity_models and parity_operators wrote with the twin, tensor by tensor.
 
-    compare.py [--all] [--damage FACTOR] FILE.safetensors...
+    compare.py [--all] [--bf16] [--damage FACTOR] FILE.safetensors...
 
 The twin runs in float64. A tensor passes if its norm-wise relative error is below LIMIT and at most RATIO times that
 of the twin itself in float32. The latter is not asked of errors below FLOOR, a few roundings, nor of fewer than
 FEW values, whose error is luck on both sides.
+--bf16: what was computed in bf16 is compared with the twin under PyTorch's autocast to bf16: at most BF16_RATIO times
+its error.
 --damage makes every tensor wrong by that factor before comparing: the check must then fail for all of them.
 """
 
@@ -20,6 +22,7 @@ import twin
 
 LIMIT = 1e-4
 RATIO = 5.0
+BF16_RATIO = 2.0
 FLOOR = 2e-6
 FEW = 8
 
@@ -266,19 +269,22 @@ def relative_error(found, exact):
     return difference if scale == 0.0 else difference / scale
 
 
-def compare_case(name, inputs, outputs):
+def compare_case(name, inputs, outputs, bf16):
     """Rows (our error, the baseline's, number of values, tensor) for every output of a case."""
     function = CASES[name.split(".")[0]]
     exact = {key: value.detach() for key, value in function(Case(inputs, torch.float64)).items()}
-    rounded = {key: value.detach() for key, value in function(Case(inputs, torch.float32)).items()}
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        rounded = {key: value.detach() for key, value in function(Case(inputs, torch.float32)).items()}
     if set(exact) != set(outputs):
         raise SystemExit(f"compare.py: {name}: on one side only: {sorted(set(exact) ^ set(outputs))}")
     return [(relative_error(outputs[key], exact[key]), relative_error(rounded[key], exact[key]), exact[key].numel(),
              f"{name}/{key}") for key in exact]
 
 
-def is_bad(row):
+def is_bad(row, bf16):
     ours, baseline, count, _ = row
+    if bf16:
+        return not (ours <= max(BF16_RATIO * baseline, FLOOR) or count < FEW)
     return not (ours < LIMIT and (ours <= max(RATIO * baseline, FLOOR) or count < FEW))
 
 
@@ -286,22 +292,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="FILE.safetensors")
     parser.add_argument("--all", action="store_true", help="print every tensor, not the worst of each file")
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--damage", type=float, default=0.0, metavar="FACTOR")
     options = parser.parse_args()
     torch.manual_seed(1)
     total, bad = 0, 0
-    print(f"twin: PyTorch {torch.__version__}, float64; limit {LIMIT:g}, and {RATIO:g} times the twin in float32")
-    print(f"{'ours':>10} {'float32':>10}  tensor")
+    limit = f"{BF16_RATIO:g} times" if options.bf16 else f"limit {LIMIT:g}, and {RATIO:g} times"
+    baseline = "bf16" if options.bf16 else "float32"
+    print(f"twin: PyTorch {torch.__version__}, float64; {limit} the twin in {baseline}")
+    print(f"{'ours':>10} {baseline:>10}  tensor")
     for path in options.files:
         rows = []
         for name, (inputs, outputs) in split_cases(read_safetensors(path)).items():
             outputs = {key: value * (1.0 + options.damage) for key, value in outputs.items()}
-            rows += compare_case(name, inputs, outputs)
-        rows.sort(key=lambda row: (not is_bad(row), -row[0]))
-        failed = sum(map(is_bad, rows))
+            rows += compare_case(name, inputs, outputs, options.bf16)
+        rows.sort(key=lambda row: (not is_bad(row, options.bf16), -row[0]))
+        failed = sum(is_bad(row, options.bf16) for row in rows)
         print(f"{path}: {len(rows)} tensors, {failed} too far off")
         for row in rows if options.all else rows[:max(6, min(failed, 30))]:
-            print(f"{row[0]:10.2e} {row[1]:10.2e}  {row[3]}{'  <-- too far off' if is_bad(row) else ''}")
+            print(f"{row[0]:10.2e} {row[1]:10.2e}  {row[3]}{'  <-- too far off' if is_bad(row, options.bf16) else ''}")
         total += len(rows)
         bad += failed
     print(f"{total} tensors compared, {bad} too far off")

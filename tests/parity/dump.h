@@ -95,10 +95,12 @@ static inline void dump_number(dump *d, double value, const char *which, const c
     dump_add(d, TENSOR_F64, &value, SHAPE_SCALAR, "%s/in/%s", which, name);
 }
 
-static inline void dump_open(dump *d, uint64_t seed) {
+// gpu: on a GPU in bf16, an emulated one, whose memory the host may touch.
+static inline void dump_open(dump *d, uint64_t seed, bool gpu) {
     memset(d, 0, sizeof *d);
     d->stream = (philox_stream){.key = seed, .purpose = 0x70617269u};
-    must(device_create(&d->device, 2));
+    must(gpu ? device_create_gpu(&d->device, &(gpu_options){.threads = 2, .bf16 = true})
+             : device_create(&d->device, 2));
 }
 
 static inline void dump_write(dump *d, const char *path) {

@@ -1,6 +1,7 @@
 // Runs every model once, small and with random sizes, forward and backward, and writes all that went in and
 // came out for tests/parity/compare.py.
 //   parity_models SEED FILE.safetensors
+//   parity_models_emulated SEED FILE.safetensors   on an emulated GPU, in bf16
 // Seed 0 is a fixed, odd shape; any other seed draws the sizes.
 #include "core/embedding.h"
 #include "core/learner.h"
@@ -9,6 +10,10 @@
 #include "core/reward_model.h"
 #include "core/value.h"
 #include "tests/parity/dump.h"
+
+#ifndef PARITY_GPU
+#define PARITY_GPU false
+#endif
 
 static dump d;
 
@@ -437,11 +442,11 @@ static void run_policy_and_value(uint64_t seed) {
 
 int main(int count, char **arguments) {
     if (count != 3) {
-        fprintf(stderr, "usage: parity_models SEED FILE.safetensors\n");
+        fprintf(stderr, "usage: %s SEED FILE.safetensors\n", arguments[0]);
         return 2;
     }
     const uint64_t seed = strtoull(arguments[1], NULL, 10);
-    dump_open(&d, seed);
+    dump_open(&d, seed, PARITY_GPU);
     run_policy_and_value(seed);
     run_embedding();
     dump_write(&d, arguments[2]);

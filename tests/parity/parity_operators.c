@@ -3,6 +3,7 @@
 //   parity_operators SEED FILE.safetensors
 #include "kernels/operators.h"
 #include "kernels/product.h"
+#include "tests/as_activations.h"
 #include "tests/parity/dump.h"
 
 static dump d;
@@ -31,8 +32,8 @@ static void run_rms_norm(const char *which, int64_t rows, int64_t width) {
     const size_t count = (size_t)(rows * width);
     float *out = dump_zeros(&d, count), *copy = dump_zeros(&d, count),
           *inverse = dump_zeros(&d, (size_t)rows);
-    op_rms_norm(d.device, rows, width, x, gain, 1e-5f, out, inverse, copy);
-    op_rms_norm_backward(d.device, rows, width, x, gain, inverse, dy, dx, dgain);
+    op_rms_norm(d.device, rows, width, x, gain, 1e-5f, as_activations(out), inverse, copy);
+    op_rms_norm_backward(d.device, rows, width, x, gain, inverse, as_activations(dy), dx, dgain);
     output(which, "out", out, rows, width);
     output(which, "inverse_rms", inverse, rows, 1);
     output(which, "copy", copy, rows, width);
@@ -45,8 +46,9 @@ static void run_swiglu(const char *which, int64_t rows, int64_t width) {
                 *dout = input(which, "dout", rows, width);
     float *out = dump_zeros(&d, (size_t)(rows * width)),
           *dgate_up = dump_zeros(&d, (size_t)(rows * 2 * width));
-    op_swiglu(d.device, rows, width, gate_up, out);
-    op_swiglu_backward(d.device, rows, width, gate_up, dout, dgate_up);
+    op_swiglu(d.device, rows, width, as_activations(gate_up), as_activations(out));
+    op_swiglu_backward(d.device, rows, width, as_activations(gate_up), as_activations(dout),
+                       as_activations(dgate_up));
     output(which, "out", out, rows, width);
     output(which, "dgate_up", dgate_up, rows, 2 * width);
 }
@@ -72,15 +74,16 @@ static void run_attention(const char *which, attention_shape shape, bool with_le
     float *out = dump_zeros(&d, (size_t)(rows * width)), *dqkv = dump_zeros(&d, (size_t)(rows * 3 * width)),
           *log_sum = dump_zeros(&d, (size_t)(rows * shape.heads)),
           *scratch = dump_zeros(&d, attention_scratch_floats(d.device, &shape));
-    op_attention(d.device, &shape, qkv, out, log_sum, scratch);
-    op_attention_backward(d.device, &shape, qkv, out, log_sum, dout, dqkv, scratch);
+    op_attention(d.device, &shape, as_activations(qkv), as_activations(out), log_sum, scratch);
+    op_attention_backward(d.device, &shape, as_activations(qkv), as_activations(out), log_sum,
+                          as_activations(dout), as_activations(dqkv), scratch);
     output(which, "out", out, rows, width);
     output(which, "dqkv", dqkv, rows, 3 * width);
     dump_f32(&d, log_sum, SHAPE(shape.batch, shape.heads, shape.sequence), "%s/out/log_sum", which);
     if (!shape.causal)
         return;
-    float *keys = dump_zeros(&d, attention_cache_floats(d.device, &shape)),
-          *values = dump_zeros(&d, attention_cache_floats(d.device, &shape)),
+    float *keys = dump_zeros(&d, attention_cache_bytes(d.device, &shape) / sizeof(float)),
+          *values = dump_zeros(&d, attention_cache_bytes(d.device, &shape) / sizeof(float)),
           *row = dump_zeros(&d, (size_t)(shape.batch * 3 * width)),
           *attended = dump_zeros(&d, (size_t)(shape.batch * width)),
           *decoded = dump_zeros(&d, (size_t)(rows * width));
@@ -88,7 +91,8 @@ static void run_attention(const char *which, attention_shape shape, bool with_le
         const int64_t stride = shape.sequence * width;
         op_copy_rows(d.device, shape.batch, 3 * width, plain + position * 3 * width, 3 * stride, row,
                      3 * width, false);
-        op_attention_decode(d.device, &shape, position, row, keys, values, attended, scratch);
+        op_attention_decode(d.device, &shape, position, as_activations(row), as_activations(keys),
+                            as_activations(values), as_activations(attended), scratch);
         op_copy_rows(d.device, shape.batch, width, attended, width, decoded + position * width, stride,
                      false);
     }
@@ -207,7 +211,7 @@ int main(int count, char **arguments) {
         fprintf(stderr, "usage: parity_operators SEED FILE.safetensors\n");
         return 2;
     }
-    dump_open(&d, strtoull(arguments[1], NULL, 10));
+    dump_open(&d, strtoull(arguments[1], NULL, 10), false);
     run_rms_norm("rms_norm.small", 7, 48);
     run_rms_norm("rms_norm.large", 300, 512);
     run_swiglu("swiglu.small", 5, 48);

@@ -71,7 +71,7 @@ else
     fail "$name" "not said once" stdout
 fi
 
-# The emulated GPU: the same run again, alone and on two cards, has the same bits.
+# The emulated GPU, in bf16: the same run again, alone and on two cards, has the same bits.
 small=(train run.yaml threads=1 train.steps=2 train.batch=4 train.gradient_slots=2 train.whiten_samples=4
     train.evaluate_captions=4 train.evaluate_every=9 train.save_every=1)
 name="finetuning on an emulated GPU"
@@ -92,14 +92,15 @@ SCRIPT
         pass "$name"
     fi
 fi
-name="products of learning in bf16"
-if launch "$name" 1 "$emulated" "${small[@]}" folder=bf16 gpu_precision=bf16; then
-    if cmp -s gpu/checkpoints/step-000002/policy.safetensors bf16/checkpoints/step-000002/policy.safetensors; then
-        fail "$name" "the weights are those of f32"
-    elif ! python3 - bf16/metrics.jsonl gpu/metrics.jsonl <<'SCRIPT' 2>python.log; then
+name="finetuning on an emulated GPU in f32"
+if launch "$name" 1 "$emulated" "${small[@]}" folder=f32 gpu_precision=f32; then
+    if cmp -s gpu/checkpoints/step-000002/policy.safetensors f32/checkpoints/step-000002/policy.safetensors; then
+        fail "$name" "the weights are those of bf16"
+    elif ! python3 - gpu/metrics.jsonl f32/metrics.jsonl <<'SCRIPT' 2>python.log; then
 import json, sys
 bf16, f32 = [json.loads(open(path).readlines()[-1]) for path in sys.argv[1:]]
-assert bf16["logprob_gap_max"] < 0.1 and bf16["skipped_updates"] == 0, bf16
+assert f32["logprob_gap_max"] < 0.1 and f32["skipped_updates"] == 0, f32
+assert bf16["planned_device_bytes"] < 0.9 * f32["planned_device_bytes"], (bf16, f32)
 assert abs(bf16["entropy"] / f32["entropy"] - 1) < 0.02, (bf16, f32) # of other tokens, but the same model
 SCRIPT
         fail "$name" "metrics" python.log
@@ -142,10 +143,10 @@ ends() { # NAME TEXT LAUNCHER...
 on_gpu=("$emulated" "${small[@]}" device=cuda folder=bad)
 ends "no GPU" 'rank 0 on .*: device=cuda: no GPU on this machine is visible' -n 2 -x EMULATED_GPUS=0 "${on_gpu[@]}"
 ends "a GPU that is too old" 'compute capability 7.0, at least 8.0' -n 2 -x EMULATED_GPU_MAJOR=7 "${on_gpu[@]}"
-ends "a GPU that is too small" 'the run needs 14.* MiB of the GPU 0000:01:00.0 .*, 4.0 of 100.0 MiB are free' \
+ends "a GPU that is too small" 'the run needs 9.* MiB of the GPU 0000:01:00.0 .*, 4.0 of 100.0 MiB are free' \
     -n 2 -x EMULATED_GPU_MIB=100 "${on_gpu[@]}"
-ends "a GPU that two ranks together fill" 'the run needs 28.* MiB of the GPU .*2 ranks.*, 24.0 of 120.0 MiB are free' \
-    -n 2 -x EMULATED_GPU_MIB=120 -x EMULATED_GPUS=1 "${on_gpu[@]}"
+ends "a GPU that two ranks together fill" 'the run needs 18.* MiB of the GPU .*2 ranks.*, 14.0 of 110.0 MiB are free' \
+    -n 2 -x EMULATED_GPU_MIB=110 -x EMULATED_GPUS=1 "${on_gpu[@]}"
 ends "a program without CUDA or a driver" 'device=cuda: (this program was built without CUDA|no NVIDIA driver)' \
     -n 2 "$musicrl" "${small[@]}" device=cuda folder=bad
 hangs() { # NAME TEXT COLLECTIVE SETTING...: of two ranks, the second one

@@ -13,9 +13,9 @@ if ! "$python" -c 'import torch, numpy' 2>/dev/null; then
     exit 0
 fi
 
-check() { # NAME PROGRAM SEED
+check() { # NAME PROGRAM SEED OPTION...
     local name=$1 file=$scratch/$2-$3.safetensors
-    if "$programs/$2" "$3" "$file" && OMP_NUM_THREADS=1 "$python" -B "$parity/compare.py" "$file" \
+    if "$programs/$2" "$3" "$file" && OMP_NUM_THREADS=1 "$python" -B "$parity/compare.py" "${@:4}" "$file" \
         >"$scratch/table" 2>&1; then
         echo "ok parity $name: $(tail -n 1 "$scratch/table")"
     else
@@ -30,6 +30,16 @@ check "models, fixed shape" parity_models 0
 for seed in 1 2 3; do
     check "models, random shape $seed" parity_models "$seed"
 done
+
+# In bf16 on an emulated GPU: errors at most twice those of PyTorch in bf16.
+for seed in 0 1; do
+    check "models in bf16, shape $seed" parity_models_emulated "$seed" --bf16
+done
+if OMP_NUM_THREADS=1 "$python" -B "$parity/compare.py" "$scratch/parity_models_emulated-0.safetensors" \
+    >"$scratch/table" 2>&1; then
+    echo "FAIL parity in bf16: its errors are those of f32"
+    status=1
+fi
 
 # What the benchmark's peer measures must be the same model.
 if "$python" -B "$parity/peer.py" '{"check": true}' >"$scratch/table" 2>&1; then

@@ -10,6 +10,7 @@
 #include "kernels/cpu/strips.h"
 #include "kernels/decode.h"
 #include "kernels/philox.h"
+#include "tests/as_activations.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -77,11 +78,12 @@ static void create(stack *t, const shape *c, int threads, weight_use use, weight
                           .layer = t->layer,
                           .norm = gain,
                           .x = zeros(rows * width),
-                          .normed = zeros(rows * width),
-                          .qkv = zeros(rows * 3 * width),
-                          .attended = zeros(rows * width),
-                          .gate_up = zeros(rows * 2 * (size_t)c->feed_forward),
-                          .activated = zeros(rows * (size_t)c->feed_forward)};
+                          .output = zeros(rows * width),
+                          .normed = as_activations(zeros(rows * width)),
+                          .qkv = as_activations(zeros(rows * 3 * width)),
+                          .attended = as_activations(zeros(rows * width)),
+                          .gate_up = as_activations(zeros(rows * 2 * (size_t)c->feed_forward)),
+                          .activated = as_activations(zeros(rows * (size_t)c->feed_forward))};
     t->s.attention_scratch = zeros(attention_scratch_floats(t->device, &t->s.capacity));
     must(device_allocate(t->device, &t->s.scratch, decode_scratch_bytes(t->device, &t->s), "scratch"));
     for (int i = 0; i < LAYERS; i++) {
@@ -92,11 +94,12 @@ static void create(stack *t, const shape *c, int threads, weight_use use, weight
             sizes_of(c, matrix, &outputs, &inputs);
             must(weight_create(list[matrix], t->device, outputs, inputs, use, precision));
             must(weight_pack(*list[matrix], plain[i * matrices + matrix]));
-            must(weight_prepare(*list[matrix], c->batch, false));
+            must(weight_prepare_block(*list[matrix], c->batch, false));
         }
         l->norm1 = l->norm2 = gain;
-        l->keys = zeros(attention_cache_floats(t->device, &t->s.capacity));
-        l->values = zeros(attention_cache_floats(t->device, &t->s.capacity));
+        const size_t cache = attention_cache_bytes(t->device, &t->s.capacity) / sizeof(float);
+        l->keys = as_activations(zeros(cache));
+        l->values = as_activations(zeros(cache));
     }
 }
 
@@ -109,8 +112,9 @@ static void destroy(stack *t) {
         free(t->layer[i].keys);
         free(t->layer[i].values);
     }
-    float *const buffers[] = {t->s.x,         t->s.normed,  t->s.qkv,     t->s.attended,         t->s.gate_up,
-                              t->s.activated, t->tables[0], t->tables[1], t->s.attention_scratch};
+    void *const buffers[] = {t->s.x,        t->s.output,           t->s.normed,    t->s.qkv,
+                             t->s.attended, t->s.gate_up,          t->s.activated, t->tables[0],
+                             t->tables[1],  t->s.attention_scratch};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
         free(buffers[i]);
     device_free(t->device, t->s.scratch);
@@ -124,16 +128,16 @@ static void decode_one_by_one(stack *t, int position) {
     const int64_t rows = s->capacity.batch, width = (int64_t)s->capacity.heads * s->capacity.head_dim;
     for (const decode_layer *l = s->layer; l < s->layer + s->layers; l++) {
         op_rms_norm(d, rows, width, s->x, l->norm1, s->epsilon, s->normed, NULL, NULL);
-        must(product_forward(l->qkv, rows, s->normed, s->qkv, false));
+        must(block_product(l->qkv, rows, s->normed, s->qkv));
         op_attention_decode(d, &s->capacity, position, s->qkv, l->keys, l->values, s->attended,
                             s->attention_scratch);
-        must(product_forward(l->out, rows, s->attended, s->x, true));
+        must(block_product_add(l->out, rows, s->attended, s->x));
         op_rms_norm(d, rows, width, s->x, l->norm2, s->epsilon, s->normed, NULL, NULL);
-        must(product_forward(l->gate_up, rows, s->normed, s->gate_up, false));
+        must(block_product(l->gate_up, rows, s->normed, s->gate_up));
         op_swiglu(d, rows, s->feed_forward, s->gate_up, s->activated);
-        must(product_forward(l->down, rows, s->activated, s->x, true));
+        must(block_product_add(l->down, rows, s->activated, s->x));
     }
-    op_rms_norm(d, rows, width, s->x, s->norm, s->epsilon, s->normed, NULL, NULL);
+    op_rms_norm_last(d, rows, width, s->x, s->norm, s->epsilon, s->output, NULL);
 }
 
 static void compare(const shape *c, weight_precision precision) {
@@ -160,12 +164,12 @@ static void compare(const shape *c, weight_precision precision) {
         decode_one_by_one(&one, position);
         must(op_decode(together.device, &together.s, position));
         if (memcmp(one.s.x, together.s.x, sizeof(float) * count) != 0 ||
-            memcmp(one.s.normed, together.s.normed, sizeof(float) * count) != 0)
+            memcmp(one.s.output, together.s.output, sizeof(float) * count) != 0)
             fail_msg("%d heads of %d, feed-forward %d, batch %d, %d threads, precision %d: other bits at "
                      "position %d",
                      c->heads, c->head_dim, c->feed_forward, c->batch, c->threads, (int)precision, position);
     }
-    const size_t cache = sizeof(float) * attention_cache_floats(one.device, &one.s.capacity);
+    const size_t cache = attention_cache_bytes(one.device, &one.s.capacity);
     for (int i = 0; i < LAYERS; i++) {
         assert_memory_equal(one.layer[i].keys, together.layer[i].keys, cache);
         assert_memory_equal(one.layer[i].values, together.layer[i].values, cache);

@@ -11,6 +11,7 @@
 #include "core/learner.h"
 #include "kernels/memory.h"
 #include "kernels/philox.h"
+#include "tests/as_activations.h"
 #include "tests/checking_device.h"
 
 #include <signal.h>
@@ -178,7 +179,7 @@ static void touch_from_host(void) {
 
 static void hand_host_memory(void) {
     float x[16] = {0}, out[16];
-    op_swiglu(make_device(true), 1, 8, x, out);
+    op_swiglu(make_device(true), 1, 8, as_activations(x), as_activations(out));
 }
 
 // The signal that ends a process that does this.

@@ -10,6 +10,7 @@
 #include "kernels/memory.h"
 #include "kernels/operators.h"
 #include "kernels/philox.h"
+#include "tests/as_activations.h"
 
 #include <math.h>
 #include <string.h>
@@ -208,7 +209,7 @@ static void test_attention(void **state) {
             for (int i = 0; i < QKV; i++)
                 plain[i] = qkv[i];
             attend_plain(plain, shape.causal, shape.lengths, wanted);
-            op_attention(d, &shape, qkv, out, log_sum, scratch);
+            op_attention(d, &shape, as_activations(qkv), as_activations(out), log_sum, scratch);
             for (int row = 0; row < BATCH * SEQUENCE; row++)
                 for (int i = 0; i < MODEL; i++)
                     if (kind != 2 || row % SEQUENCE < lengths[row / SEQUENCE])
@@ -217,7 +218,8 @@ static void test_attention(void **state) {
                 for (int i = 0; i < QKV / 3; i++)
                     if (i / MODEL % SEQUENCE >= lengths[i / MODEL / SEQUENCE])
                         dout[i] = 0.0f; // rows that do not exist have no gradient
-            op_attention_backward(d, &shape, qkv, out, log_sum, dout, dqkv, scratch);
+            op_attention_backward(d, &shape, as_activations(qkv), as_activations(out), log_sum,
+                                  as_activations(dout), as_activations(dqkv), scratch);
             for (int probe = 0; probe < 12; probe++) { // along random directions, against central differences
                 const double step = 1e-5;
                 double along = 0.0, change = 0.0;
@@ -256,7 +258,7 @@ static void test_attention_decode(void **state) {
             float *scratch, *keys, *values;
             op_rotary_table(d, LENGTH, head_dim, cosine, sine);
             const attention_shape shape = {BATCH, LENGTH, HEADS, head_dim, true, NULL, cosine, sine};
-            const size_t cached = sizeof(float) * attention_cache_floats(d, &shape);
+            const size_t cached = attention_cache_bytes(d, &shape);
             if (memory_allocate((void **)&scratch, sizeof(float) * attention_scratch_floats(d, &shape),
                                 "scratch") != STATUS_OK ||
                 memory_allocate((void **)&keys, cached, "keys") != STATUS_OK ||
@@ -265,12 +267,13 @@ static void test_attention_decode(void **state) {
             memset(keys, 0x7f, cached); // what an earlier sequence may have left; as large as a float can be
             fill(qkv, (size_t)BATCH * LENGTH * 3 * width);
             memcpy(plain, qkv, sizeof plain);
-            op_attention(d, &shape, qkv, out, NULL, scratch);
+            op_attention(d, &shape, as_activations(qkv), as_activations(out), NULL, scratch);
             for (int position = 0; position < LENGTH; position++) {
                 for (int b = 0; b < BATCH; b++)
                     memcpy(row + b * 3 * width, plain + (b * LENGTH + position) * 3 * width,
                            sizeof(float) * 3 * (size_t)width);
-                op_attention_decode(d, &shape, position, row, keys, values, decoded, scratch);
+                op_attention_decode(d, &shape, position, as_activations(row), as_activations(keys),
+                                    as_activations(values), as_activations(decoded), scratch);
                 for (int b = 0; b < BATCH; b++)
                     if (memcmp(decoded + b * width, out + (b * LENGTH + position) * width,
                                sizeof(float) * (size_t)width) != 0)
