@@ -18,9 +18,10 @@ status device_create(device **out, int threads);
 typedef struct gpu_options {
     int place;   // 0: the first of the GPUs that this process sees, and so on; from the first again after all
     int threads; // for what the host does beside it
-    // The library's way of adding up a product is chosen once for each shape of a weight, for many rows, and
-    // serves every number of rows (device_measure_rows tells whether rows are then equal); otherwise it is
-    // the fastest for each number.
+    // Scoring adds up as sampling does. The library's way of adding up a product is chosen once for each
+    // shape of a weight, for many rows, and serves every number of rows (device_measure_rows tells whether
+    // rows are then equal), and causal attention over whole sequences goes row by row as op_attention_decode
+    // does. Otherwise both are the fastest for each number.
     bool one_order;
     // Activations (kernels/operators.h) are stored as bf16, and all products multiply bf16, whatever a weight
     // is made for; sums, the residual stream, logits, gradients of weights and updates are f32. Otherwise

@@ -61,8 +61,10 @@ const setting run_settings[] = {
     WORDS(device, "auto", devices, "auto: a GPU for each rank where there are GPUs, else the CPU; cpu; cuda"),
     NUMBER(gradient_bucket, "32", 0, 1e6,
            "MiB of gradients that go from GPU to GPU at a time, while the backward pass goes on"),
-    FLAG(one_order, "false",
-         "on a GPU: one way of adding up a product for every number of rows, not the fastest for each"),
+    FLAG(
+        one_order, "false",
+        "on a GPU: scoring adds up as sampling does, products in one way for every number of rows, attention "
+        "row by row, so that log-probabilities agree to the last bit; slower"),
     WORDS(gpu_precision, "bf16", precisions,
           "of activations, caches and products on a GPU; f32: products as TF32, twice the memory; weights, "
           "their gradients and updates are f32 either way"),

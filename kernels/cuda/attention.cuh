@@ -26,6 +26,15 @@ template <typename T>
 cudaError_t attention_backward(cudaStream_t stream, const attention_sizes &sizes, const T *qkv, const T *out,
                                const float *log_sum, const T *dout, T *dqkv, float *delta);
 
+// Causal attention of every row as attention_decode adds it up from a cache, to the last bit, so that scoring
+// gives what sampling gave: for `capacity` positions of the cache and sequence on the same side of
+// DECODE_ONE_WARP. qkv, out, log_sum: as attention_forward. Without tensor cores: every row reads the keys
+// and values before it again, from the second-level cache.
+constexpr int DECODE_ONE_WARP = 32; // longer caches take four warps
+template <typename T>
+cudaError_t attention_rows(cudaStream_t stream, const attention_sizes &sizes, const T *qkv, T *out,
+                           float *log_sum);
+
 // Sequences of up to SHORT_SEQUENCE positions, causal: rotation, attention, and all of it backward in one
 // kernel each; no scratch. Forward rotates queries and keys of qkv in place; backward gives the gradient with
 // respect to the values before rotation. cosine, sine: [positions, head_dim / 2].

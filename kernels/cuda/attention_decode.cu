@@ -8,6 +8,8 @@
 // before. A chunk's result is the same whoever computes it: with splits > 1 the chunks go to blocks of their
 // own, and merge_kernel puts them together in the same order.
 //
+// rows_kernel does the same for every position of a sequence, from rows of qkv.
+//
 // The block that reads the last chunk rotates the new key, appends it and the new value to the cache, and
 // reads them back from there, so that they are rounded like the others. Traffic: 2 (position + 1) head_dim
 // values a head; qkv and out are small beside it.
@@ -54,6 +56,7 @@ __device__ __forceinline__ float rotated(const T *x, int i, int half, const floa
 
 template <typename T> struct decode_view {
     const T *keys, *values; // of this head
+    int64_t stride;         // from one key to the next
     int head_dim, last;     // keys of the chunk are below `last`
 };
 
@@ -81,8 +84,8 @@ __device__ __forceinline__ void reduce_chunk(const decode_view<T> &view, int fir
             for (int i = 0; i < N; i++)
                 key[a][i] = value[a][i] = 0.0f;
             if (at < last && exists) {
-                stream_pack(view.keys + static_cast<int64_t>(at) * view.head_dim + column, key[a]);
-                stream_pack(view.values + static_cast<int64_t>(at) * view.head_dim + column, value[a]);
+                stream_pack(view.keys + at * view.stride + column, key[a]);
+                stream_pack(view.values + at * view.stride + column, value[a]);
             }
         }
         float top = part.top;
@@ -214,7 +217,7 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
     for (int i = 0; i < N; i++)
         query[i] = to_float(from_float<T>(query[i])) * scale; // as stored
 
-    const decode_view<T> view = {keys, values, s.head_dim, position + 1};
+    const decode_view<T> view = {keys, values, s.head_dim, s.head_dim, position + 1};
     softmax_part<N> all, part;
     clear(all);
     for (int c = split ? chunk : 0; c < (split ? chunk + 1 : chunks); c++) {
@@ -235,6 +238,42 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
 #pragma unroll
     for (int i = 0; i < N; i++)
         to[2 + i] = all.sum[i];
+}
+
+// blockIdx: positions, the longest first, heads, samples.
+template <int D, int WARPS, typename T>
+__global__ void __launch_bounds__(WARPS *WARP_LANES)
+    rows_kernel(attention_sizes s, float scale, const T *qkv, T *out, float *log_sum) {
+    constexpr int N = PACK<T>, LANES = D / N;
+    const int position = s.sequence - 1 - static_cast<int>(blockIdx.x),
+              thread = static_cast<int>(threadIdx.x), column = thread % LANES * N;
+    const int64_t width = static_cast<int64_t>(s.heads) * s.head_dim, stride = 3 * width,
+                  row = static_cast<int64_t>(blockIdx.z) * s.sequence + position;
+    const T *q = qkv + blockIdx.z * s.sequence * stride + blockIdx.y * s.head_dim;
+    float query[N];
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        query[i] = 0.0f;
+    if (column < s.head_dim)
+        load_pack(q + position * stride + column, query);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        query[i] *= scale;
+    const decode_view<T> view = {q + width, q + 2 * width, stride, s.head_dim, position + 1};
+    softmax_part<N> all, part;
+    clear(all);
+    for (int first = 0; first <= position; first += DECODE_CHUNK) {
+        reduce_chunk<D, WARPS>(view, first, query, part);
+        merge_groups<LANES, WARPS>(part);
+        merge(all, part);
+    }
+    if (thread >= LANES)
+        return;
+    if (thread == 0 && log_sum != nullptr)
+        log_sum[(static_cast<int64_t>(blockIdx.z) * s.heads + blockIdx.y) * s.sequence + position] =
+            (all.top + log2f(all.total)) * LN_2;
+    if (column < s.head_dim)
+        store_result(all, out + row * width + blockIdx.y * s.head_dim + column);
 }
 
 // A warp a head: merges the chunks in order, and rotates the query in qkv.
@@ -292,9 +331,23 @@ template <int D, typename T>
 cudaError_t decode_with(cudaStream_t stream, const decode_sizes &s, int splits, const float *cosine,
                         const float *sine, T *qkv, T *key_cache, T *value_cache, T *out, float *partial) {
     // A short cache leaves more than one warp idle; the choice depends on nothing that varies in a run.
-    return s.capacity <= 2 * SHORT_SEQUENCE
+    return s.capacity <= DECODE_ONE_WARP
                ? decode_of<D, 1>(stream, s, splits, cosine, sine, qkv, key_cache, value_cache, out, partial)
                : decode_of<D, 4>(stream, s, splits, cosine, sine, qkv, key_cache, value_cache, out, partial);
+}
+
+template <int D, int WARPS, typename T>
+cudaError_t rows_of(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out, float *log_sum) {
+    const dim3 grid(static_cast<unsigned>(s.sequence), static_cast<unsigned>(s.heads),
+                    static_cast<unsigned>(s.batch));
+    return launch(rows_kernel<D, WARPS, T>, grid, WARPS * WARP_LANES, 0, stream, s,
+                  LOG2_E / sqrtf(static_cast<float>(s.head_dim)), qkv, out, log_sum);
+}
+
+template <int D, typename T>
+cudaError_t rows_with(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out, float *log_sum) {
+    return s.sequence <= DECODE_ONE_WARP ? rows_of<D, 1>(stream, s, qkv, out, log_sum)
+                                         : rows_of<D, 4>(stream, s, qkv, out, log_sum);
 }
 
 } // namespace
@@ -323,9 +376,23 @@ cudaError_t attention_decode(cudaStream_t stream, const decode_sizes &s, int spl
     return decode_with<128>(stream, s, splits, cosine, sine, qkv, key_cache, value_cache, out, partial);
 }
 
+template <typename T>
+cudaError_t attention_rows(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out,
+                           float *log_sum) {
+    if (!s.causal)
+        return cudaErrorInvalidValue;
+    if (s.head_dim <= 32)
+        return rows_with<32>(stream, s, qkv, out, log_sum);
+    if (s.head_dim <= 64)
+        return rows_with<64>(stream, s, qkv, out, log_sum);
+    return rows_with<128>(stream, s, qkv, out, log_sum);
+}
+
 template cudaError_t attention_decode(cudaStream_t, const decode_sizes &, int, const float *, const float *,
                                       float *, float *, float *, float *, float *);
 template cudaError_t attention_decode(cudaStream_t, const decode_sizes &, int, const float *, const float *,
                                       bf16 *, bf16 *, bf16 *, bf16 *, float *);
+template cudaError_t attention_rows(cudaStream_t, const attention_sizes &, const float *, float *, float *);
+template cudaError_t attention_rows(cudaStream_t, const attention_sizes &, const bf16 *, bf16 *, float *);
 
 } // namespace cuda_kernels

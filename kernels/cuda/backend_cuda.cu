@@ -381,10 +381,14 @@ template <typename T> cudaError_t rotate(device *d, const attention_shape *s, fl
 
 template <typename T>
 cudaError_t attend(device *d, const attention_shape *s, T *qkv, T *out, float *log_sum) {
-    if (is_short(s))
+    const bool as_decoded = d->one_order && s->causal;
+    if (is_short(s) && !as_decoded)
         return attention_short_forward<T>(stream_of(d), sizes_of(s), s->cosine, s->sine, qkv, out, log_sum);
     const cudaError_t error = rotate(d, s, 1.0f, qkv);
-    return error != cudaSuccess ? error : attention_forward<T>(stream_of(d), sizes_of(s), qkv, out, log_sum);
+    if (error != cudaSuccess)
+        return error;
+    return as_decoded ? attention_rows<T>(stream_of(d), sizes_of(s), qkv, out, log_sum)
+                      : attention_forward<T>(stream_of(d), sizes_of(s), qkv, out, log_sum);
 }
 
 template <typename T>

@@ -5,6 +5,7 @@
 #include "tests/cuda/check.h"
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/rotary.cuh"
 
 using namespace cuda_kernels;
 using namespace check;
@@ -397,6 +398,74 @@ void test_decode(void **) {
     check_decode({2, 530, 2, 32, true, {}}, {0, 200, 529});
 }
 
+// Every row of attention_rows against the CPU, and with the bits of attention_decode at that position.
+template <typename T> void check_rows(const test_shape &s, const std::vector<int> &positions, uint64_t seed) {
+    constexpr bool is_bf16 = sizeof(T) == 2;
+    const int64_t rows = static_cast<int64_t>(s.batch) * s.sequence, width = s.heads * s.head_dim;
+    const std::vector<float> qkv = bf16_values(static_cast<size_t>(rows * 3 * width), 1.5f, seed);
+    std::vector<float> cosine, sine, turned = qkv, wanted(static_cast<size_t>(rows * width), NAN),
+                                     log_sum(static_cast<size_t>(rows * s.heads), NAN);
+    make_rotary(s.sequence, s.head_dim, !is_bf16, &cosine, &sine);
+    device *d;
+    must(device_create(&d, 1));
+    const attention_shape shape = cpu_shape(s, cosine.data(), sine.data());
+    std::vector<float> scratch(attention_scratch_floats(d, &shape));
+    op_attention(d, &shape, as_activations(turned.data()), as_activations(wanted.data()), log_sum.data(),
+                 scratch.data());
+    device_destroy(d);
+
+    const attention_sizes sizes = {s.batch, s.sequence, s.heads, s.head_dim, true, nullptr};
+    const buffer<float> cosines(cosine), sines(sine);
+    const auto all = in_every_order(
+        std::make_tuple(stored<T>(qkv), poisoned<T>(rows * width), poisoned<float>(rows * s.heads)),
+        [&](T *x, T *out, float *sums) {
+            const cudaError_t error = rotary_rows<T>(nullptr, rows, s.sequence, s.heads, s.head_dim,
+                                                     cosines.data(), sines.data(), 1.0f, x);
+            return error != cudaSuccess ? error : attention_rows<T>(nullptr, sizes, x, out, sums);
+        });
+    const auto &[rotated, out, sums] = all;
+    close_to<T>("attention_rows", s, plain(out), wanted, is_bf16 ? HALF_UNIT : 0.0, 4e-6);
+    close_to<T>("attention_rows log-sum", s, sums, log_sum, 0.0, 3e-6);
+    for (int position : positions) {
+        const decode_sizes one = {s.batch, s.heads, s.head_dim, s.sequence, position, nullptr};
+        std::vector<T> row, before;
+        for (int64_t b = 0; b < s.batch; b++) {
+            const T *first = rotated.data() + b * s.sequence * 3 * width;
+            const std::vector<T> plain_rows = stored<T>(qkv);
+            const T *given = plain_rows.data() + (b * s.sequence + position) * 3 * width;
+            row.insert(row.end(), given, given + 3 * width);
+            before.insert(before.end(), first, first + position * 3 * width);
+        }
+        const buffer<T> history(before.empty() ? std::vector<T>(1) : before);
+        const int64_t cached = s.batch * width * s.sequence;
+        const auto decoded = in_every_order(
+            std::make_tuple(row, poisoned<T>(cached), poisoned<T>(cached), poisoned<T>(s.batch * width)),
+            [&](T *x, T *keys, T *values, T *to) {
+                const cudaError_t error = fill_cache<T>(nullptr, s.batch, position, s.heads, s.head_dim,
+                                                        s.sequence, history.data(), keys, values);
+                return error != cudaSuccess ? error
+                                            : attention_decode<T>(nullptr, one, 1, cosines.data(),
+                                                                  sines.data(), x, keys, values, to, nullptr);
+            });
+        for (int64_t b = 0; b < s.batch; b++)
+            assert_memory_equal(std::get<3>(decoded).data() + b * width,
+                                out.data() + (b * s.sequence + position) * width,
+                                sizeof(T) * static_cast<size_t>(width));
+    }
+}
+
+void test_rows(void **) {
+    check_rows<float>({1, 1, 1, 16, true, {}}, {0}, 201);
+    check_rows<bf16>({2, 4, 2, 64, true, {}}, {0, 1, 3}, 203);
+    check_rows<float>({1, 32, 1, 48, true, {}}, {15, 31}, 205);
+    check_rows<bf16>({2, 40, 3, 48, true, {}}, {0, 17, 39}, 207);
+    check_rows<float>({1, 40, 1, 128, true, {}}, {38}, 209);
+    check_rows<bf16>({1, 530, 1, 64, true, {}}, {511, 512, 529}, 211);
+    const attention_sizes any = {1, 4, 1, 16, false, nullptr};
+    float x = 0.0f;
+    assert_int_equal(attention_rows<float>(nullptr, any, &x, &x, &x), cudaErrorInvalidValue);
+}
+
 // Splitting is for chips that batch x heads does not fill.
 void test_splits(void **) {
     const decode_sizes large = {256, 16, 64, 1500, 0, nullptr}, small = {1, 16, 64, 1500, 0, nullptr};
@@ -408,10 +477,8 @@ void test_splits(void **) {
 
 int main() {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_training),
-        cmocka_unit_test(test_short),
-        cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_splits),
+        cmocka_unit_test(test_training), cmocka_unit_test(test_short),  cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_rows),     cmocka_unit_test(test_splits),
     };
     return cmocka_run_group_tests(tests, begin, report);
 }

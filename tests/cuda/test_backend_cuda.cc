@@ -16,12 +16,13 @@ namespace {
 // In bf16 activations are rounded as they are stored, and a gradient has about twenty of them behind it
 // forward, and as many back, by up to 2^-9 each: sqrt(40) * 2^-9 / sqrt(3) = 0.9 UNIT beside what attention
 // leaves. tests/system/test_parity.sh holds them against PyTorch's errors in bf16.
-double check_policy(bool bf16) {
+// With one_order sampling and scoring agree to the last bit.
+double check_policy(bool bf16, bool one_order) {
     const double unit = bf16 ? 2.0 * UNIT : UNIT;
     device *cpu, *gpu;
     const int graphs = emulated::graphs, launches = emulated::graph_launches;
     must(device_create(&cpu, 1));
-    must(shim_kernels::create_device(&gpu, &emulated::calls, {3, 1, false, bf16}, FAKE_CUBLASLT_PATH));
+    must(shim_kernels::create_device(&gpu, &emulated::calls, {3, 1, one_order, bf16}, FAKE_CUBLASLT_PATH));
     assert_string_equal(device_name(gpu), "emulated GPU");
     assert_string_equal(device_card(gpu), "0000:02:00.0"); // the fourth place of two
     assert_string_equal(device_instruction_set(gpu), "sm_90");
@@ -33,7 +34,8 @@ double check_policy(bool bf16) {
     assert_true(distance(found.gradients, wanted.gradients) < unit);
     assert_true(std::fabs(found.norm / wanted.norm - 1.0) < unit);
     for (size_t i = 0; i < found.sampled.size(); i++)
-        assert_true(std::fabs(found.sampled[i] - found.scored[i]) < 4.0 * UNIT);
+        assert_true(one_order ? found.sampled[i] == found.scored[i]
+                              : std::fabs(found.sampled[i] - found.scored[i]) < 4.0 * UNIT);
     // One graph a run, for all frames but the first.
     assert_int_equal(emulated::graphs - graphs, 2);
     assert_int_equal(emulated::graph_launches - launches, 2 * (FRAMES - 1));
@@ -50,8 +52,13 @@ double check_policy(bool bf16) {
 }
 
 void test_policy(void **) {
-    const double tf32 = check_policy(false);
-    assert_true(check_policy(true) > 1.5 * tf32); // which is exact here
+    const double tf32 = check_policy(false, false);
+    assert_true(check_policy(true, false) > 1.5 * tf32); // which is exact here
+}
+
+void test_policy_in_one_order(void **) {
+    check_policy(false, true);
+    check_policy(true, true);
 }
 
 struct parts {
@@ -252,11 +259,9 @@ void test_rows_of_activations(void **) {
 
 int main() {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_policy),
-        cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_repeat),
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_rows_of_activations),
+        cmocka_unit_test(test_policy), cmocka_unit_test(test_policy_in_one_order),
+        cmocka_unit_test(test_plan),   cmocka_unit_test(test_repeat),
+        cmocka_unit_test(test_rows),   cmocka_unit_test(test_rows_of_activations),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

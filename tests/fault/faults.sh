@@ -61,8 +61,9 @@ same_run() { # FOLDER STEPS STRAIGHT: the reason why not is in `difference`
 # Faults at the calls of a save.
 
 # A run of three steps with a checkpoint each; the faults strike in what follows step 1: two saves, each of which
-# removes an older checkpoint. In three layouts: one rank, and two that write a part each, of which either is struck.
-short=(run.yaml threads=1 train.evaluate_every=0 train.save_every=1 train.keep=1)
+# removes an older checkpoint. Every step is evaluated, so that one that is computed again, as its checkpoint could not
+# be read, has the same metrics. In three layouts: one rank, and two that write a part each, of which either is struck.
+short=(run.yaml threads=1 train.evaluate_every=1 train.save_every=1 train.keep=1)
 layouts=(whole first second)
 declare -A total=()
 run_short() { # LAYOUT FOLDER STEPS

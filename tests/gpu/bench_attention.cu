@@ -49,6 +49,23 @@ template <typename T> void add_training(cases *to, int batch, int sequence, int 
                    }});
 }
 
+// The same work as attention_forward, row by row as decoding does it.
+template <typename T> void add_rows(cases *to, int batch, int sequence, int heads, int head_dim) {
+    const int64_t rows = static_cast<int64_t>(batch) * sequence,
+                  width = static_cast<int64_t>(heads) * head_dim;
+    const attention_sizes sizes = {batch, sequence, heads, head_dim, true, nullptr};
+    to->push_back({"attention_rows", storage_of<T>, shape_of(batch, sequence, heads, head_dim),
+                   ceiling::MATRIX, 2.0 * static_cast<double>(rows) * static_cast<double>(width) * sequence,
+                   "4 B H D S^2 operations, half of them causal", [=](memory &m) -> work {
+                       const T *qkv = m.random<T>(3 * rows * width);
+                       T *out = m.empty<T>(rows * width);
+                       float *log_sum = m.empty<float>(rows * heads);
+                       return [=](cudaStream_t stream) {
+                           return attention_rows(stream, sizes, qkv, out, log_sum);
+                       };
+                   }});
+}
+
 template <typename T> void add_decode(cases *to, const sizes &s, int batch) {
     const int heads = s.heads, head_dim = static_cast<int>(s.width) / s.heads, capacity = s.frames;
     const int64_t width = s.width, cached = static_cast<int64_t>(batch) * capacity * width,
@@ -109,6 +126,7 @@ void add_attention_cases(cases *to, const sizes &s) {
     const int head_dim = static_cast<int>(s.width) / s.heads;
     add_training<bf16>(to, s.batch, s.frames, s.heads, head_dim);
     add_training<float>(to, s.batch, s.frames, s.heads, head_dim);
+    add_rows<bf16>(to, s.batch, s.frames, s.heads, head_dim);
     for (int batch : {s.decode_batch, s.decode_small}) {
         add_decode<bf16>(to, s, batch);
         add_decode<float>(to, s, batch);

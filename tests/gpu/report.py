@@ -147,6 +147,19 @@ def targets(r):
     return rows
 
 
+def price_of_one_order(r):
+    """Rows of rate without one_order, with it, and their ratio."""
+    rows = []
+    for label, name in (("medium-learner", "learner"), ("medium-rollout", "rollout_bf16")):
+        off, on = r.program_rate(label, name), r.program_rate(f"{label}-one-order", name)
+        if off and on:
+            rows.append([label, *(f"{number(x['value'], 4)} {x['unit']}" for x in (off, on)),
+                         times(on["value"] / off["value"])])
+        else:
+            rows.append([label, "not run", "not run", "-"])
+    return rows
+
+
 def main():
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
@@ -190,6 +203,8 @@ def main():
         table(["run", "what", "rate", "of the ceiling"], rows)
     else:
         print("not run\n")
+    print("## Sampling and scoring to the same bits (one_order)\n")
+    table(["work", "off", "on", "on / off"], price_of_one_order(r))
     print("## Targets\n")
     table(["work", "wanted", "found", ""], [[x["work"], x["wanted"], x["found"], x["reached"]] for x in found_targets])
     for x in r.not_run:

@@ -22,7 +22,7 @@ TEXT
 # Each section has its seconds; together they leave room for unpacking. A section that runs out of time is cut
 # off, and what it had printed counts.
 sections=(machine checks sanitizer kernels peers program learner_peer rollout_peer)
-declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=55 [kernels]=65 [peers]=100 [program]=100 [learner_peer]=50
+declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=45 [kernels]=60 [peers]=100 [program]=120 [learner_peer]=50
     [rollout_peer]=40)
 total=470
 tests=(activation attention norm rows tokens update products nccl policy)
@@ -254,9 +254,13 @@ run_program() {
     ) &
     local cpu=$!
     bench_program small-cuda 20 "$configs/small.yaml" "${whole[@]}" device=cuda
-    bench_program medium-learner 45 "$configs/medium.yaml" --stages learner --repeats 2 device=cuda train.batch=32 \
-        train.gradient_slots=4
-    bench_program medium-rollout 35 "$configs/medium.yaml" --stages rollout_bf16 --repeats 1 device=cuda train.batch=256
+    local learner=("$configs/medium.yaml" --stages learner device=cuda train.batch=32 train.gradient_slots=4)
+    local rollout=("$configs/medium.yaml" --stages rollout_bf16 --repeats 1 device=cuda train.batch=256)
+    bench_program medium-learner 35 "${learner[@]}" --repeats 2
+    bench_program medium-rollout 25 "${rollout[@]}"
+    # What it costs that sampling and scoring add up alike.
+    bench_program medium-learner-one-order 20 "${learner[@]}" --repeats 1 one_order=true
+    bench_program medium-rollout-one-order 20 "${rollout[@]}" one_order=true
     wait "$cpu"
     [[ ! -s $out/program.jsonl ]] || cat "$out/program.jsonl"
 }

@@ -108,6 +108,20 @@ SCRIPT
         pass "$name"
     fi
 fi
+for precision in bf16 f32; do
+    name="sampling and scoring to the last bit, $precision"
+    if launch "$name" 1 "$emulated" "${small[@]}" folder="exact-$precision" one_order=true gpu_precision="$precision"; then
+        if python3 - "exact-$precision/metrics.jsonl" <<'SCRIPT' 2>python.log; then
+import json, sys
+steps = [json.loads(line) for line in open(sys.argv[1])]
+assert steps[-1]["kl_ref"] > 0 and [s["logprob_gap_max"] for s in steps[1:]] == [0, 0], steps
+SCRIPT
+            pass "$name"
+        else
+            fail "$name" "metrics" python.log
+        fi
+    fi
+done
 says() { # NAME TEXT: one line of what was launched last has it
     if [[ $(grep -c "$2" stdout) == 1 ]]; then pass "$1"; else fail "$1" "'$2' is not said once" stdout; fi
 }

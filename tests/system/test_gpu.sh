@@ -73,6 +73,7 @@ done
 stand_in "$bundle/bin/musicrl" <<'TEXT'
 rate=10
 [[ "$*" != *device=cuda* ]] || rate=500
+[[ "$*" != *one_order=true* ]] || rate=400
 for name in rollout rollout_bf16 learner; do
     [[ "$*" != *"stages $name "* && "$*" != *rollout,learner* ]] ||
         echo "{\"name\": \"$name\", \"value\": $rate, \"unit\": \"frames/s\", \"ratio_to_ceiling\": 0.6, \"formula\": \"ceiling: 1 GFLOP/s / 4.0 GFLOP of matrix products a frame\"}"
@@ -98,6 +99,7 @@ prints 'a target that is not reached' "| attention_forward, d = 128, 8192: of Py
 prints 'a target that was not run' '| policy_loss, bf16: of copy bandwidth | at least 85 % | not run | not run |'
 prints 'what several cards would tell' '| weight broadcast'
 prints 'the whole step beside the CPU' '| at least 20.00 x | 50.00 x | reached |'
+prints 'the price of one order' '| medium-learner | 500 frames/s | 400 frames/s | 0.80 x |'
 prints 'a peer beside a kernel' '| adamw | f32, parameters 5 | 1 | 3000 GB/s | 75 % | 3 | fused | 3.00 x |'
 prints 'rollouts beside the twin' "| rollouts, medium, batch 256: of the twin's eager generation | at least 10.00 x | 25.00 x | reached |"
 prints 'errors of kernels' '| attention bf16 | ok | 0.50 | 7 |'
