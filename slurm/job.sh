@@ -31,6 +31,11 @@ newest_step() {
     echo "$newest"
 }
 
+# The setting that names the folder that the run writes.
+folder_key() {
+    if [[ $subcommand == pretrain ]]; then echo data.base; else echo folder; fi
+}
+
 # What earlier starts of this job left: crashes so far, starts without progress, the newest checkpoint at the last
 # start, and how that one ended; 'running' is left by a node that went down.
 read_record() {
@@ -51,7 +56,12 @@ begin() {
     read_record
     newest=$(newest_step)
     if [[ $outcome == running || $outcome == crashed ]]; then crashes=$((crashes + 1)); fi
-    if ((newest > before)); then stuck=0; else stuck=$((stuck + 1)); fi
+    # A run that is preempted again and again before it gets anywhere is not the cause of it.
+    if ((newest > before)); then
+        stuck=0
+    elif [[ $outcome != stopped ]]; then
+        stuck=$((stuck + 1))
+    fi
     before=$newest
     write_record running || return 1
     if ((stuck > stuck_most)); then
@@ -147,12 +157,11 @@ end_workers() {
 
 run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
     local -a options=()
-    local key=folder rc
+    local rc
     while [[ $1 != -- ]]; do options+=("$1") && shift; done
     shift
     (($# > 0)) || { say "a run file is wanted: sbatch FILE RUN.yaml [OVERLAY.yaml...] [key.sub=value...]" && exit 2; }
-    [[ $subcommand != pretrain ]] || key=data.base
-    folder=$("$musicrl" "$subcommand" --print "$key" "$@") || exit 2
+    folder=$("$musicrl" "$subcommand" --print "$(folder_key)" "$@") || exit 2
     record=$folder/.restarts
     # srun takes no number of processors per task from the batch file since Slurm 22.05.
     [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK

@@ -105,6 +105,20 @@ else
     fail "srun without --mpi=pmix" "it does not say what to type" none.log
 fi
 
+# What counts as getting nowhere: crashes, and nodes that go down, but not stops on request.
+starts() { # NAME OUTCOME WANTED: as many starts of a job without a checkpoint, each left with OUTCOME, as are allowed
+    local allowed=0
+    rm -rf starts
+    while ((allowed < 9)) && SLURM_JOB_ID=7 folder=starts record=starts/.restarts bash -c \
+        'source "$1" && begin 2>/dev/null && write_record "$2"' - "$tree/slurm/job.sh" "$2"; do
+        allowed=$((allowed + 1))
+    done
+    if ((allowed == $3)); then pass "$1"; else fail "$1" "$allowed starts are allowed, wanted $3"; fi
+}
+starts "crashes that get nowhere" crashed 4
+starts "nodes lost that get nowhere" running 4
+starts "stops on request" stopped 9
+
 # Side by side: told to stop, at its time limit, with a rank killed, and always crashing.
 submit killed one-node.sbatch -- && killed=$job
 submit usr1 one-node.sbatch -- && usr1=$job
@@ -162,12 +176,24 @@ completed "workers as steps" "$steps_job" steps.log &&
 [[ $(grep -c 'start 0.0 from the beginning' steps.log) == 1 ]] || fail "workers as steps" "the run itself was started again" steps.log
 scontrol update nodename=node2 state=resume 2>/dev/null # it may be back by itself
 submit apart one-node.sbatch --ntasks-per-node=1 -- roles=rollout:4,reward:2,learner=1 && apart=$job
-ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append -- && workers=$job
-reached apart 20
+# One of the workers comes to its time limit, and is queued again with more of it.
+ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append \
+    --time=1 --signal=B:USR1@57 -- && workers=$job
+reached apart 5
+for ((wait = 0; wait < 300; wait++)); do
+    grep -qs 'its time is over; queued again' apart-workers.log && break
+    sleep 0.1
+done
+scontrol update job "$workers" TimeLimit=10 2>/dev/null
 scancel --signal=USR1 --batch "$apart"
 completed "workers as jobs" "$apart" apart.log && completed "workers as jobs" "${workers}_1" apart-workers.log &&
     completed "workers as jobs" "${workers}_2" apart-workers.log &&
     same "workers as jobs" apart apart.log 'to be queued again' 'start 1.0 from the checkpoint'
+if grep -q 'its time is over; queued again' apart-workers.log; then
+    pass "a worker at its time limit"
+else
+    fail "a worker at its time limit" "it was not queued again" apart-workers.log
+fi
 
 # Side by side: an array, split roles, a heterogeneous job, GPUs in name, and a chain.
 submit array array-seeds.sbatch --array=1-2 -- && array=$job
@@ -177,8 +203,8 @@ submit gpu gpu-nodes.sbatch --gpus-per-node=2 -- && gpu=$job
 for overlay in r u ru; do
     printf 'name: %s\ntrain: {alpha: 0.%d}\n' $overlay ${#overlay} >musicrl-$overlay.yaml
 done
-for run in r ru; do
-    start=base && [[ $run == r ]] || start=by-hand/r
+for run in r u ru; do
+    start=base && [[ $run != ru ]] || start=by-hand/r
     "$musicrl" train run.yaml musicrl-$run.yaml folder=by-hand/$run data.base=$start "${settings[@]}" >by-hand.log 2>&1
 done
 cp -r "$tree/slurm" batch
@@ -201,10 +227,15 @@ last=$(sed -nE 's/.* ru ([0-9]+):.*/\1/p' <<<"$chain")
 if [[ -z $last ]]; then
     fail "a chain" "$chain"
 elif completed "a chain" "$last" "ru-$last.log"; then
-    if [[ $(checksum chain/ru 120) == "$(checksum by-hand/ru 120)" && -d chain/u/checkpoints/step-000120 ]]; then
-        pass "a chain: base, R, U, RU"
+    name="a chain: base, R, U, RU"
+    if [[ $(checksum chain/base 12) != "$(checksum base 12)" ]]; then
+        fail "$name" "another base than by hand" base-*.log
     else
-        fail "a chain: base, R, U, RU" "other weights than by hand" by-hand.log ru-*.log
+        for run in r u ru; do
+            [[ $(checksum "chain/$run" 120) == "$(checksum "by-hand/$run" 120)" ]] || break
+            run=all
+        done
+        if [[ $run == all ]]; then pass "$name"; else fail "$name" "other weights of $run than by hand" "$run"-*.log; fi
     fi
 fi
 

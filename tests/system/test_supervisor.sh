@@ -71,6 +71,20 @@ end killed 0 && same "a rank killed" killed \
     'rank 2 on .* \(rollout\+reward\+learner\) in phase [a-z]+ of step [0-9]+ was ended by signal 9 \(Killed\)' \
     'restart 1 of at most 3, from the checkpoint of step [0-9]+0' 'taken up at step [0-9]+0'
 
+# A rank of the restart is killed at once, while it still loads.
+begin loading --ranks 2
+reached loading 25
+victim=$(rank_of 1)
+kill -KILL "$victim"
+while kill -0 "$job" 2>/dev/null; do
+    next=$(rank_of 1)
+    [[ -n $next && $next != "$victim" ]] && kill -KILL "$next" && break
+done
+end loading 0 && same "a rank killed while it loads" loading 'restart 2 of at most 3, from the checkpoint of step [0-9]+0'
+if (($(grep -c 'taken up at step' loading.log) != 1)); then
+    fail "a rank killed while it loads" "it was killed later" loading.log
+fi
+
 begin stopped --ranks 4 deadlines.silence=1 --max-restarts 1
 reached stopped 25
 victim=$(rank_of 1)
