@@ -16,29 +16,35 @@ struct device_group {
     device_lane *lane;
 };
 
-// Opens this member's lane, if it computes on a card, and tells whether any member does. All fail with the
-// line of the first that has no lane.
-static status open_lanes(device_group *g, bool *any) {
+// What one member did, told to all: they fail together, with the line of the first that failed. any: whether
+// any has `flag`, NULL: not wanted.
+static status agree(const device_group *g, status outcome, bool flag, bool *any) {
     struct {
-        uint8_t has_card, failed;
+        uint8_t flag, failed;
         char line[512];
-    } own = {.has_card = device_card(g->device)[0] != '\0'}, *all;
-    if (own.has_card && device_lane_open(g->device, &g->lane) != STATUS_OK) {
-        own.failed = 1;
+    } own = {.flag = flag, .failed = outcome != STATUS_OK}, *all;
+    if (own.failed)
         snprintf(own.line, sizeof own.line, "%s", status_message());
-    }
-    *any = false;
-    TRY(memory_allocate((void **)&all, sizeof *all * (size_t)group_size(g->group), "lanes of a group"));
+    TRY(memory_allocate((void **)&all, sizeof *all * (size_t)group_size(g->group), "members of a group"));
     status result = group_all_gather(g->group, &own, sizeof own, all);
+    if (any != NULL)
+        *any = false;
     for (int i = 0; result == STATUS_OK && i < group_size(g->group); i++) {
         const int rank = group_rank(g->group, i);
-        *any |= all[i].has_card != 0;
+        if (any != NULL)
+            *any |= all[i].flag != 0;
         if (all[i].failed)
             result = FAIL("rank %d on %s: %.*s", rank, world_host_of(group_world(g->group), rank),
                           (int)sizeof all[i].line, all[i].line);
     }
     memory_free(all);
     return result;
+}
+
+// Opens this member's lane, if it computes on a card, and tells whether any member does.
+static status open_lanes(device_group *g, bool *any) {
+    const bool has_card = device_card(g->device)[0] != '\0';
+    return agree(g, has_card ? device_lane_open(g->device, &g->lane) : STATUS_OK, has_card, any);
 }
 
 static status lane_has_ended(void *context, bool *ended) {
@@ -51,32 +57,34 @@ status device_group_wait(device_group *g) {
 }
 
 // NCCL connects members at their first collectives, which end only when all are there, and takes memory for
-// it: better now than in the first step.
-static status warm_up(device_group *g) {
-    enum { NUMBERS = 1 << 16 };
-    float *values;
-    TRY(device_allocate(g->device, (void **)&values, sizeof(float) * NUMBERS, "NCCL's first collectives"));
-    status result = device_group_sum(g, values, NUMBERS);
-    if (result == STATUS_OK)
-        result = device_group_broadcast(g, values, NUMBERS, 0);
-    if (result == STATUS_OK)
-        result = device_group_wait(g);
-    device_free(g->device, values);
-    return result;
+// it: better now than in the first step. values: [WARM_UP].
+enum { WARM_UP = 1 << 16 };
+static status warm_up(device_group *g, float *values) {
+    TRY(device_group_sum(g, values, WARM_UP));
+    TRY(device_group_broadcast(g, values, WARM_UP, 0));
+    return device_group_wait(g);
 }
 
 static status start_nccl(device_group *g, char note[DEVICE_GROUP_NOTE]) {
     device_memory before, after;
-    TRY(device_read_memory(g->device, &before));
-    TRY(nccl_communicator_create(&g->communicator, g->library, g->group, 0.0));
-    TRY(warm_up(g));
-    TRY(device_read_memory(g->device, &after));
+    float *values = NULL;
+    // What a member can fail at by itself comes first: in NCCL the others would wait for it.
+    status result = device_read_memory(g->device, &before);
+    if (result == STATUS_OK)
+        result =
+            device_allocate(g->device, (void **)&values, sizeof(float) * WARM_UP, "NCCL's first collectives");
+    TRY_GOTO(result, agree(g, result, false, NULL), done);
+    TRY_GOTO(result, nccl_communicator_create(&g->communicator, g->library, g->group, 0.0), done);
+    TRY_GOTO(result, warm_up(g, values), done);
+    TRY_GOTO(result, device_read_memory(g->device, &after), done);
     const uint64_t taken = before.free_bytes > after.free_bytes ? before.free_bytes - after.free_bytes : 0;
     if (note[0] == '\0')
         snprintf(note, DEVICE_GROUP_NOTE,
                  "%d ranks communicate from GPU to GPU by NCCL %s, which took %.1f MiB of this one",
                  group_size(g->group), nccl_library_version_text(g->library), (double)taken / (1 << 20));
-    return STATUS_OK;
+done:
+    device_free(g->device, values);
+    return result;
 }
 
 static status connect(device_group *g, char note[DEVICE_GROUP_NOTE]) {
@@ -128,6 +136,7 @@ bool device_group_is_direct(const device_group *g) {
 
 // The lane's stream, behind the operators so far.
 static status follow(device_group *g, void **stream) {
+    TRY(nccl_settle(g->communicator));
     *stream = device_lane_stream(g->device, g->lane);
     return device_lane_follow(g->device, g->lane);
 }

@@ -303,6 +303,11 @@ static status settle_last(nccl_communicator *communicator) {
     return settle(communicator, NCCL_IN_PROGRESS, text);
 }
 
+status nccl_settle(nccl_communicator *communicator) {
+    TRY(check_alive(communicator, "work"));
+    return settle_last(communicator);
+}
+
 // Notes that a collective is about to start.
 static status start(nccl_communicator *communicator, const collective_kind *kind, size_t count,
                     nccl_type type) {
@@ -382,22 +387,23 @@ status nccl_wait(nccl_communicator *communicator, nccl_query query, void *contex
     wait_state wait =
         wait_begin(group_world(communicator->group), deadline_of(communicator), wait_name(communicator), -1);
     for (;;) {
+        // First this: before NCCL has put its work into the stream, a stream without work means nothing.
         bool done = false;
+        int state = NCCL_SUCCESS,
+            code = communicator->library->table.comm_get_async_error(communicator->comm, &state);
+        if (code == NCCL_SUCCESS)
+            code = state;
         if (query(context, &done) != STATUS_OK) {
             snprintf(text, sizeof text, "%s", status_message());
             return give_up(communicator, "%s among %d ranks failed after %.1f s: %s", what, ranks,
                            now_seconds() - start, text);
         }
-        int state = NCCL_SUCCESS,
-            code = communicator->library->table.comm_get_async_error(communicator->comm, &state);
-        if (code == NCCL_SUCCESS)
-            code = state;
         if (code != NCCL_SUCCESS && code != NCCL_IN_PROGRESS) {
             explain(communicator, code, text, sizeof text);
             return give_up(communicator, "NCCL's %s among %d ranks failed after %.1f s: %s", what, ranks,
                            now_seconds() - start, text);
         }
-        if (done && code == NCCL_SUCCESS) // before that, NCCL may not have put its work into the stream yet
+        if (done && code == NCCL_SUCCESS)
             break;
         if (!wait_pause(&wait))
             return give_up(communicator,

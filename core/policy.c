@@ -107,10 +107,22 @@ static status add_depth_tensors(policy *p, weight_use use, weight_precision prec
     return STATUS_OK;
 }
 
+// What the device's kernels are not made for; transformer_create looks at the rest.
+static status check_limits(const device *device, const policy_config *c) {
+    const int limit = device_get_limits(device).codebook;
+    for (int level = 0; limit > 0 && level < c->temporal.levels; level++)
+        if (c->temporal.codebook[level] > limit)
+            return FAIL("the codebook of level %d has %d codes, more than the %d that %s samples from; use a "
+                        "smaller one or device=cpu",
+                        level, c->temporal.codebook[level], limit, device_name(device));
+    return STATUS_OK;
+}
+
 status policy_create(policy **out, device *device, const policy_config *config, weight_use use,
                      weight_precision precision) {
     *out = NULL;
     TRY(policy_config_check(config));
+    TRY(check_limits(device, config));
     policy *p;
     TRY(memory_allocate((void **)&p, sizeof *p, "policy"));
     p->device = device;

@@ -85,11 +85,26 @@ static status add_tensor(parameter_list *list, const char *prefix, int index, co
                               scale, offset);
 }
 
+// What the device's kernels are not made for.
+static status check_limits(const device *device, const transformer_config *c, const char *what) {
+    const device_limits limits = device_get_limits(device);
+    if (limits.width > 0 && c->width > limits.width)
+        return FAIL("%s: width %d is more than the %d that %s computes; use a narrower model or device=cpu",
+                    what, c->width, limits.width, device_name(device));
+    if (limits.head_dim > 0 && c->width / c->heads > limits.head_dim)
+        return FAIL("%s: width %d over %d heads gives heads of %d, more than the %d that %s computes; use at "
+                    "least %d heads or device=cpu",
+                    what, c->width, c->heads, c->width / c->heads, limits.head_dim, device_name(device),
+                    (c->width + limits.head_dim - 1) / limits.head_dim);
+    return STATUS_OK;
+}
+
 status transformer_create(transformer **out, device *device, const transformer_config *config,
                           parameter_list *list, const char *prefix, weight_use use,
                           weight_precision precision) {
     *out = NULL;
     TRY(transformer_config_check(config, prefix));
+    TRY(check_limits(device, config, prefix));
     transformer *t;
     TRY(memory_allocate((void **)&t, sizeof *t, "transformer"));
     t->device = device;
@@ -173,7 +188,8 @@ static attention_shape shape_of(const transformer *t, int batch, int sequence, c
                              .causal = t->config.causal,
                              .lengths = lengths,
                              .cosine = t->cosine,
-                             .sine = t->sine};
+                             .sine = t->sine,
+                             .longest = t->config.positions};
 }
 
 static float *take(arena *a, size_t floats) {

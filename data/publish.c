@@ -416,18 +416,21 @@ failed:
 }
 
 status append_write(appender *a, const void *bytes, size_t count) {
-    ssize_t written;
-    do
-        written = pwrite(a->file, bytes, count, (off_t)a->size);
-    while (written < 0 && errno == EINTR);
-    if (written >= 0 && (size_t)written == count) {
-        a->size += count;
-        return STATUS_OK;
+    size_t done = 0;
+    while (done < count) {
+        const ssize_t written =
+            pwrite(a->file, (const char *)bytes + done, count - done, (off_t)(a->size + done));
+        if (written > 0)
+            done += (size_t)written;
+        else if (written == 0 || errno != EINTR) {
+            status result = failed("append to", a->path, written < 0 ? errno : ENOSPC);
+            if (done > 0 && ftruncate(a->file, (off_t)a->size) != 0)
+                return status_prefix(result, "%s now ends in half a record: ", a->path);
+            return result;
+        }
     }
-    status result = failed("append to", a->path, written < 0 ? errno : ENOSPC);
-    if (written > 0 && ftruncate(a->file, (off_t)a->size) != 0)
-        return status_prefix(result, "%s now ends in half a record: ", a->path);
-    return result;
+    a->size += count;
+    return STATUS_OK;
 }
 
 static status make_durable(const appender *a) {

@@ -85,7 +85,7 @@ status publish_replace(const char *from, const char *to);
 status publish_sweep(const char *folder);
 
 // Files that grow record by record (metrics, event files) are the one exception to renaming: each record is
-// one pwrite at the end, and a record that does not fit is taken back, so that the file ends after a whole
+// written at the end, and one that does not fit is taken back, so that the file ends after a whole
 // record unless the machine itself stops in between.
 typedef struct appender appender;
 

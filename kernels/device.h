@@ -43,6 +43,12 @@ const char *device_library(const device *device);
 // True if one-token decoding and teacher-forced scoring agree to the last bit here.
 bool device_is_batch_invariant(const device *device);
 
+// The largest sizes that the device's kernels are made for; 0: any.
+typedef struct device_limits {
+    int head_dim, width, codebook; // of attention, of normalised rows, of a row of logits
+} device_limits;
+device_limits device_get_limits(const device *device);
+
 // Whether a row's product has the same bits whatever the number of rows around it, and wherever it stands:
 // measured with every number of rows that forward products were prepared for.
 typedef struct row_equality {

@@ -12,6 +12,7 @@ QUESTION(const char *, device_instruction_set, (const device *d), (d))
 QUESTION(const char *, device_library, (const device *d), (d))
 QUESTION(bool, device_is_batch_invariant, (const device *d), (d))
 QUESTION(bool, device_shares_memory, (const device *d), (d))
+QUESTION(device_limits, device_get_limits, (const device *d), (d))
 QUESTION(size_t, device_activation_bytes, (const device *d), (d))
 QUESTION(status, device_allocate, (device * d, void **out, size_t bytes, const char *what),
          (d, out, bytes, what))

@@ -43,6 +43,9 @@ typedef struct attention_shape {
     bool causal;
     const int32_t *lengths; // [batch] keys that exist, 1 .. sequence; NULL: all. Not together with causal.
     const float *cosine, *sine; // rotary table
+    // Positions that the model was made for, 0: `sequence`. Where sums go another way over long sequences
+    // than over short ones, this decides, so that a row is the same in whatever sequence it stands.
+    int longest;
 } attention_shape;
 
 // Rotates queries and keys in place, then out [batch * sequence, heads * head_dim] = softmax(q k^T /

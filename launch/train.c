@@ -70,6 +70,8 @@ static status create_groups(train *t) {
     }
     if (result == STATUS_OK)
         result = device_group_create(&t->learner.devices, t->device, t->learner.group, t->gradient_note);
+    // The next group has members that are not in this one, and would wait for those that have failed.
+    result = world_agree(t->world, result);
     if (result == STATUS_OK)
         result = weights_create(&t->channel, t->world, t->device, roles_rank(&t->layout, ROLE_LEARNER, 0),
                                 ranks, receivers, t->parameters, t->weights_note);

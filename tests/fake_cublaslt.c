@@ -9,7 +9,7 @@
 enum { INVALID_VALUE = 7, NOT_SUPPORTED = 15, BF16 = 14 };
 
 // What tests read and set.
-int fake_heuristics, fake_products, fake_refuse, fake_execution_fails;
+int fake_heuristics, fake_products, fake_refuse, fake_execution_fails, fake_algorithm_fails;
 int fake_order_by_rows;          // sums go backwards where the result has fewer than this many columns
 uint64_t fake_heuristic_columns; // of B when the last algorithm was asked for
 // Where the caller records its stream: takes a product (and frees it) that is to be done later, any number of
@@ -26,7 +26,7 @@ typedef struct layout {
 } layout;
 typedef struct preference {
     uint64_t workspace;
-    uint32_t reductions;
+    uint32_t reductions, alignment[4];
 } preference;
 
 size_t cublasLtGetVersion(void) {
@@ -76,7 +76,7 @@ int cublasLtMatrixLayoutDestroy(void *l) {
     return drop(l);
 }
 int cublasLtMatmulPreferenceCreate(void **out) {
-    const preference p = {0, 7};
+    const preference p = {0, 7, {256, 256, 256, 256}};
     return make(out, &p, sizeof p);
 }
 int cublasLtMatmulPreferenceDestroy(void *p) {
@@ -88,6 +88,9 @@ int cublasLtMatmulPreferenceSetAttribute(void *p, int attribute, const void *val
         memcpy(&to->workspace, value, bytes);
     else if (attribute == CUBLASLT_PREFERENCE_REDUCTIONS && bytes == sizeof to->reductions)
         memcpy(&to->reductions, value, bytes);
+    else if (attribute >= CUBLASLT_PREFERENCE_ALIGNMENT_A && attribute <= CUBLASLT_PREFERENCE_ALIGNMENT_D &&
+             bytes == sizeof to->alignment[0])
+        memcpy(&to->alignment[attribute - CUBLASLT_PREFERENCE_ALIGNMENT_A], value, bytes);
     else
         return INVALID_VALUE;
     return CUBLASLT_SUCCESS;
@@ -112,9 +115,27 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *d, void *a, void *b, void
     fake_heuristics++;
     fake_heuristic_columns = ((layout *)b)->columns;
     *found = fake_refuse ? 0 : 1;
+    const uint32_t *alignment = ((preference *)p)->alignment;
     if (*found == 1)
-        *choices = (cublaslt_choice){.algorithm = {{fake_heuristic_columns}}, .workspace_bytes = 256};
+        *choices = (cublaslt_choice){
+            .algorithm = {{fake_heuristic_columns, alignment[0], alignment[1], alignment[2], alignment[3]}},
+            .workspace_bytes = 256};
     return CUBLASLT_SUCCESS;
+}
+
+int cublasLtMatmulAlgoCheck(void *handle, void *d, void *a, void *b, void *c, void *out,
+                            const cublaslt_algorithm *algorithm, cublaslt_choice *result) {
+    uint64_t depth;
+    if (handle == NULL || c != out || algorithm->data[0] == 0 || !fits(d, a, b, out, &depth))
+        return INVALID_VALUE;
+    if (fake_algorithm_fails)
+        return NOT_SUPPORTED;
+    *result = (cublaslt_choice){.algorithm = *algorithm, .workspace_bytes = 256};
+    return CUBLASLT_SUCCESS;
+}
+
+static bool is_aligned(const void *pointer, uint64_t bytes) {
+    return (uintptr_t)pointer % bytes == 0;
 }
 
 static float value_at(const void *matrix, const layout *l, int transposed, uint64_t row, uint64_t column) {
@@ -176,7 +197,9 @@ int cublasLtMatmul(void *handle, void *d, const void *alpha, const void *a, void
     uint64_t depth;
     if (handle == NULL || c != out || c_layout != out_layout || algorithm->data[0] == 0 ||
         workspace == NULL || workspace_bytes < 256 || stream == NULL || *(const float *)alpha != 1.0f ||
-        !fits(how, a_layout, b_layout, to, &depth))
+        !fits(how, a_layout, b_layout, to, &depth) || !is_aligned(a, algorithm->data[1]) ||
+        !is_aligned(b, algorithm->data[2]) || !is_aligned(c, algorithm->data[3]) ||
+        !is_aligned(out, algorithm->data[4]))
         return INVALID_VALUE;
     if (fake_execution_fails)
         return NOT_SUPPORTED;

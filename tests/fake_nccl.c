@@ -59,7 +59,9 @@ typedef struct communicator {
     _Atomic bool ready; // no INIT or FINALIZE under way
     _Atomic int error, polls;
     _Atomic bool stalled;
-    bool connected; // its first collective was started
+    bool connected;    // its first collective was started
+    fake_stream *late; // where collectives will be put when a poll first finds the communicator at rest
+    uint64_t late_count;
 } communicator;
 
 static pthread_mutex_t record_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -225,7 +227,8 @@ static int collective(communicator *own, const char *name, job job, fake_stream 
     job.stream = stream;
     job.hangs = asked("FAKE_NCCL_HANG", name);
     job.breaks = asked("FAKE_NCCL_BREAK", name);
-    atomic_fetch_add(&stream->launched, 1);
+    own->late = stream;
+    own->late_count++;
     job.connects = !own->connected;
     own->connected = true;
     if (job.connects)
@@ -332,6 +335,9 @@ EXPORT int ncclCommGetAsyncError(communicator *own, int *error) {
     else if (atomic_load(&own->polls) > 0) {
         atomic_fetch_sub(&own->polls, 1);
         *error = IN_PROGRESS;
+    } else if (own->late_count > 0) {
+        atomic_fetch_add(&own->late->launched, own->late_count);
+        own->late_count = 0;
     }
     return SUCCESS;
 }

@@ -1,6 +1,7 @@
 // A stand-in for NCCL that works on host memory among the processes of one machine, through a shared memory
 // object that the unique id names, and records the calls. Like a communicator that does not block, it is "in
-// progress" for a while after most calls, and after the first collective until all ranks have started theirs.
+// progress" for a while after most calls, and after the first collective until all ranks have started theirs;
+// what was called is in the stream no sooner than a poll says that it is at rest.
 //
 // Environment variables of the calling process, looked at in each call, make it misbehave. NAME is unique_id,
 // init, all_reduce, reduce, broadcast, finalize or abort.

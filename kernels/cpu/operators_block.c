@@ -5,6 +5,11 @@
 #include <math.h>
 #include <string.h>
 
+device_limits cpu_device_get_limits(const device *d) {
+    (void)d;
+    return (device_limits){0};
+}
+
 size_t cpu_device_activation_bytes(const device *d) {
     (void)d;
     return sizeof(float);

@@ -273,6 +273,8 @@ cudaError_t backward_of(cudaStream_t stream, const attention_sizes &s, const T *
 template <typename T>
 cudaError_t attention_backward(cudaStream_t stream, const attention_sizes &s, const T *qkv, const T *out,
                                const float *log_sum, const T *dout, T *dqkv, float *delta) {
+    if (s.head_dim > HEAD_DIM_MAX)
+        return cudaErrorInvalidValue;
     const int64_t rows = static_cast<int64_t>(s.batch) * s.sequence * s.heads;
     const cudaError_t error = launch(delta_kernel<T>, static_cast<unsigned>((rows + 7) / 8), 8 * WARP_LANES,
                                      0, stream, s, rows, out, dout, delta);

@@ -240,16 +240,17 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
         to[2 + i] = all.sum[i];
 }
 
-// blockIdx: positions, the longest first, heads, samples.
+// blockIdx: heads of all samples, positions from the last one on.
 template <int D, int WARPS, typename T>
 __global__ void __launch_bounds__(WARPS *WARP_LANES)
     rows_kernel(attention_sizes s, float scale, const T *qkv, T *out, float *log_sum) {
     constexpr int N = PACK<T>, LANES = D / N;
-    const int position = s.sequence - 1 - static_cast<int>(blockIdx.x),
+    const int position = s.sequence - 1 - static_cast<int>(blockIdx.y),
               thread = static_cast<int>(threadIdx.x), column = thread % LANES * N;
     const int64_t width = static_cast<int64_t>(s.heads) * s.head_dim, stride = 3 * width,
-                  row = static_cast<int64_t>(blockIdx.z) * s.sequence + position;
-    const T *q = qkv + blockIdx.z * s.sequence * stride + blockIdx.y * s.head_dim;
+                  sample = blockIdx.x / static_cast<unsigned>(s.heads),
+                  head = blockIdx.x % static_cast<unsigned>(s.heads), row = sample * s.sequence + position;
+    const T *q = qkv + sample * s.sequence * stride + head * s.head_dim;
     float query[N];
 #pragma unroll
     for (int i = 0; i < N; i++)
@@ -270,10 +271,10 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
     if (thread >= LANES)
         return;
     if (thread == 0 && log_sum != nullptr)
-        log_sum[(static_cast<int64_t>(blockIdx.z) * s.heads + blockIdx.y) * s.sequence + position] =
+        log_sum[static_cast<int64_t>(blockIdx.x) * s.sequence + position] =
             (all.top + log2f(all.total)) * LN_2;
     if (column < s.head_dim)
-        store_result(all, out + row * width + blockIdx.y * s.head_dim + column);
+        store_result(all, out + row * width + head * s.head_dim + column);
 }
 
 // A warp a head: merges the chunks in order, and rotates the query in qkv.
@@ -331,23 +332,24 @@ template <int D, typename T>
 cudaError_t decode_with(cudaStream_t stream, const decode_sizes &s, int splits, const float *cosine,
                         const float *sine, T *qkv, T *key_cache, T *value_cache, T *out, float *partial) {
     // A short cache leaves more than one warp idle; the choice depends on nothing that varies in a run.
-    return s.capacity <= DECODE_ONE_WARP
+    return s.longest <= DECODE_ONE_WARP
                ? decode_of<D, 1>(stream, s, splits, cosine, sine, qkv, key_cache, value_cache, out, partial)
                : decode_of<D, 4>(stream, s, splits, cosine, sine, qkv, key_cache, value_cache, out, partial);
 }
 
 template <int D, int WARPS, typename T>
 cudaError_t rows_of(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out, float *log_sum) {
-    const dim3 grid(static_cast<unsigned>(s.sequence), static_cast<unsigned>(s.heads),
-                    static_cast<unsigned>(s.batch));
+    const dim3 grid(static_cast<unsigned>(s.batch) * static_cast<unsigned>(s.heads),
+                    static_cast<unsigned>(s.sequence));
     return launch(rows_kernel<D, WARPS, T>, grid, WARPS * WARP_LANES, 0, stream, s,
                   LOG2_E / sqrtf(static_cast<float>(s.head_dim)), qkv, out, log_sum);
 }
 
 template <int D, typename T>
-cudaError_t rows_with(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out, float *log_sum) {
-    return s.sequence <= DECODE_ONE_WARP ? rows_of<D, 1>(stream, s, qkv, out, log_sum)
-                                         : rows_of<D, 4>(stream, s, qkv, out, log_sum);
+cudaError_t rows_with(cudaStream_t stream, const attention_sizes &s, int longest, const T *qkv, T *out,
+                      float *log_sum) {
+    return longest <= DECODE_ONE_WARP ? rows_of<D, 1>(stream, s, qkv, out, log_sum)
+                                      : rows_of<D, 4>(stream, s, qkv, out, log_sum);
 }
 
 } // namespace
@@ -369,6 +371,8 @@ template <typename T>
 cudaError_t attention_decode(cudaStream_t stream, const decode_sizes &s, int splits, const float *cosine,
                              const float *sine, T *qkv, T *key_cache, T *value_cache, T *out,
                              float *partial) {
+    if (s.head_dim > HEAD_DIM_MAX)
+        return cudaErrorInvalidValue;
     if (s.head_dim <= 32)
         return decode_with<32>(stream, s, splits, cosine, sine, qkv, key_cache, value_cache, out, partial);
     if (s.head_dim <= 64)
@@ -377,22 +381,24 @@ cudaError_t attention_decode(cudaStream_t stream, const decode_sizes &s, int spl
 }
 
 template <typename T>
-cudaError_t attention_rows(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out,
+cudaError_t attention_rows(cudaStream_t stream, const attention_sizes &s, int longest, const T *qkv, T *out,
                            float *log_sum) {
-    if (!s.causal)
+    if (!s.causal || s.head_dim > HEAD_DIM_MAX)
         return cudaErrorInvalidValue;
     if (s.head_dim <= 32)
-        return rows_with<32>(stream, s, qkv, out, log_sum);
+        return rows_with<32>(stream, s, longest, qkv, out, log_sum);
     if (s.head_dim <= 64)
-        return rows_with<64>(stream, s, qkv, out, log_sum);
-    return rows_with<128>(stream, s, qkv, out, log_sum);
+        return rows_with<64>(stream, s, longest, qkv, out, log_sum);
+    return rows_with<128>(stream, s, longest, qkv, out, log_sum);
 }
 
 template cudaError_t attention_decode(cudaStream_t, const decode_sizes &, int, const float *, const float *,
                                       float *, float *, float *, float *, float *);
 template cudaError_t attention_decode(cudaStream_t, const decode_sizes &, int, const float *, const float *,
                                       bf16 *, bf16 *, bf16 *, bf16 *, float *);
-template cudaError_t attention_rows(cudaStream_t, const attention_sizes &, const float *, float *, float *);
-template cudaError_t attention_rows(cudaStream_t, const attention_sizes &, const bf16 *, bf16 *, float *);
+template cudaError_t attention_rows(cudaStream_t, const attention_sizes &, int, const float *, float *,
+                                    float *);
+template cudaError_t attention_rows(cudaStream_t, const attention_sizes &, int, const bf16 *, bf16 *,
+                                    float *);
 
 } // namespace cuda_kernels

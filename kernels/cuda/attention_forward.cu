@@ -163,6 +163,8 @@ cudaError_t forward_of(cudaStream_t stream, const attention_sizes &s, const T *q
 template <typename T>
 cudaError_t attention_forward(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out,
                               float *log_sum) {
+    if (s.head_dim > HEAD_DIM_MAX)
+        return cudaErrorInvalidValue;
     if (s.head_dim <= 32)
         return forward_of<32>(stream, s, qkv, out, log_sum);
     if (s.head_dim <= 64)

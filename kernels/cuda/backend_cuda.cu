@@ -15,6 +15,7 @@
 #include "kernels/cuda/row_trial.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/sample.cuh"
+#include "kernels/cuda/softmax.cuh"
 #include "kernels/cuda/time_variation.cuh"
 #include "kernels/cuda/update.cuh"
 
@@ -129,7 +130,7 @@ status grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *
 void *scratch_of(device *d, size_t bytes) {
     if (grow(d, &d->scratch, &d->scratch_bytes, bytes > 0 ? bytes : 16, "scratch of kernels") == STATUS_OK)
         return d->scratch;
-    note(d, cudaErrorMemoryAllocation, "making scratch memory");
+    card_note_message(d->gpu);
     return nullptr;
 }
 
@@ -160,6 +161,10 @@ bool cuda_device_is_batch_invariant(const device *) {
 
 bool cuda_device_shares_memory(const device *) {
     return false;
+}
+
+device_limits cuda_device_get_limits(const device *) {
+    return {HEAD_DIM_MAX, static_cast<int>(NORM_WIDTH_MAX), static_cast<int>(CODEBOOK_MAX)};
 }
 
 size_t cuda_device_activation_bytes(const device *d) {
@@ -365,8 +370,13 @@ attention_sizes sizes_of(const attention_shape *s) {
     return {s->batch, s->sequence, s->heads, s->head_dim, s->causal, s->lengths};
 }
 
+int longest_of(const attention_shape *s) {
+    return s->longest > 0 ? s->longest : s->sequence;
+}
+
 decode_sizes decode_sizes_of(const attention_shape *capacity, int position, const int32_t *offset) {
-    return {capacity->batch, capacity->heads, capacity->head_dim, capacity->sequence, position, offset};
+    return {capacity->batch, capacity->heads, capacity->head_dim, capacity->sequence, longest_of(capacity),
+            position,        offset};
 }
 
 bool is_short(const attention_shape *s) {
@@ -387,7 +397,7 @@ cudaError_t attend(device *d, const attention_shape *s, T *qkv, T *out, float *l
     const cudaError_t error = rotate(d, s, 1.0f, qkv);
     if (error != cudaSuccess)
         return error;
-    return as_decoded ? attention_rows<T>(stream_of(d), sizes_of(s), qkv, out, log_sum)
+    return as_decoded ? attention_rows<T>(stream_of(d), sizes_of(s), longest_of(s), qkv, out, log_sum)
                       : attention_forward<T>(stream_of(d), sizes_of(s), qkv, out, log_sum);
 }
 

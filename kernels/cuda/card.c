@@ -34,6 +34,7 @@ struct card {
     void *stream;
     int failed;              // first outcome that was not success
     const char *failed_what; // what failed then
+    char failed_line[512];   // or the whole line, if not empty
     allocation *allocations; // [allocation_count] that are held
     size_t allocation_count, allocation_capacity;
     uint64_t live, peak; // bytes of them; of the plan, while there is one
@@ -72,6 +73,8 @@ static status must(card *c, int code, const char *what) {
         c->failed = code;
         c->failed_what = what;
     }
+    if (c->failed_line[0] != '\0')
+        return FAIL("%s", c->failed_line);
     return c->failed == SUCCESS ? STATUS_OK : fail(c, c->failed, c->failed_what);
 }
 
@@ -373,6 +376,14 @@ void card_note(card *c, int code, const char *what) {
     c->failed_what = what;
 }
 
+void card_note_message(card *c) {
+    enum { OUT_OF_MEMORY = 2 };
+    if (c->failed != SUCCESS)
+        return;
+    c->failed = OUT_OF_MEMORY;
+    snprintf(c->failed_line, sizeof c->failed_line, "%s", status_message());
+}
+
 status card_record_begin(card *c) {
     TRY(card_check(c));
     TRY(must(c, c->calls->capture_begin(c->stream), "recording work"));
@@ -413,5 +424,7 @@ status card_finish(card *c) {
 }
 
 status card_check(const card *c) {
+    if (c->failed_line[0] != '\0')
+        return FAIL("%s", c->failed_line);
     return c->failed == SUCCESS ? STATUS_OK : fail(c, c->failed, c->failed_what);
 }

@@ -113,6 +113,8 @@ void card_forget(card *card, void *recording); // NULL is allowed
 // Takes the outcome of a launch that has no status to return: the first failure is kept, and the next call
 // that has one returns it. what: "attention", ...
 void card_note(card *card, int code, const char *what);
+// The same of a failure that has a line already, the status message.
+void card_note_message(card *card);
 // Waits for all work; the first failure so far.
 status card_finish(card *card);
 // The first failure noted so far, without waiting.

@@ -32,6 +32,8 @@ typedef struct cublaslt_table {
     int (*preference_set_attribute)(void *preference, int attribute, const void *value, size_t bytes);
     int (*get_heuristic)(void *handle, void *description, void *a, void *b, void *c, void *d,
                          void *preference, int wanted, cublaslt_choice *choices, int *found);
+    int (*algo_check)(void *handle, void *description, void *a, void *b, void *c, void *d,
+                      const cublaslt_algorithm *algorithm, cublaslt_choice *result);
     int (*matmul)(void *handle, void *description, const void *alpha, const void *a, void *a_layout,
                   const void *b, void *b_layout, const void *beta, const void *c, void *c_layout, void *d,
                   void *d_layout, const cublaslt_algorithm *algorithm, void *workspace,
@@ -49,5 +51,7 @@ enum {
     CUBLASLT_DESC_TRANSPOSE_B = 4,
     CUBLASLT_PREFERENCE_WORKSPACE = 1,
     CUBLASLT_PREFERENCE_REDUCTIONS = 3,
+    CUBLASLT_PREFERENCE_ALIGNMENT_A = 5, // of B, C and D: 6, 7, 8
+    CUBLASLT_PREFERENCE_ALIGNMENT_D = 8,
     CUBLASLT_REDUCTION_NONE = 0,
 };

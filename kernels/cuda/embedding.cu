@@ -13,6 +13,7 @@ namespace {
 
 constexpr int THREADS = 256, PIECE = 128, AHEAD = 4;
 constexpr int64_t SORTED_ROWS = 1024; // that one warp places
+constexpr int SORTED_ENTRIES = 12288; // that one block counts, in 48 KiB
 
 template <typename T>
 __global__ void sum_kernel(int64_t rows, int64_t width, embedding_tables<T> tables, T *out, bool accumulate) {
@@ -35,19 +36,34 @@ __global__ void sum_kernel(int64_t rows, int64_t width, embedding_tables<T> tabl
     store_pack(out + at, sum);
 }
 
-// counts [parts, entries] of the rows of each part.
+// Entries of a block's range, which begin at blockIdx.y * SORTED_ENTRIES.
+__device__ __forceinline__ int range_of(int entries) {
+    return min(entries - static_cast<int>(blockIdx.y) * SORTED_ENTRIES, SORTED_ENTRIES);
+}
+
+// A row's entry within a block's range, or -1.
+__device__ __forceinline__ int entry_in_range(int32_t entry, int range) {
+    const int own = entry - static_cast<int>(blockIdx.y) * SORTED_ENTRIES;
+    return entry >= 0 && own >= 0 && own < range ? own : -1;
+}
+
+// counts [parts, entries] of the rows of each part. Blocks [parts, ranges].
 __global__ void count_kernel(int64_t rows, int entries, const int32_t *index, int32_t *counts) {
-    SHARED_DYNAMIC(int32_t, count); // [entries]
-    for (int e = static_cast<int>(threadIdx.x); e < entries; e += static_cast<int>(blockDim.x))
+    SHARED_DYNAMIC(int32_t, count); // [range]
+    const int range = range_of(entries);
+    for (int e = static_cast<int>(threadIdx.x); e < range; e += static_cast<int>(blockDim.x))
         count[e] = 0;
     __syncthreads(); // all are 0
     const int64_t first = blockIdx.x * SORTED_ROWS, last = min(first + SORTED_ROWS, rows);
-    for (int64_t row = first + threadIdx.x; row < last; row += blockDim.x)
-        if (index[row] >= 0)
-            atomicAdd(&count[index[row]], 1);
+    for (int64_t row = first + threadIdx.x; row < last; row += blockDim.x) {
+        const int own = entry_in_range(index[row], range);
+        if (own >= 0)
+            atomicAdd(&count[own], 1);
+    }
     __syncthreads(); // all have been counted
-    for (int e = static_cast<int>(threadIdx.x); e < entries; e += static_cast<int>(blockDim.x))
-        counts[static_cast<int64_t>(blockIdx.x) * entries + e] = count[e];
+    counts += static_cast<int64_t>(blockIdx.x) * entries + blockIdx.y * SORTED_ENTRIES;
+    for (int e = static_cast<int>(threadIdx.x); e < range; e += static_cast<int>(blockDim.x))
+        counts[e] = count[e];
 }
 
 // counts becomes the number of the entry's rows in earlier parts; starts[entry + 1] the number of its rows.
@@ -84,18 +100,20 @@ __global__ void start_kernel(int entries, int32_t *starts) {
     }
 }
 
-// order [rows]: the rows by entry, those of one entry as they come. One warp a part.
+// order [rows]: the rows by entry, those of one entry as they come. One warp a part and range.
 __global__ void place_kernel(int64_t rows, int entries, const int32_t *index, const int32_t *counts,
                              const int32_t *starts, int32_t *order) {
-    SHARED_DYNAMIC(int32_t, next); // [entries] place of the entry's next row
-    const int lane = static_cast<int>(threadIdx.x);
-    for (int e = lane; e < entries; e += WARP_LANES)
-        next[e] = starts[e] + counts[static_cast<int64_t>(blockIdx.x) * entries + e];
+    SHARED_DYNAMIC(int32_t, next); // [range] place of the entry's next row
+    const int lane = static_cast<int>(threadIdx.x), range = range_of(entries);
+    counts += static_cast<int64_t>(blockIdx.x) * entries + blockIdx.y * SORTED_ENTRIES;
+    starts += blockIdx.y * SORTED_ENTRIES;
+    for (int e = lane; e < range; e += WARP_LANES)
+        next[e] = starts[e] + counts[e];
     __syncwarp(); // all have begun
     const int64_t end = min((blockIdx.x + 1) * SORTED_ROWS, rows);
     for (int64_t first = blockIdx.x * SORTED_ROWS; first < end; first += WARP_LANES) {
         const int64_t row = first + lane;
-        const int32_t entry = row < end ? index[row] : -1;
+        const int entry = row < end ? entry_in_range(index[row], range) : -1;
         const unsigned same = __match_any_sync(WHOLE_WARP, entry);
         const int rank = __popc(same & ((1u << lane) - 1u));
         if (entry >= 0)
@@ -210,15 +228,16 @@ cudaError_t embedding_backward(cudaStream_t stream, int64_t rows, int64_t entrie
     float *edges = reinterpret_cast<float *>(base + w.edges);
     const int all = static_cast<int>(entries);
     const unsigned parts = static_cast<unsigned>(w.parts);
-    const size_t shared = sizeof(int32_t) * static_cast<size_t>(entries);
-    cudaError_t error = launch(count_kernel, parts, THREADS, shared, stream, rows, all, index, counts);
+    const dim3 blocks(parts, blocks_for(entries, SORTED_ENTRIES));
+    const size_t shared = sizeof(int32_t) * static_cast<size_t>(min(all, SORTED_ENTRIES));
+    cudaError_t error = launch(count_kernel, blocks, THREADS, shared, stream, rows, all, index, counts);
     if (error == cudaSuccess)
         error = launch(prefix_kernel, blocks_for(entries, THREADS), THREADS, 0, stream,
                        static_cast<int>(parts), all, counts, starts);
     if (error == cudaSuccess)
         error = launch(start_kernel, 1, WARP_LANES, 0, stream, all, starts);
     if (error == cudaSuccess)
-        error = launch(place_kernel, parts, WARP_LANES, shared, stream, rows, all, index,
+        error = launch(place_kernel, blocks, WARP_LANES, shared, stream, rows, all, index,
                        static_cast<const int32_t *>(counts), static_cast<const int32_t *>(starts), order);
     if (error == cudaSuccess)
         error = launch(gradient_kernel<T>,

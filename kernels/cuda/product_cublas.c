@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKSPACE_BYTES = 32 << 20 };
+enum { WORKSPACE_BYTES = 32 << 20, ALIGNMENT = 16 };
 
 typedef struct plan {
     cublas_shape shape;
@@ -58,6 +58,7 @@ static status look_up(cublas *c, const char *path) {
         {"cublasLtMatmulPreferenceDestroy", &t->preference_destroy},
         {"cublasLtMatmulPreferenceSetAttribute", &t->preference_set_attribute},
         {"cublasLtMatmulAlgoGetHeuristic", &t->get_heuristic},
+        {"cublasLtMatmulAlgoCheck", &t->algo_check},
         {"cublasLtMatmul", &t->matmul},
     };
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
@@ -197,6 +198,11 @@ static status choose_algorithm(const cublas *c, const plan *p, cublaslt_algorith
         result,
         preference_set_attribute(preference, CUBLASLT_PREFERENCE_REDUCTIONS, &reductions, sizeof reductions),
         done);
+    // Otherwise it takes 256 for granted.
+    const uint32_t alignment = ALIGNMENT;
+    for (int which = CUBLASLT_PREFERENCE_ALIGNMENT_A; which <= CUBLASLT_PREFERENCE_ALIGNMENT_D; which++)
+        CUBLAS_TRY_GOTO(result, preference_set_attribute(preference, which, &alignment, sizeof alignment),
+                        done);
     CUBLAS_TRY_GOTO(result,
                     get_heuristic(c->handle, p->description, p->first, p->second, p->result, p->result,
                                   preference, 1, &choice, &found),
@@ -212,6 +218,21 @@ done:
     return result;
 }
 
+// Whether what was chosen for tuned_rows serves the shape's own rows.
+static status check_tuned(const cublas *c, const plan *p) {
+    const cublas_shape *s = &p->shape;
+    cublaslt_choice found = {0};
+    const int code = c->table.algo_check(c->handle, p->description, p->first, p->second, p->result, p->result,
+                                         &p->algorithm, &found);
+    if (code == CUBLASLT_SUCCESS && found.workspace_bytes <= WORKSPACE_BYTES)
+        return STATUS_OK;
+    return FAIL(
+        "cuBLASLt %s: what it chose for %lld rows, %lld inputs, %lld outputs does not serve %lld rows; "
+        "set one_order to false",
+        c->version, (long long)s->tuned_rows, (long long)s->inputs, (long long)s->outputs,
+        (long long)s->rows);
+}
+
 static status make_plan(const cublas *c, const cublas_shape *s, plan *p) {
     status result;
     TRY(describe(c, s, s->rows, p));
@@ -220,6 +241,8 @@ static status make_plan(const cublas *c, const cublas_shape *s, plan *p) {
         TRY_GOTO(result, describe(c, s, s->tuned_rows, &tuned), failed);
         result = choose_algorithm(c, &tuned, &p->algorithm);
         release_plan(c, &tuned);
+        if (result == STATUS_OK)
+            result = check_tuned(c, p);
     } else
         result = choose_algorithm(c, p, &p->algorithm);
     if (result == STATUS_OK)

@@ -14,7 +14,7 @@ extern "C" {
 
 namespace policy_run {
 
-enum { CODEBOOK = 32, WIDTH = 32, FRAMES = 20, LEVELS = 3, BATCH = 2, PREFIX = 2 };
+enum { CODEBOOK = 32, WIDTH = 32, FRAMES = 28, LEVELS = 3, BATCH = 2, PREFIX = 8 };
 
 inline void must(status result) {
     if (result != STATUS_OK)
@@ -62,7 +62,9 @@ inline outcome run(device *d, weight_use use) {
     must(device_upload(d, policy_values(p), initial.data(), sizeof(float) * size));
     must(policy_pack(p));
 
-    const uint16_t prefix[BATCH * PREFIX] = {1, 3, 2, 0};
+    uint16_t prefix[BATCH * PREFIX];
+    for (size_t i = 0; i < BATCH * PREFIX; i++)
+        prefix[i] = static_cast<uint16_t>((3 * i + 1) % 4);
     std::vector<uint16_t> tokens(rows * LEVELS);
     for (size_t i = 0; i < tokens.size(); i++)
         tokens[i] = static_cast<uint16_t>(i * 7 % CODEBOOK);

@@ -351,6 +351,7 @@ template <typename T> void check_position(const decode_case &c, int position, ui
                                     s.heads,
                                     s.head_dim,
                                     s.sequence,
+                                    s.sequence,
                                     from_device ? -1 : position,
                                     from_device ? on_device.data() : nullptr};
         const auto found = in_every_order(
@@ -399,7 +400,8 @@ void test_decode(void **) {
 }
 
 // Every row of attention_rows against the CPU, and with the bits of attention_decode at that position.
-template <typename T> void check_rows(const test_shape &s, const std::vector<int> &positions, uint64_t seed) {
+template <typename T>
+void check_rows(const test_shape &s, int longest, const std::vector<int> &positions, uint64_t seed) {
     constexpr bool is_bf16 = sizeof(T) == 2;
     const int64_t rows = static_cast<int64_t>(s.batch) * s.sequence, width = s.heads * s.head_dim;
     const std::vector<float> qkv = bf16_values(static_cast<size_t>(rows * 3 * width), 1.5f, seed);
@@ -421,13 +423,13 @@ template <typename T> void check_rows(const test_shape &s, const std::vector<int
         [&](T *x, T *out, float *sums) {
             const cudaError_t error = rotary_rows<T>(nullptr, rows, s.sequence, s.heads, s.head_dim,
                                                      cosines.data(), sines.data(), 1.0f, x);
-            return error != cudaSuccess ? error : attention_rows<T>(nullptr, sizes, x, out, sums);
+            return error != cudaSuccess ? error : attention_rows<T>(nullptr, sizes, longest, x, out, sums);
         });
     const auto &[rotated, out, sums] = all;
     close_to<T>("attention_rows", s, plain(out), wanted, is_bf16 ? HALF_UNIT : 0.0, 4e-6);
     close_to<T>("attention_rows log-sum", s, sums, log_sum, 0.0, 3e-6);
     for (int position : positions) {
-        const decode_sizes one = {s.batch, s.heads, s.head_dim, s.sequence, position, nullptr};
+        const decode_sizes one = {s.batch, s.heads, s.head_dim, s.sequence, longest, position, nullptr};
         std::vector<T> row, before;
         for (int64_t b = 0; b < s.batch; b++) {
             const T *first = rotated.data() + b * s.sequence * 3 * width;
@@ -455,20 +457,29 @@ template <typename T> void check_rows(const test_shape &s, const std::vector<int
 }
 
 void test_rows(void **) {
-    check_rows<float>({1, 1, 1, 16, true, {}}, {0}, 201);
-    check_rows<bf16>({2, 4, 2, 64, true, {}}, {0, 1, 3}, 203);
-    check_rows<float>({1, 32, 1, 48, true, {}}, {15, 31}, 205);
-    check_rows<bf16>({2, 40, 3, 48, true, {}}, {0, 17, 39}, 207);
-    check_rows<float>({1, 40, 1, 128, true, {}}, {38}, 209);
-    check_rows<bf16>({1, 530, 1, 64, true, {}}, {511, 512, 529}, 211);
-    const attention_sizes any = {1, 4, 1, 16, false, nullptr};
+    check_rows<float>({1, 1, 1, 16, true, {}}, 1, {0}, 201);
+    check_rows<bf16>({2, 4, 2, 64, true, {}}, 4, {0, 1, 3}, 203);
+    check_rows<float>({1, 32, 1, 48, true, {}}, 32, {15, 31}, 205);
+    check_rows<bf16>({2, 40, 3, 48, true, {}}, 1500, {0, 17, 39}, 207);
+    check_rows<float>({1, 40, 1, 128, true, {}}, 40, {38}, 209);
+    check_rows<bf16>({1, 530, 1, 64, true, {}}, 530, {511, 512, 529}, 211);
+    check_rows<float>({2, 13, 1, 16, true, {}}, 52, {7, 12}, 213); // a prefix, of a longer sequence
+    const attention_sizes any = {1, 4, 1, 16, false, nullptr}, wide = {1, 4, 1, 144, true, nullptr};
     float x = 0.0f;
-    assert_int_equal(attention_rows<float>(nullptr, any, &x, &x, &x), cudaErrorInvalidValue);
+    assert_int_equal(attention_rows<float>(nullptr, any, 4, &x, &x, &x), cudaErrorInvalidValue);
+    // Heads that are wider than any kernel is made for are refused, not cut off.
+    const decode_sizes decoded = {1, 1, 144, 4, 4, 0, nullptr};
+    assert_int_equal(attention_rows<float>(nullptr, wide, 4, &x, &x, &x), cudaErrorInvalidValue);
+    assert_int_equal(attention_forward<float>(nullptr, wide, &x, &x, &x), cudaErrorInvalidValue);
+    assert_int_equal(attention_backward<float>(nullptr, wide, &x, &x, &x, &x, &x, &x), cudaErrorInvalidValue);
+    assert_int_equal(attention_decode<float>(nullptr, decoded, 1, &x, &x, &x, &x, &x, &x, &x),
+                     cudaErrorInvalidValue);
 }
 
 // Splitting is for chips that batch x heads does not fill.
 void test_splits(void **) {
-    const decode_sizes large = {256, 16, 64, 1500, 0, nullptr}, small = {1, 16, 64, 1500, 0, nullptr};
+    const decode_sizes large = {256, 16, 64, 1500, 1500, 0, nullptr},
+                       small = {1, 16, 64, 1500, 1500, 0, nullptr};
     assert_int_equal(decode_splits(large, 132), 1);
     assert_int_equal(decode_splits(small, 132), 3);
 }

@@ -332,6 +332,7 @@ void test_embedding(void **) {
                 check_embedding<bf16>(rows, 5, width, kind);
             }
     check_embedding<float>(300, 2100, 48, 0);
+    check_embedding<bf16>(1500, 30000, 16, 0); // more entries than one block counts
 }
 
 } // namespace

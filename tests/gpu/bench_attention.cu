@@ -61,7 +61,7 @@ template <typename T> void add_rows(cases *to, int batch, int sequence, int head
                        T *out = m.empty<T>(rows * width);
                        float *log_sum = m.empty<float>(rows * heads);
                        return [=](cudaStream_t stream) {
-                           return attention_rows(stream, sizes, qkv, out, log_sum);
+                           return attention_rows(stream, sizes, sequence, qkv, out, log_sum);
                        };
                    }});
 }
@@ -70,7 +70,7 @@ template <typename T> void add_decode(cases *to, const sizes &s, int batch) {
     const int heads = s.heads, head_dim = static_cast<int>(s.width) / s.heads, capacity = s.frames;
     const int64_t width = s.width, cached = static_cast<int64_t>(batch) * capacity * width,
                   table = static_cast<int64_t>(capacity) * head_dim / 2;
-    const decode_sizes sizes = {batch, heads, head_dim, capacity, capacity - 1, nullptr};
+    const decode_sizes sizes = {batch, heads, head_dim, capacity, capacity, capacity - 1, nullptr};
     const int splits = decode_splits(sizes, s.multiprocessors);
     to->push_back({"attention_decode", storage_of<T>, shape_of(batch, capacity, heads, head_dim),
                    ceiling::COPY, 2.0 * static_cast<double>(sizeof(T)) * static_cast<double>(cached),

@@ -216,12 +216,13 @@ int main(int count, char **arguments) {
     run_rms_norm("rms_norm.large", 300, 512);
     run_swiglu("swiglu.small", 5, 48);
     run_swiglu("swiglu.large", 129, 704);
-    run_attention("attention.causal", (attention_shape){3, 17, 3, 32, true, NULL, NULL, NULL}, false);
-    run_attention("attention.causal_long", (attention_shape){2, 131, 2, 64, true, NULL, NULL, NULL}, false);
-    run_attention("attention.short", (attention_shape){9, 3, 4, 16, true, NULL, NULL, NULL}, false);
-    run_attention("attention.one", (attention_shape){4, 1, 2, 48, true, NULL, NULL, NULL}, false);
-    run_attention("attention.full", (attention_shape){3, 37, 2, 16, false, NULL, NULL, NULL}, false);
-    run_attention("attention.lengths", (attention_shape){5, 41, 3, 32, false, NULL, NULL, NULL}, true);
+    run_attention("attention.causal", (attention_shape){3, 17, 3, 32, true, NULL, NULL, NULL, 0}, false);
+    run_attention("attention.causal_long", (attention_shape){2, 131, 2, 64, true, NULL, NULL, NULL, 0},
+                  false);
+    run_attention("attention.short", (attention_shape){9, 3, 4, 16, true, NULL, NULL, NULL, 0}, false);
+    run_attention("attention.one", (attention_shape){4, 1, 2, 48, true, NULL, NULL, NULL, 0}, false);
+    run_attention("attention.full", (attention_shape){3, 37, 2, 16, false, NULL, NULL, NULL, 0}, false);
+    run_attention("attention.lengths", (attention_shape){5, 41, 3, 32, false, NULL, NULL, NULL, 0}, true);
     run_embedding("embedding.sum", 61, 48, 13);
     run_product("product.small", 3, 48, 80);
     run_product("product.large", 257, 192, 144);

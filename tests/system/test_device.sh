@@ -173,6 +173,12 @@ hangs "a rank that hangs in NCCL" "^musicrl: rank . on .*, in phase learn of ste
 hangs "a rank that hangs in NCCL at the start" \
     "rank . on .*: waited 3.* s for NCCL to take all-reduce 1 .*in a group of 2 ranks" \
     all_reduce deadlines.start=3
+# Learners that cannot agree must not leave the others waiting for weights.
+ends "learners with different versions of NCCL" 'rank 3 on .* has NCCL 2.28.9, rank 2 on .* has NCCL 2.30.7.*install one version' \
+    -n 3 -x EMULATED_GPUS=4 "${on_gpu[@]}" roles=rollout=1,reward=1,learner=2 : \
+    -n 1 -x EMULATED_GPUS=4 -x FAKE_NCCL_VERSION=22809 "${on_gpu[@]}" roles=rollout=1,reward=1,learner=2
+ends "heads that are too wide" 'temporal: width 288 over 2 heads gives heads of 144, more than the 128 that emulated GPU computes; use at least 3 heads' \
+    -n 1 "${on_gpu[@]}" model.temporal.width=288 model.temporal.heads=2
 name="auto without a GPU"
 if EMULATED_GPUS=0 timeout 100 "$emulated" "${small[@]}" device=auto folder=auto >stdout 2>stderr &&
     grep -q 'computes on the CPU, as device=auto finds: .*no GPU on this machine is visible' stdout; then

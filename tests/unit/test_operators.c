@@ -200,7 +200,7 @@ static void test_attention(void **state) {
             float cosine[SEQUENCE * HEAD / 2], sine[SEQUENCE * HEAD / 2], *scratch;
             op_rotary_table(d, SEQUENCE, HEAD, cosine, sine);
             const attention_shape shape = {
-                BATCH, SEQUENCE, HEADS, HEAD, kind == 0, kind == 2 ? lengths : NULL, cosine, sine};
+                BATCH, SEQUENCE, HEADS, HEAD, kind == 0, kind == 2 ? lengths : NULL, cosine, sine, 0};
             if (memory_allocate((void **)&scratch, sizeof(float) * attention_scratch_floats(d, &shape),
                                 "scratch") != STATUS_OK)
                 fail_msg("%s", status_message());
@@ -257,7 +257,7 @@ static void test_attention_decode(void **state) {
             device *d = device_with(tables[t], 1 + (int)c % 3);
             float *scratch, *keys, *values;
             op_rotary_table(d, LENGTH, head_dim, cosine, sine);
-            const attention_shape shape = {BATCH, LENGTH, HEADS, head_dim, true, NULL, cosine, sine};
+            const attention_shape shape = {BATCH, LENGTH, HEADS, head_dim, true, NULL, cosine, sine, 0};
             const size_t cached = attention_cache_bytes(d, &shape);
             if (memory_allocate((void **)&scratch, sizeof(float) * attention_scratch_floats(d, &shape),
                                 "scratch") != STATUS_OK ||
