@@ -426,11 +426,12 @@ static void print_start(const train *t, bool resumed) {
         printf("train: gradients: %s\n", t->gradient_note);
     if (t->weights_note[0] != '\0')
         printf("train: weights: %s\n", t->weights_note);
+    const bool one_order = !device_shares_memory(t->device) && t->config->one_order;
     printf("train: %d ranks x %d threads, %s, %s; %s\n", world_size(t->world), world_threads(t->world),
            device_instruction_set(t->device), device_library(t->device),
-           device_is_batch_invariant(t->device)
-               ? "products do not depend on the batch"
-               : "products depend on the batch here: sampling and scoring agree only approximately");
+           device_is_batch_invariant(t->device) ? "products do not depend on the batch"
+           : one_order                          ? "sampling and scoring add up in one order"
+                       : "products depend on the batch here: sampling and scoring agree only approximately");
     snprintf(warning, sizeof warning, "%s", world_placement_warning(t->world));
     if (warning[0] != '\0')
         printf("train: warning: %s\n", warning);

@@ -16,32 +16,42 @@ namespace {
 
 constexpr float EPSILON = 1e-5f;
 
-template <typename T> void add_norms(cases *to, const sizes &s) {
+// X: storage of the residual stream, Y: of what products read.
+template <typename X, typename Y> void add_rms_norms(cases *to, const sizes &s) {
     const int64_t rows = s.rows, width = s.width, count = rows * width;
-    const double values = static_cast<double>(sizeof(T)) * static_cast<double>(count);
+    const double values = static_cast<double>(count), x_bytes = sizeof(X), y_bytes = sizeof(Y);
+    const char *storage = sizeof(X) == sizeof(Y) ? storage_of<X> : "mixed"; // as the program has them
     const std::vector<std::pair<const char *, int64_t>> shape = {{"rows", rows}, {"width", width}};
-    to->push_back({"rms_norm", storage_of<T>, shape, ceiling::COPY, 4.0 * values,
+    to->push_back({"rms_norm", storage, shape, ceiling::COPY, (3.0 * x_bytes + y_bytes) * values,
                    "x and the residual read, their sum and the result written", [=](memory &m) -> work {
-                       const T *x = m.random<T>(count), *added = m.random<T>(count);
+                       const X *x = m.random<X>(count), *added = m.random<X>(count);
                        const float *gain = m.random<float>(width);
-                       T *out = m.empty<T>(count), *sum = m.empty<T>(count);
+                       X *sum = m.empty<X>(count);
+                       Y *out = m.empty<Y>(count);
                        float *inverse = m.empty<float>(rows);
                        return [=](cudaStream_t stream) {
                            return rms_norm(stream, rows, width, x, added, gain, EPSILON, out, inverse, sum);
                        };
                    }});
     to->push_back(
-        {"rms_norm_backward", storage_of<T>, shape, ceiling::COPY, 4.0 * values,
+        {"rms_norm_backward", storage, shape, ceiling::COPY, (3.0 * x_bytes + y_bytes) * values,
          "x, dy and dx read, dx written", [=](memory &m) -> work {
-             const T *x = m.random<T>(count), *dy = m.random<T>(count);
+             const X *x = m.random<X>(count);
+             const Y *dy = m.random<Y>(count);
              const float *gain = m.random<float>(width), *inverse = m.random<float>(rows);
-             T *dx = m.random<T>(count);
+             X *dx = m.random<X>(count);
              float *dgain = m.random<float>(width),
                    *scratch = m.empty<float>(static_cast<int64_t>(norm_backward_scratch_floats(rows, width)));
              return [=](cudaStream_t stream) {
                  return rms_norm_backward(stream, rows, width, x, gain, inverse, dy, dx, dgain, scratch);
              };
          }});
+}
+
+template <typename T> void add_layer_norms(cases *to, const sizes &s) {
+    const int64_t rows = s.rows, width = s.width, count = rows * width;
+    const double values = static_cast<double>(sizeof(T)) * static_cast<double>(count);
+    const std::vector<std::pair<const char *, int64_t>> shape = {{"rows", rows}, {"width", width}};
     to->push_back({"layer_norm", storage_of<T>, shape, ceiling::COPY, 4.0 * values,
                    "x and the residual read, their sum and the result written", [=](memory &m) -> work {
                        const T *x = m.random<T>(count), *added = m.random<T>(count);
@@ -303,8 +313,11 @@ void add_embedding_parts(cases *to, const sizes &s) {
 } // namespace
 
 void add_row_cases(cases *to, const sizes &s) {
-    add_norms<bf16>(to, s);
-    add_norms<float>(to, s);
+    add_rms_norms<float, bf16>(to, s);
+    add_rms_norms<bf16, bf16>(to, s);
+    add_layer_norms<bf16>(to, s);
+    add_rms_norms<float, float>(to, s);
+    add_layer_norms<float>(to, s);
     add_activations<bf16>(to, s);
     add_activations<float>(to, s);
     add_rotation<bf16>(to, s);

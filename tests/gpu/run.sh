@@ -22,7 +22,7 @@ TEXT
 # Each section has its seconds; together they leave room for unpacking. A section that runs out of time is cut
 # off, and what it had printed counts.
 sections=(machine checks sanitizer kernels peers program learner_peer rollout_peer)
-declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=45 [kernels]=60 [peers]=100 [program]=120 [learner_peer]=50
+declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=60 [kernels]=60 [peers]=95 [program]=110 [learner_peer]=50
     [rollout_peer]=40)
 total=470
 tests=(activation attention norm rows tokens update products nccl policy)
@@ -201,10 +201,13 @@ run_sanitizer() {
         not_run sanitizer "there is no compute-sanitizer"
         return
     fi
-    for tool in memcheck racecheck synccheck; do # every kernel once, at its smallest size
+    # Every kernel once, at its smallest size; and a policy with its products and its graph.
+    for tool in memcheck racecheck synccheck memcheck-policy; do
         rc=0
-        limited $((seconds[sanitizer] / 3)) "$sanitizer" --tool "$tool" --error-exitcode 9 "$bundle/bin/bench_kernels" \
-            --smallest >"$out/sanitizer-$tool.log" 2>&1 || rc=$?
+        local -a checked=("$bundle/bin/bench_kernels" --smallest)
+        [[ $tool != *-policy ]] || checked=("$bundle/bin/gpu_test_policy")
+        limited $((seconds[sanitizer] / 4)) "$sanitizer" --tool "${tool%-policy}" --error-exitcode 9 "${checked[@]}" \
+            >"$out/sanitizer-$tool.log" 2>&1 || rc=$?
         if ((rc == 0)); then
             echo "ok $tool: $(grep -c '"milliseconds"' "$out/sanitizer-$tool.log") cases, $(tail -n 1 "$out/sanitizer-$tool.log")"
         elif grep -q 'Device not supported' "$out/sanitizer-$tool.log"; then
