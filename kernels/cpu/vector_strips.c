@@ -48,7 +48,8 @@ INLINE void multiply_tile(int rows, int lines, bool bf16, int words, const float
 #pragma GCC unroll 2
         for (int i = 0; i < lines; i++)
             _mm_prefetch(ahead + i * LINE, _MM_HINT_T0);
-        ahead += lines * LINE;
+        if (lines > 0) // NULL otherwise
+            ahead += lines * LINE;
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const float value = x[r * stride + (size_t)word];

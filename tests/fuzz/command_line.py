@@ -65,8 +65,10 @@ with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write("name: fuzz\ndata: {tokens: empty}\n")
     count, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        words = random.choice(COMMANDS).split() + [mutated(random.choice(WORDS)) for _ in range(random.randrange(7))]
+    first = [command.split() + ["run.yaml"] for command in COMMANDS]  # every one once, with what it expects
+    while first or time.monotonic() < end:
+        words = first.pop() if first else random.choice(COMMANDS).split() + [
+            mutated(random.choice(WORDS)) for _ in range(random.randrange(7))]
         words = [word.encode("utf-8", "surrogateescape").replace(b"\0", b"") for word in words]
         wrong = check(words, folder)
         if wrong is not None:
