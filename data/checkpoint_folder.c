@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 // Whether a name is exactly what checkpoint_begin would call some step.
 static int parse_step(const char *name, uint64_t *step) {
@@ -87,9 +88,14 @@ void checkpoint_list_free(checkpoint_list *list) {
     *list = (checkpoint_list){0};
 }
 
-// Opens an entry and checks that it is the step that its name says.
+// Opens an entry and checks that it is the step that its name says. Once more if it fails: what a disk or a
+// file server cannot give for a moment is not damaged.
 static status open_entry(checkpoint **out, const checkpoint_entry *entry) {
-    TRY(checkpoint_open(out, entry->path));
+    if (checkpoint_open(out, entry->path) != STATUS_OK) {
+        const struct timespec moment = {.tv_nsec = 100000000};
+        nanosleep(&moment, NULL);
+        TRY(checkpoint_open(out, entry->path));
+    }
     uint64_t step = checkpoint_describe(*out)->step;
     if (step == entry->step)
         return STATUS_OK;

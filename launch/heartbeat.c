@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void name_record(const char *folder, int rank, char path[PATH_MAX]) {
@@ -62,7 +63,9 @@ status heartbeat_write(const char *folder, const heartbeat *beat) {
     name_record(folder, beat->rank, path);
     heartbeat_format(beat, text);
     // Opened and closed each time: on network file systems that is what makes it visible elsewhere.
-    const int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (file < 0 && errno == ENOENT && mkdir(folder, 0755) == 0) // removed under the run
+        file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (file < 0)
         return FAIL("cannot write %s: %s; ranks need a common folder to be watched over", path,
                     strerror(errno));

@@ -51,6 +51,6 @@ status run_lock_folder(const char *folder, int *descriptor);
 // to say.
 void run_speak_once(const world *world, status outcome);
 
-// SIGTERM, SIGINT and SIGUSR1 ask a run to stop at the next step, with a checkpoint.
+// SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask a run to stop at the next step, with a checkpoint.
 void run_catch_signals(void);
 bool run_stop_requested(void);

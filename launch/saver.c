@@ -278,8 +278,9 @@ bool saver_is_written(saver *s) {
 }
 
 status saver_receipts(saver *s, char *text) {
+    const status result = saver_wait(s);
     snprintf(text, SAVER_RECEIPTS, "%s", s->own_receipts);
-    return saver_wait(s);
+    return result;
 }
 
 status saver_commit(saver *s, const char *receipts) {

@@ -17,16 +17,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ARGUMENTS_MAX = 512, LINE_BYTES = 4096, SIGKILL_SECONDS = 2, PAUSE_SECONDS = 2 };
+enum { ARGUMENTS_MAX = 512, LINE_BYTES = 4096, SIGKILL_SECONDS = 2, PAUSE_SECONDS = 2, LOCK_TRIES = 4 };
 
-static volatile sig_atomic_t requests; // to stop, so far
-static volatile sig_atomic_t launcher; // process of mpirun, 0 while there is none
+static volatile sig_atomic_t requests;  // to stop, so far
+static volatile sig_atomic_t impatient; // of them, by SIGINT, SIGTERM or SIGHUP
+static volatile sig_atomic_t launcher;  // process of mpirun, 0 while there is none
 
 // The ranks get SIGUSR1, which mpirun hands on; SIGTERM would give them no more time than mpirun's own
 // patience. Who asks twice does not want to wait.
 static void hand_on(int signal_number) {
     requests++;
-    const int strongest = requests > 2 ? SIGKILL : requests > 1 ? SIGTERM : SIGUSR1;
+    if (signal_number != SIGUSR1)
+        impatient++;
+    const int strongest = impatient > 2 ? SIGKILL : impatient > 1 ? SIGTERM : SIGUSR1;
     if (launcher > 0)
         kill((pid_t)launcher, signal_number == SIGUSR1 ? SIGUSR1 : strongest);
 }
@@ -36,6 +39,7 @@ static void catch_signals(void) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL); // the terminal is gone
     sigaction(SIGUSR1, &action, NULL);
 }
 
@@ -182,6 +186,8 @@ static status start_once(const supervision *plan, crash_cause *cause, int *outco
     if (child == 0) {
         // Out of the terminal's reach: its Ctrl-C comes here alone, and is handed on as a request.
         setpgid(0, 0);
+        for (const int *s = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGUSR1, 0}; *s != 0; s++)
+            signal(*s, SIG_DFL); // or a request before mpirun begins would be taken for handed on
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != parent)
             _exit(1);
@@ -232,21 +238,28 @@ static void describe_crash(const char *folder, const crash_cause *cause, int out
     }
 }
 
+static void pause_between(void) {
+    const struct timespec pause = {PAUSE_SECONDS, 0};
+    nanosleep(&pause, NULL); // a request ends it early
+}
+
 // Forgets what an earlier run's ranks said, provided that it is over.
-static status clear_heartbeats(const char *folder, const char *heartbeats) {
+static status clear_heartbeats(const char *folder, const char *heartbeats, bool again) {
     struct stat info;
     int lock;
     if (stat(folder, &info) != 0)
         return STATUS_OK;
-    TRY(run_lock_folder(folder, &lock));
+    // Ranks that mpirun left behind end within some seconds.
+    status result = STATUS_FAILED;
+    for (int tries = 0; result != STATUS_OK && tries < (again ? LOCK_TRIES : 1); tries++) {
+        if (tries > 0)
+            pause_between();
+        result = run_lock_folder(folder, &lock);
+    }
+    TRY(result);
     heartbeat_remove(heartbeats, -1);
     close(lock);
     return STATUS_OK;
-}
-
-static void pause_before_restart(void) {
-    const struct timespec pause = {PAUSE_SECONDS, 0};
-    nanosleep(&pause, NULL); // a request ends it early
 }
 
 status supervise(const supervision *plan) {
@@ -259,7 +272,7 @@ status supervise(const supervision *plan) {
         int outcome = 0;
         char what[1024], reason[256];
         struct stat info;
-        TRY(clear_heartbeats(plan->folder, heartbeats));
+        TRY(clear_heartbeats(plan->folder, heartbeats, rule.crashes > 0));
         TRY(start_once(plan, &cause, &outcome));
         if (outcome == STATUS_OK)
             return STATUS_OK;
@@ -284,6 +297,8 @@ status supervise(const supervision *plan) {
         fprintf(stderr, "musicrl: %s; restart %d of at most %d, from %s\n",
                 cause.signal == 0 && cause.line[0] != '\0' ? "ended by what is said above" : what,
                 rule.crashes, rule.max_restarts, from);
-        pause_before_restart();
+        pause_between();
+        if (requests > 0)
+            return status_set(STATUS_STOPPED, "stopped on request; run again to continue");
     }
 }

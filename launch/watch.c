@@ -36,8 +36,8 @@ struct watch {
     heartbeat own;
     unsigned long long seen_entries;
     uint64_t seen_waits;
-    uint64_t phase_beats, stop_beats,
-        quiet_beats; // since the phase began; since the request; of the successor
+    uint64_t phase_beats, quiet_beats; // since the phase began; of the successor
+    double stop_since;                 // of the clock, when the request was seen; 0: none
     uint64_t successor_beat;
     bool writes;       // the last heartbeat could be written
     heartbeat *others; // [ranks] as seen last, while this rank waits past its deadline
@@ -207,8 +207,12 @@ static void check_stop(watch *w) {
     const int phase = atomic_load(&w->phase);
     if (w->plan.stop <= 0 || !w->plan.stop_requested())
         return;
-    w->stop_beats++;
-    if ((double)w->stop_beats * w->interval <= w->plan.stop || phase == WATCH_SAVE || phase == WATCH_END)
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const double seconds = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    if (w->stop_since == 0)
+        w->stop_since = seconds;
+    if (seconds - w->stop_since <= w->plan.stop || phase == WATCH_SAVE || phase == WATCH_END)
         return;
     char own[512], line[1024];
     describe(w, &w->own, own, sizeof own);

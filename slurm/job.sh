@@ -16,7 +16,7 @@ subcommand=${MUSICRL_COMMAND:-train}
 crashes_most=${MUSICRL_RESTARTS:-10}
 stuck_most=3
 crash_pause=${MUSICRL_PAUSE:-5}
-requested=0 caught=0 step=''
+requested=0 caught=0 step='' reminder=''
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # or every rank sets it and starts a second time
 
 say() { echo "job $SLURM_JOB_ID: $*" >&2; }
@@ -42,7 +42,9 @@ read_record() {
     local job=''
     crashes=0 stuck=0 before=-2 outcome=none
     [[ ! -r $record ]] || read -r job crashes stuck before outcome <"$record"
-    if [[ $job != "$SLURM_JOB_ID" ]]; then crashes=0 stuck=0 before=-2 outcome=none; fi
+    if [[ $job != "$SLURM_JOB_ID" || ! $crashes$stuck$before =~ ^[0-9-]+$ ]]; then
+        crashes=0 stuck=0 before=-2 outcome=none
+    fi
 }
 
 write_record() { # OUTCOME
@@ -55,6 +57,7 @@ begin() {
     local newest
     read_record
     newest=$(newest_step)
+    [[ -n $newest ]] || newest=$(newest_step) # a signal to all of the batch step had ended it
     if [[ $outcome == running || $outcome == crashed ]]; then crashes=$((crashes + 1)); fi
     # A run that is preempted again and again before it gets anywhere is not the cause of it.
     if ((newest > before)); then
@@ -81,15 +84,25 @@ describe() { # STEP
 
 job_state() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | head -n 1; }
 
-# A signal may come at any time; it interrupts 'wait'.
+# A signal may come at any time; it interrupts 'wait'. srun drops it while it starts the ranks, so they are told until
+# they are gone.
 request_stop() {
     requested=1 caught=1
-    [[ -z $step ]] || kill -USR1 "$step" 2>/dev/null
+    [[ -z $step ]] || remind "$step"
 }
+remind() { # STEP
+    [[ -z $reminder ]] || return 0
+    (
+        trap - USR1 TERM EXIT
+        while kill -USR1 "$1" 2>/dev/null; do sleep 5; done
+    ) &
+    reminder=$!
+}
+trap request_stop USR1 TERM # before anything that takes time
 
 # Waits for $step; returns its exit status.
 await_step() {
-    local rc=0 result
+    local rc=127 result
     while :; do
         caught=0 result=0
         wait "$step" || result=$?
@@ -107,7 +120,12 @@ queue_again() {
         exit 75
     fi
     say "stopped; to be queued again, to continue from $(describe "$(newest_step)")"
-    scontrol requeue "$SLURM_JOB_ID" || rc=$?
+    for _ in 1 2 3; do # the controller may be away for a moment
+        rc=0
+        scontrol requeue "$SLURM_JOB_ID" || rc=$?
+        if ((rc == 0 || rc >= 128)) || [[ ! $(job_state) =~ ^(RUNNING|)$ ]]; then break; fi
+        sleep 10
+    done
     if ((rc < 128)) && [[ $(job_state) == RUNNING && $rc != 0 ]]; then
         say "cannot be queued again (--requeue?); submit it again to continue"
         exit 75
@@ -165,7 +183,6 @@ run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
     record=$folder/.restarts
     # srun takes no number of processors per task from the batch file since Slurm 22.05.
     [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
-    trap request_stop USR1 TERM
     trap end_workers EXIT
     while :; do
         begin || exit 1
@@ -174,11 +191,15 @@ run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
         srun --mpi=pmix --kill-on-bad-exit=1 --distribution=block "${options[@]}" \
             "$musicrl" "$subcommand" "$@" &
         step=$!
+        ((!requested)) || remind "$step"
         await_step || rc=$?
         step=''
+        [[ -z $reminder ]] || kill "$reminder" 2>/dev/null
         case $rc in
-            0) write_record finished && exit 0 ;;
-            2) write_record refused && exit 2 ;;
+            0 | 2)
+                write_record finished # if there is room for it
+                exit "$rc"
+                ;;
             75) requested=1 ;; # the ranks were told directly
         esac
         if ((requested)); then

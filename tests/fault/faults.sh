@@ -213,7 +213,10 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
         if [[ -n $target ]] && kill -KILL "$target" 2>/dev/null; then
             of_run=$((of_run + 1)) struck=$((struck + 1))
             rc=0
-            timeout 30 tail --pid="$job" -f /dev/null || kill -KILL "$job" 2>/dev/null
+            timeout 30 tail --pid="$job" -f /dev/null || {
+                fail "killed run $runs" "its other ranks are still there after 30 s" "$folder.log"
+                kill -KILL "$job" 2>/dev/null
+            }
             wait "$job" 2>/dev/null || rc=$?
             if ((rc == 0)); then # it had just ended, and was not there to be killed
                 of_run=$((of_run - 1)) struck=$((struck - 1))

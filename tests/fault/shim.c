@@ -3,6 +3,7 @@
 // whose rank is FAULT_RANK (any, if that is not set):
 //
 //     FAULT_AT      which call fails, from 1; not set or 0: none
+//     FAULT_TIMES   how many fail from that one on (1)
 //     FAULT_ACTION  kill: SIGKILL before the call; tear: SIGKILL after it, a write half done;
 //                   enospc, eio, edquot, erofs: the call fails so; short: a write takes half of its bytes
 //     FAULT_LOG     file that receives a line "NUMBER CALL PATH" for every counted call
@@ -31,7 +32,7 @@ static char *path_of[FILES_MAX];     // of open descriptors that are watched
 static char *unsynced[UNSYNCED_MAX]; // files written, folders in which a name changed
 static int unsynced_count;
 static const char *watched, *action;
-static long fault_at, calls;
+static long fault_at, fault_times, calls;
 static int log_file = -1;
 static bool mine;
 
@@ -44,6 +45,7 @@ __attribute__((constructor)) static void begin(void) {
     watched = getenv("FAULT_FOLDER");
     action = getenv("FAULT_ACTION");
     fault_at = next_int("FAULT_AT") > 0 ? next_int("FAULT_AT") : 0;
+    fault_times = next_int("FAULT_TIMES") > 0 ? next_int("FAULT_TIMES") : 1;
     const int wanted = next_int("FAULT_RANK");
     mine = watched != NULL && (wanted < 0 || wanted == next_int("OMPI_COMM_WORLD_RANK"));
     const char *log = getenv("FAULT_LOG");
@@ -62,6 +64,11 @@ static void fail_test(const char *what, const char *path) {
     if (write(2, line, (size_t)length) != length)
         errno = 0;
     _exit(BREACH);
+}
+
+// Whether the call that was counted last is one that fails.
+static bool is_due(void) {
+    return fault_at > 0 && calls >= fault_at && calls < fault_at + fault_times;
 }
 
 static void mark(const char *path) {
@@ -121,7 +128,7 @@ static bool strikes(const char *call, const char *path) {
         const int length = snprintf(line, sizeof line, "%ld %s %s\n", calls, call, path);
         syscall(SYS_write, log_file, line, (size_t)length);
     }
-    if (calls != fault_at || action == NULL)
+    if (!is_due() || action == NULL)
         return false;
     if (strcmp(action, "kill") == 0)
         kill(getpid(), SIGKILL);
@@ -138,7 +145,7 @@ static bool strikes(const char *call, const char *path) {
 }
 
 static void end_torn(void) {
-    if (calls == fault_at && action != NULL && strcmp(action, "tear") == 0)
+    if (is_due() && action != NULL && strcmp(action, "tear") == 0)
         kill(getpid(), SIGKILL);
 }
 
@@ -210,7 +217,7 @@ ssize_t pwrite(int file, const void *bytes, size_t count, off_t at) {
         return syscall(SYS_pwrite64, file, bytes, count, at);
     }
     if (!strikes("pwrite", path)) {
-        const bool halves = calls == fault_at && action != NULL && count > 1 &&
+        const bool halves = is_due() && action != NULL && count > 1 &&
                             (strcmp(action, "tear") == 0 || strcmp(action, "short") == 0);
         mark(path);
         written = syscall(SYS_pwrite64, file, bytes, halves ? count / 2 : count, at);

@@ -38,7 +38,7 @@ ends() { # NAME TEXT RANKS FOLDER OVERRIDE...: ends with 1 and TEXT in one line;
     local name=$1 text=$2 ranks=$3 folder=$4 rc=0
     shift 4
     launch "$ranks" "${train[@]}" folder="$folder" "$@" || rc=$?
-    unset LD_PRELOAD FAULT_FOLDER FAULT_AT FAULT_ACTION FAULT_RANK FAULT_FLIP
+    unset LD_PRELOAD FAULT_FOLDER FAULT_AT FAULT_TIMES FAULT_ACTION FAULT_RANK FAULT_FLIP
     if [[ $rc != 1 ]]; then
         fail "$name" "exit status $rc, wanted is 1" stderr
     elif [[ $(grep -c '^musicrl: ' stderr) != 1 ]]; then
@@ -65,11 +65,26 @@ ends "full disk" "cannot [a-z]* full/checkpoints/step-000001.*No space left on d
 trouble eio broken 12
 ends "a broken disk" "cannot [a-z]* broken/checkpoints/step-000001.*Input/output error" 2 broken
 
-# One that only one of the ranks meets, as it takes up a run.
-launch 1 "${train[@]}" folder=unread train.steps=2 || fail "a checkpoint that one rank cannot read" "no run" stderr
-export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=unread FAULT_AT=1 FAULT_ACTION=eio FAULT_RANK=1
+# One that only one of the ranks meets, as it takes up a run: for a moment, or for longer.
+unread=(unread momentarily)
+for folder in "${unread[@]}"; do
+    launch 1 "${train[@]}" folder="$folder" train.steps=2 || fail "a checkpoint that one rank cannot read" "no run" stderr
+done
+export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=unread FAULT_AT=1 FAULT_TIMES=9 FAULT_ACTION=eio FAULT_RANK=1
 ends "a checkpoint that one rank cannot read" \
     "rank 1 on .*unread/checkpoints/step-000002/manifest.json: Input/output error" 2 unread
+name="a checkpoint that cannot be read for a moment"
+for rank in 0 1; do
+    export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=momentarily/checkpoints/step FAULT_AT=1 FAULT_ACTION=eio FAULT_RANK=$rank
+    launch 2 "${train[@]}" folder=momentarily train.steps=$((3 + rank)) || fail "$name" "exit status $?" stderr
+    unset LD_PRELOAD FAULT_FOLDER FAULT_AT FAULT_TIMES FAULT_ACTION FAULT_RANK
+done
+launch 1 "${train[@]}" folder=momentarily || fail "$name" "it cannot be taken up" stderr
+if compgen -G 'momentarily/checkpoints/*.damaged' >/dev/null; then
+    fail "$name" "it was taken for damaged" stderr
+else
+    unharmed "$name" momentarily
+fi
 
 # Files removed under a running job. The job is stopped for it, so that the moment is known.
 started=
