@@ -5,12 +5,18 @@
 #include <math.h>
 #include <string.h>
 
-// [slot_samples * frames] each; the four results lie behind each other.
-typedef struct level_rows {
-    float *advantages;
-    float *scored, *reference_scored, *entropies, *kls;
-} level_rows;
-enum { LEVEL_RESULTS = 4 };
+// What a slot's policy pass finds of one level, [rows] each, behind each other; rows: slot_samples * frames.
+typedef struct level_results {
+    float *scored, *reference_scored, *entropies, *kls, *ratios;
+} level_results;
+enum { LEVEL_RESULTS = 5 };
+
+// All of a slot's levels: what goes to the device before them, and comes back after them, at once.
+typedef struct slot_rows {
+    float *advantages; // [rows]
+    float *sampled;    // [levels, rows] log-probabilities, behind the advantages
+    float *results;    // [levels, LEVEL_RESULTS, rows]
+} slot_rows;
 
 struct learner {
     device *device;
@@ -20,25 +26,28 @@ struct learner {
     policy_pass *policy_pass, *reference_pass;
     value_pass *value_pass;
     optimizer *policy_optimizer, *value_optimizer;
-    // Of one level: advantages and results on the device, the same on the host.
-    level_rows rows, host;
-    float *scratch;  // on the device
-    float *d_values; // [slot_samples * frames] on the host
+    slot_rows rows, host; // on the device, the same on the host
+    float *weighed;       // [rows] on the device: advantages of one level's tokens
+    float *scratch;       // on the device
+    float *d_values;      // [slot_samples * frames] on the host
     void *memory, *host_memory;
 };
 
-static void carve_rows(level_rows *r, size_t rows, arena *a) {
-    r->advantages = arena_take(a, sizeof(float) * rows);
-    r->scored = arena_take(a, sizeof(float) * rows * LEVEL_RESULTS);
-    if (a->base != NULL) {
-        r->reference_scored = r->scored + rows;
-        r->entropies = r->scored + 2 * rows;
-        r->kls = r->scored + 3 * rows;
-    }
-}
-
 static size_t rows_of(const learner *l) {
     return (size_t)l->config.slot_samples * (size_t)l->config.frames;
+}
+
+static void carve_rows(slot_rows *r, const learner *l, arena *a) {
+    const size_t rows = rows_of(l), levels = (size_t)l->config.policy.temporal.levels;
+    r->advantages = arena_take(a, sizeof(float) * rows * (1 + levels));
+    r->sampled = r->advantages != NULL ? r->advantages + rows : NULL;
+    r->results = arena_take(a, sizeof(float) * rows * levels * LEVEL_RESULTS);
+}
+
+static level_results results_of(const learner *l, const slot_rows *r, int level) {
+    const size_t rows = rows_of(l);
+    float *first = r->results + (size_t)level * LEVEL_RESULTS * rows;
+    return (level_results){first, first + rows, first + 2 * rows, first + 3 * rows, first + 4 * rows};
 }
 
 static void carve(learner *l, arena *a) {
@@ -46,12 +55,13 @@ static void carve(learner *l, arena *a) {
     for (int level = 0; level < l->config.policy.temporal.levels; level++)
         if (l->config.policy.temporal.codebook[level] > largest)
             largest = l->config.policy.temporal.codebook[level];
-    carve_rows(&l->rows, rows_of(l), a);
+    carve_rows(&l->rows, l, a);
+    l->weighed = arena_take(a, sizeof(float) * rows_of(l));
     l->scratch = arena_take(a, sizeof(float) * policy_loss_scratch_floats(l->device, largest));
 }
 
 static void carve_host(learner *l, arena *a) {
-    carve_rows(&l->host, rows_of(l), a);
+    carve_rows(&l->host, l, a);
     l->d_values = arena_take(a, sizeof(float) * rows_of(l));
 }
 
@@ -164,71 +174,89 @@ static bool is_clipped(float ratio, float advantage, float clip) {
            ((advantage > 0.0f && ratio > 1.0f + clip) || (advantage < 0.0f && ratio < 1.0f - clip));
 }
 
-// Scores one level against the sampled tokens, leaves its gradient in the logits and adds to the statistics.
-static status score_level(learner *l, const learner_slot *slot, int level, float advantage_scale,
-                          learner_policy_statistics *statistics) {
-    const learner_config *c = &l->config;
-    const level_rows *on_device = &l->rows, *host = &l->host;
-    const int frames = c->frames, levels = c->policy.temporal.levels,
-              codebook = c->policy.temporal.codebook[level];
-    const int64_t rows = (int64_t)c->slot_samples * frames;
-    float *logits = policy_pass_logits(l->policy_pass, level);
-    const float *reference = policy_pass_logits(l->reference_pass, level);
-    const int32_t *actions = policy_pass_actions(l->policy_pass, level);
-    op_log_probability(l->device, rows, codebook, reference, c->temperature, actions,
-                       on_device->reference_scored);
-    if (c->correct_importance) {
-        op_log_probability(l->device, rows, codebook, logits, c->temperature, actions, on_device->scored);
-        TRY(device_download(l->device, host->scored, on_device->scored, sizeof(float) * (size_t)rows));
-    }
+// Hands the device what the policy pass starts from: advantages, and the log-probabilities of sampling where
+// they are to be corrected for.
+static status send_rows(learner *l, const learner_slot *slot, float advantage_scale) {
+    const int frames = l->config.frames, levels = l->config.policy.temporal.levels;
+    const int64_t rows = (int64_t)rows_of(l);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t sample = row / frames;
-        const float sampled = slot->log_probabilities[row * levels + level];
-        host->advantages[row] = isnan(slot->returns[sample])
-                                    ? 0.0f
-                                    : (slot->returns[sample] - slot->values[row]) * advantage_scale;
-        float weight = 1.0f;
-        if (c->correct_importance) {
-            const float ratio = expf(host->scored[row] - sampled);
-            const bool clipped = is_clipped(ratio, host->advantages[row], c->clip);
-            weight = ratio < c->importance_cap ? ratio : c->importance_cap;
-            host->advantages[row] *= clipped ? 0.0f : weight;
-            statistics[sample].clipped += clipped;
-        }
-        statistics[sample].importance += (double)weight;
+        l->host.advantages[row] = isnan(slot->returns[sample])
+                                      ? 0.0f
+                                      : (slot->returns[sample] - slot->values[row]) * advantage_scale;
+        for (int level = 0; level < levels; level++)
+            l->host.sampled[level * rows + row] = slot->log_probabilities[row * levels + level];
+    }
+    return device_upload(l->device, l->rows.advantages, l->host.advantages,
+                         sizeof(float) * (size_t)rows *
+                             (l->config.correct_importance ? 1 + (size_t)levels : 1));
+}
+
+// Scores one level against the sampled tokens and leaves its gradient in the logits. Waits for nothing.
+static void score_level(learner *l, int level) {
+    const learner_config *c = &l->config;
+    const level_results found = results_of(l, &l->rows, level);
+    const int codebook = c->policy.temporal.codebook[level];
+    const int64_t rows = (int64_t)rows_of(l);
+    float *logits = policy_pass_logits(l->policy_pass, level);
+    const float *reference = policy_pass_logits(l->reference_pass, level), *advantages = l->rows.advantages;
+    const int32_t *actions = policy_pass_actions(l->policy_pass, level);
+    op_log_probability(l->device, rows, codebook, reference, c->temperature, actions, found.reference_scored);
+    if (c->correct_importance) {
+        op_log_probability(l->device, rows, codebook, logits, c->temperature, actions, found.scored);
+        op_importance(l->device, rows, found.scored, l->rows.sampled + level * rows, advantages,
+                      c->importance_cap, c->clip, found.ratios, l->weighed);
+        advantages = l->weighed;
     }
     const policy_loss_terms terms = {.temperature = c->temperature,
                                      .policy_weight = (1.0f - c->alpha) / (float)c->batch,
                                      .kl_weight = c->alpha / (float)c->batch,
                                      .entropy_weight = c->entropy_bonus / (float)c->batch};
-    TRY(device_upload(l->device, on_device->advantages, host->advantages, sizeof(float) * (size_t)rows));
-    op_policy_loss(l->device, rows, codebook, logits, reference, actions, on_device->advantages, &terms,
-                   on_device->scored, on_device->entropies, on_device->kls, l->scratch);
-    TRY(device_download(l->device, host->scored, on_device->scored,
-                        sizeof(float) * (size_t)rows * LEVEL_RESULTS));
+    op_policy_loss(l->device, rows, codebook, logits, reference, actions, advantages, &terms, found.scored,
+                   found.entropies, found.kls, l->scratch);
+}
+
+static void count_level(const learner *l, int level, learner_policy_statistics *statistics) {
+    const learner_config *c = &l->config;
+    const level_results found = results_of(l, &l->host, level);
+    const int64_t rows = (int64_t)rows_of(l);
+    const float *sampled = l->host.sampled + level * rows;
     for (int64_t row = 0; row < rows; row++) {
-        learner_policy_statistics *s = &statistics[row / frames];
-        const double scored = (double)host->scored[row];
-        s->kl += (double)host->kls[row];
-        s->kl_k1 += scored - (double)host->reference_scored[row];
-        s->entropy += (double)host->entropies[row];
-        s->policy_loss -= (1.0 - (double)c->alpha) * (double)host->advantages[row] * scored;
-        const double gap = fabs(scored - (double)slot->log_probabilities[row * levels + level]);
+        learner_policy_statistics *s = &statistics[row / c->frames];
+        const double scored = (double)found.scored[row];
+        float advantage = l->host.advantages[row], weight = 1.0f;
+        if (c->correct_importance) {
+            const float ratio = found.ratios[row];
+            const bool clipped = is_clipped(ratio, advantage, c->clip);
+            weight = ratio < c->importance_cap ? ratio : c->importance_cap;
+            advantage *= clipped ? 0.0f : weight;
+            s->clipped += clipped;
+        }
+        s->importance += (double)weight;
+        s->kl += (double)found.kls[row];
+        s->kl_k1 += scored - (double)found.reference_scored[row];
+        s->entropy += (double)found.entropies[row];
+        s->policy_loss -= (1.0 - (double)c->alpha) * (double)advantage * scored;
+        const double gap = fabs(scored - (double)sampled[row]);
         if (!(gap <= s->log_probability_gap)) // a NaN is kept
             s->log_probability_gap = gap;
     }
-    return STATUS_OK;
 }
 
 // Both passes forward, and what learning needs of them in statistics and logits.
 static status score_slot(learner *l, const learner_slot *slot, float advantage_scale,
                          learner_policy_statistics *statistics) {
-    const int samples = l->config.slot_samples;
+    const int samples = l->config.slot_samples, levels = l->config.policy.temporal.levels;
+    TRY(send_rows(l, slot, advantage_scale));
     TRY(policy_forward(l->reference, l->reference_pass, samples, slot->prefix, slot->tokens));
     TRY(policy_forward(l->policy, l->policy_pass, samples, slot->prefix, slot->tokens));
+    for (int level = 0; level < levels; level++)
+        score_level(l, level);
+    TRY(device_download(l->device, l->host.results, l->rows.results,
+                        sizeof(float) * rows_of(l) * (size_t)levels * LEVEL_RESULTS));
     memset(statistics, 0, sizeof *statistics * (size_t)samples);
-    for (int level = 0; level < l->config.policy.temporal.levels; level++)
-        TRY(score_level(l, slot, level, advantage_scale, statistics));
+    for (int level = 0; level < levels; level++)
+        count_level(l, level, statistics);
     return STATUS_OK;
 }
 

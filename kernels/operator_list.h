@@ -152,6 +152,10 @@ OPERATOR(op_log_probability,
          (device * d, int64_t rows, int64_t codebook, const float *logits, float temperature,
           const int32_t *tokens, float *out),
          (d, rows, codebook, logits, temperature, tokens, out))
+OPERATOR(op_importance,
+         (device * d, int64_t rows, const float *scored, const float *sampled, const float *advantages,
+          float cap, float clip, float *ratios, float *weighed),
+         (d, rows, scored, sampled, advantages, cap, clip, ratios, weighed))
 OPERATOR(op_policy_loss,
          (device * d, int64_t rows, int64_t codebook, float *logits, const float *reference,
           const int32_t *actions, const float *advantages, const policy_loss_terms *terms,

@@ -168,6 +168,13 @@ void op_put_row(device *device, const int32_t *index, int64_t width, const int32
 void op_log_probability(device *device, int64_t rows, int64_t codebook, const float *logits,
                         float temperature, const int32_t *tokens, float *out);
 
+// What tokens that other weights drew count for, all [rows]: ratios = exp(scored - sampled),
+// log-probabilities now and then; weighed = advantages * min(ratio, cap), or 0 where PPO's objective
+// min(ratio A, clip(ratio) A) is constant: with clip > 0, where the ratio has left [1 - clip, 1 + clip] in
+// the direction of the advantage.
+void op_importance(device *device, int64_t rows, const float *scored, const float *sampled,
+                   const float *advantages, float cap, float clip, float *ratios, float *weighed);
+
 typedef struct policy_loss_terms {
     float temperature;
     float policy_weight, kl_weight, entropy_weight;

@@ -17,10 +17,9 @@ typedef struct supervision {
 
 // Starts the command under mpirun on `ranks` ranks, and again after every crash, at most max_restarts times;
 // no longer once SUPERVISE_STUCK_MOST restarts in a row got no further than the same checkpoint, or if the
-// run failed before it began. SIGINT, SIGTERM and SIGUSR1 become a request to stop to the ranks; a second
-// SIGINT or SIGTERM ends them after a while, a third at once.
-// Returns what the run ended with: STATUS_OK, STATUS_STOPPED, STATUS_USAGE (without a message: the ranks have
-// said it), or STATUS_FAILED.
+// run failed before it began. SIGINT, SIGTERM, SIGHUP and SIGUSR1 become a request to stop to the ranks; a
+// second SIGINT or SIGTERM ends them after a while, a third at once. Returns what the run ended with:
+// STATUS_OK, STATUS_STOPPED, STATUS_USAGE (without a message: the ranks have said it), or STATUS_FAILED.
 status supervise(const supervision *plan);
 
 enum { SUPERVISE_STUCK_MOST = 3 };

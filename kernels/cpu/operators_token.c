@@ -3,6 +3,7 @@
 #include "kernels/operators.h"
 #include "kernels/philox.h"
 
+#include <math.h>
 #include <string.h>
 
 void cpu_op_embedding_sum(device *d, int64_t rows, int64_t width, int tables, const float *const *table,
@@ -120,6 +121,18 @@ void cpu_op_log_probability(device *d, int64_t rows, int64_t codebook, const flo
 
 size_t cpu_policy_loss_scratch_floats(const device *d, int64_t codebook) {
     return 2 * (size_t)codebook * (size_t)d->threads;
+}
+
+void cpu_op_importance(device *d, int64_t rows, const float *scored, const float *sampled,
+                       const float *advantages, float cap, float clip, float *ratios, float *weighed) {
+    (void)d;
+    for (int64_t row = 0; row < rows; row++) {
+        const float ratio = expf(scored[row] - sampled[row]), advantage = advantages[row];
+        const bool clipped = clip > 0.0f && ((advantage > 0.0f && ratio > 1.0f + clip) ||
+                                             (advantage < 0.0f && ratio < 1.0f - clip));
+        ratios[row] = ratio;
+        weighed[row] = advantage * (clipped ? 0.0f : ratio < cap ? ratio : cap);
+    }
 }
 
 void cpu_op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, const float *reference,

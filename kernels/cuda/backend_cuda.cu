@@ -632,6 +632,12 @@ void cuda_op_log_probability(device *d, int64_t rows, int64_t codebook, const fl
          "log-probabilities");
 }
 
+void cuda_op_importance(device *d, int64_t rows, const float *scored, const float *sampled,
+                        const float *advantages, float cap, float clip, float *ratios, float *weighed) {
+    note(d, importance(stream_of(d), rows, scored, sampled, advantages, cap, clip, ratios, weighed),
+         "importance weights");
+}
+
 void cuda_op_policy_loss(device *d, int64_t rows, int64_t codebook, float *logits, const float *reference,
                          const int32_t *actions, const float *advantages, const policy_loss_terms *terms,
                          float *log_probabilities, float *entropies, float *kls, float *) {

@@ -131,7 +131,26 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
+__global__ void importance_kernel(int64_t rows, const float *scored, const float *sampled,
+                                  const float *advantages, float cap, float clip, float *ratios,
+                                  float *weighed) {
+    const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (row >= rows)
+        return;
+    const float ratio = expf(scored[row] - sampled[row]), advantage = advantages[row];
+    const bool clipped = clip > 0.0f && ((advantage > 0.0f && ratio > 1.0f + clip) ||
+                                         (advantage < 0.0f && ratio < 1.0f - clip));
+    ratios[row] = ratio;
+    weighed[row] = advantage * (clipped ? 0.0f : ratio < cap ? ratio : cap);
+}
+
 } // namespace
+
+cudaError_t importance(cudaStream_t stream, int64_t rows, const float *scored, const float *sampled,
+                       const float *advantages, float cap, float clip, float *ratios, float *weighed) {
+    return launch(importance_kernel, blocks_for(rows, 256), 256, 0, stream, rows, scored, sampled, advantages,
+                  cap, clip, ratios, weighed);
+}
 
 template <typename T>
 cudaError_t log_probability(cudaStream_t stream, int64_t rows, int64_t codebook, const T *logits,

@@ -12,6 +12,10 @@ template <typename T>
 cudaError_t log_probability(cudaStream_t stream, int64_t rows, int64_t codebook, const T *logits,
                             float temperature, const int32_t *tokens, float *out);
 
+// As op_importance.
+cudaError_t importance(cudaStream_t stream, int64_t rows, const float *scored, const float *sampled,
+                       const float *advantages, float cap, float clip, float *ratios, float *weighed);
+
 // As policy_loss_terms of kernels/operators.h.
 struct policy_terms {
     float temperature, policy_weight, kl_weight, entropy_weight;

@@ -324,6 +324,27 @@ template <typename T> void check_embedding(int64_t rows, int64_t entries, int64_
     expect_no_worse(named<T>("embedding_backward"), std::get<0>(found), wanted, exact);
 }
 
+void test_importance(void **) {
+    for (int64_t rows : {1, 257})
+        for (float clip : {0.0f, 0.1f}) {
+            const cpu device;
+            philox_stream numbers = random_numbers();
+            const std::vector<float> scored = random_values<float>(&numbers, rows),
+                                     sampled = random_values<float>(&numbers, rows),
+                                     advantages = random_values<float>(&numbers, rows);
+            std::vector<float> ratios(scored.size()), weighed(scored.size());
+            op_importance(device, rows, scored.data(), sampled.data(), advantages.data(), 1.2f, clip,
+                          ratios.data(), weighed.data());
+            const buffer<float> now(scored), then(sampled), given(advantages);
+            const auto found = in_every_order(
+                std::make_tuple(poisoned<float>(rows), poisoned<float>(rows)), [&](float *r, float *w) {
+                    return importance(nullptr, rows, now.data(), then.data(), given.data(), 1.2f, clip, r, w);
+                });
+            expect_close("importance, ratios", std::get<0>(found), ratios, 1e-6);
+            expect_close("importance", std::get<1>(found), weighed, 1e-6);
+        }
+}
+
 void test_embedding(void **) {
     for (int kind = 0; kind < 3; kind++)
         for (int64_t rows : {1, 31, 129, 1500})
@@ -339,8 +360,8 @@ void test_embedding(void **) {
 
 int main() {
     const CMUnitTest tests[] = {
-        cmocka_unit_test(test_losses), cmocka_unit_test(test_masks),     cmocka_unit_test(test_draws),
-        cmocka_unit_test(test_cuts),   cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_losses), cmocka_unit_test(test_masks),      cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_cuts),   cmocka_unit_test(test_importance), cmocka_unit_test(test_embedding),
     };
     return cmocka_run_group_tests(tests, begin, report);
 }

@@ -12,7 +12,8 @@ Usage: tests/fault/faults.sh [--build FOLDER] [--seed N] [--calls N] [--kills N]
   --build FOLDER   where musicrl and tests/libfault_shim.so are (build)
   --seed N         of what is chosen at random (the time; printed)
   --calls N        so many faults at file-system calls of saves, half of them kills, each at a call chosen at
-                   random; "all" is a fault of each kind at each call, in three layouts at the same time (24)
+                   random; "all" is a fault of each kind at each call, in three layouts at the same time;
+                   LAYOUT:ACTION:CALL,... are those alone, as failures name them (24)
   --kills N        so many kills of a random rank at a random time (12)
   --per-run N      kills of one run before it may end (4)
   --minutes N      no new fault after so long for either kind (no limit); what was tried is told all the same
@@ -149,6 +150,8 @@ start=$SECONDS
 if [[ $calls == all ]]; then
     for layout in "${layouts[@]}"; do strike_all "$layout" & done
     wait
+elif [[ $calls == *:* ]]; then
+    while IFS=: read -r layout action n; do strike "$layout" "$n" "$action" 2>/dev/null; done < <(tr , '\n' <<<"$calls")
 else
     for ((i = 0; i < calls && SECONDS < start + 60 * minutes; i++)); do
         layout=${layouts[(i + i / 6) % 3]} action=${mixed[i % 6]}
