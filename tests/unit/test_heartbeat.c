@@ -101,7 +101,10 @@ static void test_files(void **state) {
     assert_int_equal(scratch_write(scratch_path("heartbeats/verdict"), "", 0), 0);
     heartbeat_remove(folder, -1);
     assert_int_not_equal(stat(folder, &info), 0);
-    assert_int_equal(heartbeat_write(folder, &sample), STATUS_FAILED);
+    assert_int_equal(heartbeat_write(folder, &sample),
+                     STATUS_OK); // the folder comes back, but not what it was in
+    assert_true(heartbeat_read(folder, 7, &read));
+    assert_int_equal(heartbeat_write(scratch_path("nowhere/heartbeats"), &sample), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "rank-000007"));
 }
 
