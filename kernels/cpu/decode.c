@@ -91,6 +91,7 @@ void cpu_op_attention_decode(device *d, const attention_shape *capacity, int pos
                              float *scratch) {
     const int64_t elements =
         (int64_t)capacity->batch * capacity->heads * capacity->head_dim * (position + VECTOR_LANES);
+    (void)elements; // where OpenMP is off
 #pragma omp parallel num_threads(d->threads) if (elements >= PARALLEL_ELEMENTS)
     {
         const int thread = thread_number();
@@ -291,6 +292,7 @@ status cpu_op_decode(device *d, const decode_stack *s, int position) {
     d->last_strips = last;
     const strip_stream following = last->following.values != NULL ? last->following : beginning;
     const strip_stream *widest = &weight_strips(s->layer[0].gate_up)->stream;
+    (void)widest; // where OpenMP is off
 #pragma omp parallel num_threads(d->threads) if (s->capacity.batch * widest->pairs * widest->words * PAIR >= \
                                                  PARALLEL_PRODUCTS)
     decode_together(d, s, position, &following);

@@ -151,7 +151,10 @@ if [[ $calls == all ]]; then
     for layout in "${layouts[@]}"; do strike_all "$layout" & done
     wait
 elif [[ $calls == *:* ]]; then
-    while IFS=: read -r layout action n; do strike "$layout" "$n" "$action" 2>/dev/null; done < <(tr , '\n' <<<"$calls")
+    for fault in ${calls//,/ }; do
+        IFS=: read -r layout action n <<<"$fault"
+        strike "$layout" "$n" "$action" 2>/dev/null
+    done
 else
     for ((i = 0; i < calls && SECONDS < start + 60 * minutes; i++)); do
         layout=${layouts[(i + i / 6) % 3]} action=${mixed[i % 6]}
