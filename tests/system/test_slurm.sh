@@ -176,24 +176,25 @@ completed "workers as steps" "$steps_job" steps.log &&
 [[ $(grep -c 'start 0.0 from the beginning' steps.log) == 1 ]] || fail "workers as steps" "the run itself was started again" steps.log
 scontrol update nodename=node2 state=resume 2>/dev/null # it may be back by itself
 submit apart one-node.sbatch --ntasks-per-node=1 -- roles=rollout:4,reward:2,learner=1 && apart=$job
-# One of the workers comes to its time limit, and is queued again with more of it.
-ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append \
-    --time=1 --signal=B:USR1@57 -- && workers=$job
-reached apart 5
-for ((wait = 0; wait < 300; wait++)); do
-    grep -qs 'its time is over; queued again' apart-workers.log && break
-    sleep 0.1
-done
-scontrol update job "$workers" TimeLimit=10 2>/dev/null
+ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append -- && workers=$job
+reached apart 20
 scancel --signal=USR1 --batch "$apart"
+# Another one, whose run is still to come, meets its time limit.
+ROLES=rollout:4,reward:2,learner=1 submit early workers.sbatch --array=1 --time=1 --signal=B:USR1@57 \
+    --output=early-workers.log --open-mode=append -- && early=$job
 completed "workers as jobs" "$apart" apart.log && completed "workers as jobs" "${workers}_1" apart-workers.log &&
     completed "workers as jobs" "${workers}_2" apart-workers.log &&
     same "workers as jobs" apart apart.log 'to be queued again' 'start 1.0 from the checkpoint'
-if grep -q 'its time is over; queued again' apart-workers.log; then
+for ((wait = 0; wait < 700; wait++)); do
+    scontrol show job "${early}_1" 2>/dev/null | grep -q ' Restarts=[1-9]' && break
+    sleep 0.1
+done
+if ((wait < 700)) && grep -q 'its time is over; queued again' early-workers.log; then
     pass "a worker at its time limit"
 else
-    fail "a worker at its time limit" "it was not queued again" apart-workers.log
+    fail "a worker at its time limit" "it was not queued again" early-workers.log
 fi
+scancel "$early"
 
 # Side by side: an array, split roles, a heterogeneous job, GPUs in name, and a chain.
 submit array array-seeds.sbatch --array=1-2 -- && array=$job
