@@ -86,11 +86,11 @@ status nccl_broadcast(nccl_communicator *communicator, void *buffer, size_t coun
 status nccl_bundle_begin(nccl_communicator *communicator);
 status nccl_bundle_end(nccl_communicator *communicator);
 
-// Asks, without blocking, whether the stream has passed the last collective (an event recorded after it).
-typedef status (*nccl_query)(void *context, bool *done);
-
 // Waits until NCCL has put what was started last into its stream, as nothing else may enter that before.
 status nccl_settle(nccl_communicator *communicator);
+
+// Asks, without blocking, whether the stream has passed the last collective (an event recorded after it).
+typedef status (*nccl_query)(void *context, bool *done);
 
 // The watchdog: waits until `query` says done, and looks at NCCL's own errors meanwhile. After the deadline,
 // or on an error of either, the communicator is aborted and the status names rank, host, the collectives

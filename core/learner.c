@@ -7,9 +7,9 @@
 
 // What a slot's policy pass finds of one level, [rows] each, behind each other; rows: slot_samples * frames.
 typedef struct level_results {
-    float *scored, *reference_scored, *entropies, *kls, *ratios;
+    float *scored, *reference_scored, *entropies, *kls, *ratios, *weighed;
 } level_results;
-enum { LEVEL_RESULTS = 5 };
+enum { LEVEL_RESULTS = 6 };
 
 // All of a slot's levels: what goes to the device before them, and comes back after them, at once.
 typedef struct slot_rows {
@@ -27,7 +27,6 @@ struct learner {
     value_pass *value_pass;
     optimizer *policy_optimizer, *value_optimizer;
     slot_rows rows, host; // on the device, the same on the host
-    float *weighed;       // [rows] on the device: advantages of one level's tokens
     float *scratch;       // on the device
     float *d_values;      // [slot_samples * frames] on the host
     void *memory, *host_memory;
@@ -47,7 +46,8 @@ static void carve_rows(slot_rows *r, const learner *l, arena *a) {
 static level_results results_of(const learner *l, const slot_rows *r, int level) {
     const size_t rows = rows_of(l);
     float *first = r->results + (size_t)level * LEVEL_RESULTS * rows;
-    return (level_results){first, first + rows, first + 2 * rows, first + 3 * rows, first + 4 * rows};
+    return (level_results){
+        first, first + rows, first + 2 * rows, first + 3 * rows, first + 4 * rows, first + 5 * rows};
 }
 
 static void carve(learner *l, arena *a) {
@@ -56,7 +56,6 @@ static void carve(learner *l, arena *a) {
         if (l->config.policy.temporal.codebook[level] > largest)
             largest = l->config.policy.temporal.codebook[level];
     carve_rows(&l->rows, l, a);
-    l->weighed = arena_take(a, sizeof(float) * rows_of(l));
     l->scratch = arena_take(a, sizeof(float) * policy_loss_scratch_floats(l->device, largest));
 }
 
@@ -168,12 +167,6 @@ status learner_value_slot(learner *l, const learner_slot *slot, float *gradients
     return value_backward(l->value, l->value_pass, samples, l->d_values, gradients, slot->watch);
 }
 
-// Whether PPO's objective min(ratio A, clip(ratio) A) of a token is the constant one.
-static bool is_clipped(float ratio, float advantage, float clip) {
-    return clip > 0.0f &&
-           ((advantage > 0.0f && ratio > 1.0f + clip) || (advantage < 0.0f && ratio < 1.0f - clip));
-}
-
 // Hands the device what the policy pass starts from: advantages, and the log-probabilities of sampling where
 // they are to be corrected for.
 static status send_rows(learner *l, const learner_slot *slot, float advantage_scale) {
@@ -205,8 +198,8 @@ static void score_level(learner *l, int level) {
     if (c->correct_importance) {
         op_log_probability(l->device, rows, codebook, logits, c->temperature, actions, found.scored);
         op_importance(l->device, rows, found.scored, l->rows.sampled + level * rows, advantages,
-                      c->importance_cap, c->clip, found.ratios, l->weighed);
-        advantages = l->weighed;
+                      c->importance_cap, c->clip, found.ratios, found.weighed);
+        advantages = found.weighed;
     }
     const policy_loss_terms terms = {.temperature = c->temperature,
                                      .policy_weight = (1.0f - c->alpha) / (float)c->batch,
@@ -227,10 +220,9 @@ static void count_level(const learner *l, int level, learner_policy_statistics *
         float advantage = l->host.advantages[row], weight = 1.0f;
         if (c->correct_importance) {
             const float ratio = found.ratios[row];
-            const bool clipped = is_clipped(ratio, advantage, c->clip);
             weight = ratio < c->importance_cap ? ratio : c->importance_cap;
-            advantage *= clipped ? 0.0f : weight;
-            s->clipped += clipped;
+            s->clipped += importance_is_clipped(ratio, advantage, c->clip);
+            advantage = found.weighed[row];
         }
         s->importance += (double)weight;
         s->kl += (double)found.kls[row];

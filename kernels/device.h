@@ -23,7 +23,7 @@ typedef struct gpu_options {
     // rows are then equal), and causal attention over whole sequences goes row by row as op_attention_decode
     // does. Otherwise both are the fastest for each number.
     bool one_order;
-    // Activations (kernels/operators.h) are stored as bf16, and all products multiply bf16, whatever a weight
+    // Activations (below) are stored as bf16, and all products multiply bf16, whatever a weight
     // is made for; sums, the residual stream, logits, gradients of weights and updates are f32. Otherwise
     // activations are f32, which enters products as TF32.
     bool bf16;
@@ -42,6 +42,11 @@ const char *device_instruction_set(const device *device); // "avx512", "avx2", "
 const char *device_library(const device *device);
 // True if one-token decoding and teacher-forced scoring agree to the last bit here.
 bool device_is_batch_invariant(const device *device);
+
+// Values between the products of a transformer block, and their gradients, in the device's storage:
+// device_activation_bytes each, 4 (f32, as on every CPU) or 2 (bf16). Only operators look into them.
+typedef struct activation activation;
+size_t device_activation_bytes(const device *device);
 
 // The largest sizes that the device's kernels are made for; 0: any.
 typedef struct device_limits {

@@ -7,11 +7,6 @@
 
 enum { EMBEDDING_TABLES_MAX = 20 };
 
-// Values between the products of a transformer block, and their gradients, in the device's storage:
-// device_activation_bytes each, 4 (f32, as on every CPU) or 2 (bf16). Only operators look into them.
-typedef struct activation activation;
-size_t device_activation_bytes(const device *device);
-
 // out [bytes] = 0
 void op_zero(device *device, size_t bytes, void *out);
 
@@ -168,10 +163,14 @@ void op_put_row(device *device, const int32_t *index, int64_t width, const int32
 void op_log_probability(device *device, int64_t rows, int64_t codebook, const float *logits,
                         float temperature, const int32_t *tokens, float *out);
 
+// Whether PPO's objective min(ratio A, clip(ratio) A) of a token is the constant one: with clip > 0, where
+// the ratio has left [1 - clip, 1 + clip] in the direction of the advantage A.
+static inline bool importance_is_clipped(float ratio, float advantage, float clip) {
+    return clip > 0.0f &&
+           ((advantage > 0.0f && ratio > 1.0f + clip) || (advantage < 0.0f && ratio < 1.0f - clip));
+}
 // What tokens that other weights drew count for, all [rows]: ratios = exp(scored - sampled),
-// log-probabilities now and then; weighed = advantages * min(ratio, cap), or 0 where PPO's objective
-// min(ratio A, clip(ratio) A) is constant: with clip > 0, where the ratio has left [1 - clip, 1 + clip] in
-// the direction of the advantage.
+// log-probabilities now and then; weighed = advantages * min(ratio, cap), or 0 where clipped.
 void op_importance(device *device, int64_t rows, const float *scored, const float *sampled,
                    const float *advantages, float cap, float clip, float *ratios, float *weighed);
 

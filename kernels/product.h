@@ -3,7 +3,7 @@
 // it and whatever the thread count.
 #pragma once
 
-#include "kernels/operators.h"
+#include "kernels/device.h"
 
 typedef enum weight_precision {
     WEIGHT_F32,

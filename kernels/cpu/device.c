@@ -112,6 +112,16 @@ bool cpu_device_is_batch_invariant(const device *d) {
     return d->batch_invariant;
 }
 
+device_limits cpu_device_get_limits(const device *d) {
+    (void)d;
+    return (device_limits){0};
+}
+
+size_t cpu_device_activation_bytes(const device *d) {
+    (void)d;
+    return sizeof(float);
+}
+
 bool cpu_device_shares_memory(const device *d) {
     (void)d;
     return true;

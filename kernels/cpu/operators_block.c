@@ -5,16 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-device_limits cpu_device_get_limits(const device *d) {
-    (void)d;
-    return (device_limits){0};
-}
-
-size_t cpu_device_activation_bytes(const device *d) {
-    (void)d;
-    return sizeof(float);
-}
-
 void cpu_op_store_activations(device *d, int64_t rows, int64_t width, const float *x, activation *out) {
     cpu_op_copy_rows(d, rows, width, x, width, f32_of(out), width, false);
 }

@@ -128,10 +128,9 @@ void cpu_op_importance(device *d, int64_t rows, const float *scored, const float
     (void)d;
     for (int64_t row = 0; row < rows; row++) {
         const float ratio = expf(scored[row] - sampled[row]), advantage = advantages[row];
-        const bool clipped = clip > 0.0f && ((advantage > 0.0f && ratio > 1.0f + clip) ||
-                                             (advantage < 0.0f && ratio < 1.0f - clip));
+        const float weight = ratio < cap ? ratio : cap;
         ratios[row] = ratio;
-        weighed[row] = advantage * (clipped ? 0.0f : ratio < cap ? ratio : cap);
+        weighed[row] = advantage * (importance_is_clipped(ratio, advantage, clip) ? 0.0f : weight);
     }
 }
 

@@ -12,6 +12,7 @@ its error.
 
 import argparse
 import json
+import math
 import struct
 import sys
 
@@ -296,7 +297,7 @@ def main():
     parser.add_argument("--damage", type=float, default=0.0, metavar="FACTOR")
     options = parser.parse_args()
     torch.manual_seed(1)
-    total, bad = 0, 0
+    total, bad, logarithms = 0, 0, []
     limit = f"{BF16_RATIO:g} times" if options.bf16 else f"limit {LIMIT:g}, and {RATIO:g} times"
     baseline = "bf16" if options.bf16 else "float32"
     print(f"twin: PyTorch {torch.__version__}, float64; {limit} the twin in {baseline}")
@@ -311,8 +312,11 @@ def main():
         print(f"{path}: {len(rows)} tensors, {failed} too far off")
         for row in rows if options.all else rows[:max(6, min(failed, 30))]:
             print(f"{row[0]:10.2e} {row[1]:10.2e}  {row[3]}{'  <-- too far off' if is_bad(row, options.bf16) else ''}")
+        logarithms += [math.log(ours / theirs) for ours, theirs, _, _ in rows if ours > 0 and theirs > 0]
         total += len(rows)
         bad += failed
+    if logarithms:
+        print(f"errors are {math.exp(sum(logarithms) / len(logarithms)):.3g} times the {baseline} twin's (geometric mean)")
     print(f"{total} tensors compared, {bad} too far off")
     return 1 if bad or not total else 0
 
