@@ -7,6 +7,7 @@
 #include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/autocorrelation.cuh"
+#include "kernels/cuda/backend_parts.cuh"
 #include "kernels/cuda/contrastive.cuh"
 #include "kernels/cuda/embedding.cuh"
 #include "kernels/cuda/norm.cuh"
@@ -20,8 +21,6 @@
 #include "kernels/cuda/update.cuh"
 
 extern "C" {
-#include "kernels/backend.h"
-#include "kernels/cuda/product_cublas.h"
 #include "kernels/host_threads.h"
 #include "kernels/library_version.h"
 #include "kernels/memory.h"
@@ -33,67 +32,10 @@ extern "C" {
 
 using namespace cuda_kernels;
 
-// What an update of one tensor hands to its kernel, and values that come back to the host.
-struct cuda_values {
-    update_state update;
-    double number;
-    float scale;
-    int32_t flag;
-};
-
-// Work that is done again and again (device_repeat). One that was not used for longest makes room.
-struct kept_work {
-    const void *owner; // NULL: free
-    uint64_t key, used;
-    void *recording;
-};
-constexpr int KEPT_MAX = 16;
-
-struct scratch_memory {
-    void *at;
-    size_t bytes;
-};
-
-struct device {
-    const backend *table; // first, as kernels/backend.h wants it
-    card *gpu;
-    cublas *products;
-    cuda_values *values; // on the card
-    // On the card, grown when more is needed, never while a kernel uses it: for one operator at a time.
-    void *scratch;
-    size_t scratch_bytes;
-    scratch_memory rounded[2]; // a product's f32 factors as bf16: rows of inputs, and of outputs' gradients
-    scratch_memory kept_rounded[2]; // what stood there before a plan
-    kept_work kept[KEPT_MAX];
-    uint64_t repeats;     // so far
-    update_state updated; // what lies at values->update
-    int threads;
-    bool one_order, bf16;
-    char library[80], architecture[16];
-};
-
-struct weight {
-    device *owner; // first, as kernels/backend.h wants it
-    int64_t outputs, inputs;
-    weight_precision precision;
-    void *values; // [outputs, inputs] on the card, f32 or bf16
-};
-
 namespace {
 
 // Enough for most models, so that what a plan counted is nearly all that is taken.
 constexpr size_t FIRST_SCRATCH_BYTES = static_cast<size_t>(64) << 20;
-
-// What products with one order for every number of rows are tuned for.
-constexpr int64_t TUNED_ROWS = 4096;
-
-cudaStream_t stream_of(device *d) {
-    return static_cast<cudaStream_t>(card_stream(d->gpu));
-}
-
-void note(device *d, cudaError_t error, const char *what) {
-    card_note(d->gpu, error, what);
-}
 
 void forget(device *d, kept_work *k) {
     card_forget(d->gpu, k->recording);
@@ -105,14 +47,9 @@ template <typename Launch> cudaError_t as_stored(const device *d, Launch launch)
     return d->bf16 ? launch(bf16()) : launch(float());
 }
 
-template <typename T> T *stored(activation *x) {
-    return reinterpret_cast<T *>(x);
-}
-template <typename T> const T *stored(const activation *x) {
-    return reinterpret_cast<const T *>(x);
-}
+} // namespace
 
-status grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *what) {
+status cuda_kernels::grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *what) {
     if (*bytes >= wanted)
         return STATUS_OK;
     // What still uses the smaller one must have ended, and what is kept may have its address.
@@ -125,6 +62,8 @@ status grow(device *d, void **buffer, size_t *bytes, size_t wanted, const char *
     *bytes = wanted;
     return STATUS_OK;
 }
+
+namespace {
 
 // NULL where there is no memory: the failure is noted, and the operator does nothing.
 void *scratch_of(device *d, size_t bytes) {
@@ -710,170 +649,6 @@ void cuda_op_adamw(device *d, size_t count, const adamw_step *step, const float 
          adamw(stream_of(d), static_cast<int64_t>(count), terms, &d->values->update, gradient, parameter,
                first, second, nullptr),
          "update");
-}
-
-// Products.
-cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bool accumulate) {
-    cublas_shape s = {};
-    s.kind = kind;
-    s.rows = rows;
-    s.outputs = w->outputs;
-    s.inputs = w->inputs;
-    s.factors = w->precision == WEIGHT_BF16 ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
-    s.result = CUBLAS_TYPE_F32;
-    s.accumulate = accumulate;
-    s.tuned_rows = w->owner->one_order && kind == CUBLAS_FORWARD ? TUNED_ROWS : 0;
-    return s;
-}
-
-// Of a product that gives activations.
-cublas_shape shape_of_block(const weight *w, cublas_kind kind, int64_t rows) {
-    cublas_shape s = shape_of(w, kind, rows, false);
-    s.result = w->owner->bf16 ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
-    return s;
-}
-
-size_t cuda_weight_bytes(const weight *w) {
-    return static_cast<size_t>(w->outputs * w->inputs) *
-           (w->precision == WEIGHT_BF16 ? sizeof(bf16) : sizeof(float));
-}
-
-void cuda_weight_destroy(weight *w) {
-    card_free(w->owner->gpu, w->values);
-    memory_free(w);
-}
-
-status cuda_weight_create(weight **out, device *d, int64_t outputs, int64_t inputs, weight_use,
-                          weight_precision precision) {
-    *out = nullptr;
-    void *memory;
-    TRY(memory_allocate(&memory, sizeof(weight), "weight"));
-    weight *w = static_cast<weight *>(memory);
-    *w = {d, outputs, inputs, d->bf16 ? WEIGHT_BF16 : precision, nullptr};
-    const status result = card_allocate(d->gpu, &w->values, cuda_weight_bytes(w), "weights");
-    if (result != STATUS_OK)
-        cuda_weight_destroy(w);
-    else
-        *out = w;
-    return result;
-}
-
-status cuda_weight_pack(weight *w, const float *plain) {
-    device *d = w->owner;
-    if (w->precision == WEIGHT_BF16)
-        note(d, round_to_bf16(stream_of(d), w->outputs * w->inputs, plain, static_cast<bf16 *>(w->values)),
-             "rounding weights");
-    else
-        note(d,
-             copy_rows<float>(stream_of(d), w->outputs, w->inputs, plain, w->inputs,
-                              static_cast<float *>(w->values), w->inputs, false),
-             "copying weights");
-    return card_check(d->gpu);
-}
-
-status grow_rounded(device *d, int which, int64_t rows, int64_t width) {
-    return grow(d, &d->rounded[which].at, &d->rounded[which].bytes,
-                sizeof(bf16) * static_cast<size_t>(rows * width), "factors rounded to bf16");
-}
-
-// What a product multiplies: x [rows, width] itself, or its rounded values where the weight is bf16. which: 0
-// for inputs, 1 for gradients of outputs.
-status factor_of(const weight *w, int which, int64_t rows, int64_t width, const float *x, const void **out) {
-    device *d = w->owner;
-    *out = x;
-    if (w->precision == WEIGHT_F32)
-        return STATUS_OK;
-    TRY(grow_rounded(d, which, rows, width));
-    *out = d->rounded[which].at;
-    note(d, round_to_bf16(stream_of(d), rows * width, x, static_cast<bf16 *>(d->rounded[which].at)),
-         "rounding factors");
-    return STATUS_OK;
-}
-
-status cuda_weight_prepare(weight *w, int64_t rows, bool backward) {
-    if (w->precision == WEIGHT_BF16)
-        TRY(grow_rounded(w->owner, 0, rows, w->inputs));
-    if (w->precision == WEIGHT_BF16 && backward)
-        TRY(grow_rounded(w->owner, 1, rows, w->outputs));
-    for (int accumulate = 0; accumulate < 2; accumulate++)
-        for (int kind = CUBLAS_FORWARD; kind <= (backward ? CUBLAS_BACKWARD_WEIGHT : CUBLAS_FORWARD);
-             kind++) {
-            const cublas_shape s = shape_of(w, static_cast<cublas_kind>(kind), rows, accumulate == 1);
-            TRY(cublas_prepare(w->owner->products, &s));
-        }
-    return STATUS_OK;
-}
-
-status cuda_product_forward(weight *w, int64_t rows, const float *x, float *y, bool accumulate) {
-    const cublas_shape s = shape_of(w, CUBLAS_FORWARD, rows, accumulate);
-    const void *input;
-    TRY(factor_of(w, 0, rows, w->inputs, x, &input));
-    return cublas_product(w->owner->products, &s, input, w->values, y);
-}
-
-status cuda_product_backward_data(weight *w, int64_t rows, const float *dy, float *dx, bool accumulate) {
-    const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_DATA, rows, accumulate);
-    const void *gradient;
-    TRY(factor_of(w, 1, rows, w->outputs, dy, &gradient));
-    return cublas_product(w->owner->products, &s, gradient, w->values, dx);
-}
-
-status cuda_product_backward_weight(weight *w, int64_t rows, const float *x, const float *dy, float *dw,
-                                    bool accumulate) {
-    const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, accumulate);
-    const void *input, *gradient;
-    TRY(factor_of(w, 0, rows, w->inputs, x, &input));
-    TRY(factor_of(w, 1, rows, w->outputs, dy, &gradient));
-    return cublas_product(w->owner->products, &s, gradient, input, dw);
-}
-
-// Activations enter as they are stored; only f32 that meets a weight in bf16 is rounded.
-status block_factor(const weight *w, int which, int64_t rows, int64_t width, const activation *x,
-                    const void **out) {
-    *out = x;
-    return w->owner->bf16 ? STATUS_OK : factor_of(w, which, rows, width, stored<float>(x), out);
-}
-
-status cuda_weight_prepare_block(weight *w, int64_t rows, bool backward) {
-    if (!w->owner->bf16)
-        return cuda_weight_prepare(w, rows, backward);
-    const cublas_shape shapes[] = {
-        shape_of_block(w, CUBLAS_FORWARD, rows), shape_of(w, CUBLAS_FORWARD, rows, true),
-        shape_of_block(w, CUBLAS_BACKWARD_DATA, rows), shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, true)};
-    for (const cublas_shape &s : shapes)
-        if (backward || s.kind == CUBLAS_FORWARD)
-            TRY(cublas_prepare(w->owner->products, &s));
-    return STATUS_OK;
-}
-
-status cuda_block_product(weight *w, int64_t rows, const activation *x, activation *y) {
-    const cublas_shape s = shape_of_block(w, CUBLAS_FORWARD, rows);
-    const void *input;
-    TRY(block_factor(w, 0, rows, w->inputs, x, &input));
-    return cublas_product(w->owner->products, &s, input, w->values, y);
-}
-
-status cuda_block_product_add(weight *w, int64_t rows, const activation *x, float *y) {
-    const cublas_shape s = shape_of(w, CUBLAS_FORWARD, rows, true);
-    const void *input;
-    TRY(block_factor(w, 0, rows, w->inputs, x, &input));
-    return cublas_product(w->owner->products, &s, input, w->values, y);
-}
-
-status cuda_block_backward_data(weight *w, int64_t rows, const activation *dy, activation *dx) {
-    const cublas_shape s = shape_of_block(w, CUBLAS_BACKWARD_DATA, rows);
-    const void *gradient;
-    TRY(block_factor(w, 1, rows, w->outputs, dy, &gradient));
-    return cublas_product(w->owner->products, &s, gradient, w->values, dx);
-}
-
-status cuda_block_backward_weight(weight *w, int64_t rows, const activation *x, const activation *dy,
-                                  float *dw) {
-    const cublas_shape s = shape_of(w, CUBLAS_BACKWARD_WEIGHT, rows, true);
-    const void *input, *gradient;
-    TRY(block_factor(w, 0, rows, w->inputs, x, &input));
-    TRY(block_factor(w, 1, rows, w->outputs, dy, &gradient));
-    return cublas_product(w->owner->products, &s, gradient, input, dw);
 }
 
 status cuda_device_measure_rows(device *d, row_equality *out) {
