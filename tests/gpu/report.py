@@ -82,6 +82,16 @@ def checks(folder):
     return rows
 
 
+def parity(folder):
+    """What compare.py says of all tensors, or nothing."""
+    try:
+        with open(os.path.join(folder, "parity.log"), errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if re.match(r"errors are |\d+ tensors compared", line)]
+
+
 def target(work, wanted, found, reached):
     return {"name": "target", "work": work, "wanted": wanted, "found": found,
             "reached": "not run" if reached is None else "reached" if reached else "not reached"}
@@ -137,12 +147,9 @@ def targets(r):
                              rollout["value"] / twin if rollout and twin else None, times))
     rows.append(at_least("rollouts, medium, batch 256: of the bandwidth bound", 0.5,
                          rollout.get("ratio_to_ceiling") if rollout else None))
-    steps = []
-    for label in ("small-cpu", "small-cuda"):
-        parts = [r.program_rate(label, name) for name in ("rollout", "learner")]
-        steps.append(sum(1.0 / x["value"] for x in parts) if all(parts) else None)
-    rows.append(at_least("whole RL step (rollout and learner), small: of the CPU backend on 2 cores", 20.0,
-                         steps[0] / steps[1] if all(steps) else None, times))
+    steps = [r.program_rate(label, "step") for label in ("small-cpu", "small-cuda")]
+    rows.append(at_least("whole RL step, small: of the CPU backend on 2 cores", 20.0,
+                         steps[0]["value"] / steps[1]["value"] if all(steps) else None, times))
     rows.append(target("weight broadcast: of NCCL's own broadcast", "at least 90 %", "not run: several cards are wanted", None))
     return rows
 
@@ -179,6 +186,8 @@ def main():
               [[x["kernel"], "ok" if x["passed"] else "FAIL", x["share_of_bound"], x["values"]] for x in found_checks])
     else:
         print("not run\n")
+    print("## Models in bf16 against PyTorch's autocast to bf16\n")
+    print("".join(f"    {line}\n" for line in parity(folder)) or "not run\n")
     print("## Kernels' speed\n")
     rows = []
     for x in r.kernels:

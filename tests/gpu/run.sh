@@ -21,9 +21,9 @@ TEXT
 
 # Each section has its seconds; together they leave room for unpacking. A section that runs out of time is cut
 # off, and what it had printed counts.
-sections=(machine checks sanitizer kernels peers program learner_peer rollout_peer)
-declare -A seconds=([machine]=5 [checks]=50 [sanitizer]=60 [kernels]=60 [peers]=95 [program]=110 [learner_peer]=50
-    [rollout_peer]=40)
+sections=(machine checks parity sanitizer kernels peers program learner_peer rollout_peer)
+declare -A seconds=([machine]=5 [checks]=45 [parity]=20 [sanitizer]=60 [kernels]=60 [peers]=80 [program]=110
+    [learner_peer]=50 [rollout_peer]=40)
 total=470
 tests=(activation attention norm rows tokens update products nccl policy)
 
@@ -193,6 +193,33 @@ run_checks() {
     done
 }
 
+# Every output and gradient of every model in bf16, against PyTorch under autocast to bf16.
+run_parity() {
+    local shape rc files=()
+    if ((!has_torch)); then
+        not_run parity "no python3 with PyTorch (PYTHON names another)"
+        return
+    fi
+    for shape in 0 1; do
+        rc=0
+        files+=("$scratch/parity-$shape.safetensors")
+        limited 10 "$bundle/bin/gpu_parity_models" "$shape" "${files[-1]}" >>"$out/parity.log" 2>&1 || rc=$?
+        if ((rc != 0)); then
+            echo "FAIL parity: gpu_parity_models $shape: exit status $rc, see $out/parity.log"
+            failed=1
+            return
+        fi
+    done
+    peer "${seconds[parity]}" "$python" "$bundle/tests/parity/compare.py" --bf16 "${files[@]}" >>"$out/parity.log" 2>&1 || rc=$?
+    tail -n 2 "$out/parity.log"
+    if ((rc == 1)) && grep -q 'tensors compared, [1-9]' "$out/parity.log"; then
+        echo "FAIL parity: see $out/parity.log"
+        failed=1
+    elif ((rc != 0)); then
+        not_run parity "compare.py: $(tail -n 1 "$out/parity.log") (exit status $rc)"
+    fi
+}
+
 run_sanitizer() {
     local sanitizer tool rc
     sanitizer=$(command -v compute-sanitizer || find /usr/local/cuda*/bin /usr/local/cuda*/compute-sanitizer /opt/nvidia \
@@ -249,7 +276,7 @@ bench_program() { # LABEL SECONDS ARGUMENT...: of musicrl bench; each line gets 
 
 run_program() {
     local configs=$bundle/share/musicrl/configs prefix=()
-    local whole=(--stages 'rollout,learner' --repeats 1)
+    local whole=(--stages step --repeats 1)
     # The whole RL step of the small configuration on two pinned cores, beside the card's work.
     (
         prefix=(taskset -c '0,1')

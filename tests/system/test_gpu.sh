@@ -70,12 +70,18 @@ TEXT
 for name in activation attention norm rows tokens update products nccl policy; do
     stand_in "$bundle/bin/gpu_test_$name" <<<"echo 'kernel $name bf16    ok, error at most 0.50 of the bound, 7 values'"
 done
+stand_in "$bundle/bin/gpu_parity_models" <<'TEXT'
+echo "parameters of shape $1" >"$2"
+TEXT
+mkdir -p "$bundle/tests"
+cp -r "$root/tests/parity" "$bundle/tests/parity"
 stand_in "$bundle/bin/musicrl" <<'TEXT'
 rate=10
 [[ "$*" != *device=cuda* ]] || rate=500
 [[ "$*" != *one_order=true* ]] || rate=400
-for name in rollout rollout_bf16 learner; do
-    [[ "$*" != *"stages $name "* && "$*" != *rollout,learner* ]] ||
+[[ "$*" != *"stages step "* ]] || echo "{\"name\": \"step\", \"value\": $((20000 / rate)), \"unit\": \"ms\"}"
+for name in rollout_bf16 learner; do
+    [[ "$*" != *"stages $name "* ]] ||
         echo "{\"name\": \"$name\", \"value\": $rate, \"unit\": \"frames/s\", \"ratio_to_ceiling\": 0.6, \"formula\": \"ceiling: 1 GFLOP/s / 4.0 GFLOP of matrix products a frame\"}"
 done
 TEXT
@@ -86,6 +92,12 @@ case $1 in
 {"name": "attention_forward", "config": "bf16, batch 4, sequence 8192, heads 16, head_dim 128", "peer": "cudnn", "milliseconds": 1, "tried": {"flash": 1.9, "cudnn": 1.0}}
 {"name": "adamw", "config": "f32, parameters 5", "peer": "fused", "milliseconds": 3, "tried": {"fused": 3}}
 LINES
+        ;;
+    *compare.py)
+        shift 2
+        echo 'errors are 0.61 times the bf16 twin'"'"'s (geometric mean)'
+        cat "$@" && echo "$# tensors compared, ${TOO_FAR_OFF:-0} too far off"
+        exit $((${TOO_FAR_OFF:-0} > 0))
         ;;
     *peer_model.py) echo "{\"name\": \"$2\", \"config\": \"medium\", \"peer\": \"PyTorch 9, eager\", \"per_s\": 20, \"unit\": \"frames/s\"}" ;;
     *) exec python3 "$@" ;;
@@ -103,6 +115,7 @@ prints 'the price of one order' '| medium-learner | 500 frames/s | 400 frames/s 
 prints 'a peer beside a kernel' '| adamw | f32, parameters 5 | 1 | 3000 GB/s | 75 % | 3 | fused | 3.00 x |'
 prints 'rollouts beside the twin' "| rollouts, medium, batch 256: of the twin's eager generation | at least 10.00 x | 25.00 x | reached |"
 prints 'errors of kernels' '| attention bf16 | ok | 0.50 | 7 |'
+prints 'models beside PyTorch in bf16' '    2 tensors compared, 0 too far off'
 prints 'the sanitizer' 'ok racecheck: 1 cases, ========= ERROR SUMMARY: 0 errors'
 if python3 -c 'import json, sys; [json.loads(line) for line in open(sys.argv[1])]' "$scratch/out/results.jsonl"; then
     pass 'one JSON object a line'
@@ -113,6 +126,9 @@ fi
 stand_in "$bundle/bin/gpu_test_norm" <<<"echo 'kernel norm bf16    FAIL, error at most 1.50 of the bound, 7 values'; exit 1"
 check 'a kernel that is wrong' 1 'FAIL norm: exit status 1' --only checks "$bundle"
 prints 'the table with what is wrong' '| norm bf16 | FAIL | 1.50 | 7 |'
+TOO_FAR_OFF=1 check 'models that are wrong' 1 'FAIL parity: see' --only parity "$bundle"
+stand_in "$bundle/bin/gpu_parity_models" <<<'exit 3'
+check 'models that cannot run' 1 'FAIL parity: gpu_parity_models 0: exit status 3' --only parity "$bundle"
 stand_in "$bundle/bin/musicrl" <<<"echo \"musicrl: unknown setting 'device'\" >&2; exit 1"
 check 'a program that cannot' 0 "musicrl: unknown setting 'device' (exit status 1)" --only program "$bundle"
 stand_in "$bundle/bin/gpu_test_norm" <<<'sleep 300'
