@@ -632,22 +632,19 @@ bool cuda_op_all_finite(device *d, size_t count, const float *x) {
 
 void cuda_op_adamw(device *d, size_t count, const adamw_step *step, const float *gradient, float *parameter,
                    float *first, float *second) {
-    update_state state = {};
     const double updates = static_cast<double>(step->step);
-    state.step = step->step;
-    state.scale = step->gradient_scale;
-    state.correction1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(step->beta1), updates)));
-    state.correction2 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(step->beta2), updates)));
-    // The tensors of one update have this in common.
-    if (memcmp(&state, &d->updated, sizeof state) != 0 &&
-        card_upload(d->gpu, &d->values->update, &state, sizeof state) != STATUS_OK)
-        return;
-    d->updated = state;
-    const adamw_terms terms = {step->learning_rate, step->beta1, step->beta2, step->epsilon,
-                               step->weight_decay};
-    note(d,
-         adamw(stream_of(d), static_cast<int64_t>(count), terms, &d->values->update, gradient, parameter,
-               first, second, nullptr),
+    const auto correction = [updates](float beta) {
+        return static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(beta), updates)));
+    };
+    const adamw_terms terms = {step->learning_rate,
+                               step->beta1,
+                               step->beta2,
+                               step->epsilon,
+                               step->weight_decay,
+                               step->gradient_scale,
+                               correction(step->beta1),
+                               correction(step->beta2)};
+    note(d, adamw(stream_of(d), static_cast<int64_t>(count), terms, gradient, parameter, first, second),
          "update");
 }
 

@@ -9,9 +9,8 @@ extern "C" {
 #include "kernels/cuda/product_cublas.h"
 }
 
-// What an update of one tensor hands to its kernel, and values that come back to the host.
+// Values that come back to the host.
 struct cuda_values {
-    cuda_kernels::update_state update;
     double number;
     float scale;
     int32_t flag;
@@ -41,8 +40,7 @@ struct device {
     scratch_memory rounded[2]; // a product's f32 factors as bf16: rows of inputs, and of outputs' gradients
     scratch_memory kept_rounded[2]; // what stood there before a plan
     kept_work kept[KEPT_MAX];
-    uint64_t repeats;                   // so far
-    cuda_kernels::update_state updated; // what lies at values->update
+    uint64_t repeats; // so far
     int threads;
     bool one_order, bf16;
     char library[80], architecture[16];

@@ -1,5 +1,5 @@
-// AdamW reads gradient, parameter and both moments once and writes the last three: 28 bytes a parameter, 30
-// with the bf16 copy. The norm reads the gradient once. A slot of gradients reads each partial sum that it
+// AdamW reads gradient, parameter and both moments once and writes the last three: 28 bytes a parameter. The
+// norm reads the gradient once. A slot of gradients reads each partial sum that it
 // completes once and is written once, or twice.
 #include "kernels/cuda/update.cuh"
 
@@ -107,39 +107,19 @@ __global__ void set_kernel(int32_t value, int32_t *out) {
     *out = value;
 }
 
-// One thread.
-__global__ void prepare_kernel(const double *sum, float clip, float beta1, float beta2, update_state *state) {
-    state->norm = sqrt(*sum);
-    state->skip = !isfinite(state->norm);
-    state->scale = 1.0f;
-    if (state->skip) {
-        state->scale = 0.0f;
-        state->skipped++;
-        return;
-    }
-    if (clip > 0.0f && state->norm > static_cast<double>(clip))
-        state->scale = static_cast<float>(static_cast<double>(clip) / state->norm);
-    state->step++;
-    const double step = static_cast<double>(state->step);
-    state->correction1 = static_cast<float>(1.0 / (1.0 - pow(static_cast<double>(beta1), step)));
-    state->correction2 = static_cast<float>(1.0 / (1.0 - pow(static_cast<double>(beta2), step)));
-}
-
-__device__ __forceinline__ void update_value(const adamw_terms &t, const update_state &s, float gradient,
-                                             float &parameter, float &first, float &second) {
-    const float g = gradient * s.scale;
+__device__ __forceinline__ void update_value(const adamw_terms &t, float gradient, float &parameter,
+                                             float &first, float &second) {
+    const float g = gradient * t.scale;
     first = t.beta1 * first + (1.0f - t.beta1) * g;
     second = t.beta2 * second + (1.0f - t.beta2) * g * g;
-    const float step = first * s.correction1 / (sqrtf(second * s.correction2) + t.epsilon);
+    const float step = first * t.correction1 / (sqrtf(second * t.correction2) + t.epsilon);
     parameter -= t.learning_rate * (step + t.weight_decay * parameter);
 }
 
-__global__ void adamw_kernel(int64_t count, adamw_terms terms, const update_state *state,
-                             const float *gradient, float *parameter, float *first, float *second,
-                             bf16 *rounded) {
+__global__ void adamw_kernel(int64_t count, adamw_terms terms, const float *gradient, float *parameter,
+                             float *first, float *second) {
     const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
-    const update_state s = *state;
-    if (at >= count || s.skip)
+    if (at >= count)
         return;
     if (at + 4 <= count) {
         float g[4], p[4], m[4], v[4];
@@ -149,19 +129,14 @@ __global__ void adamw_kernel(int64_t count, adamw_terms terms, const update_stat
         stream_pack(second + at, v);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            update_value(terms, s, g[i], p[i], m[i], v[i]);
+            update_value(terms, g[i], p[i], m[i], v[i]);
         store_pack(parameter + at, p);
         store_pack(first + at, m);
         store_pack(second + at, v);
-        if (rounded != nullptr)
-            store_pack(rounded + at, p);
         return;
     }
-    for (int64_t i = at; i < count; i++) {
-        update_value(terms, s, gradient[i], parameter[i], first[i], second[i]);
-        if (rounded != nullptr)
-            rounded[i] = from_float<bf16>(parameter[i]);
-    }
+    for (int64_t i = at; i < count; i++)
+        update_value(terms, gradient[i], parameter[i], first[i], second[i]);
 }
 
 __global__ void round_kernel(int64_t count, const float *x, bf16 *rounded) {
@@ -209,15 +184,10 @@ cudaError_t all_finite(cudaStream_t stream, int64_t count, const float *x, int32
     return error;
 }
 
-cudaError_t update_prepare(cudaStream_t stream, const double *sum, float clip, float beta1, float beta2,
-                           update_state *state) {
-    return launch(prepare_kernel, 1, 1, 0, stream, sum, clip, beta1, beta2, state);
-}
-
-cudaError_t adamw(cudaStream_t stream, int64_t count, const adamw_terms &terms, const update_state *state,
-                  const float *gradient, float *parameter, float *first, float *second, bf16 *rounded) {
-    return launch(adamw_kernel, blocks_for(count, THREADS * 4), THREADS, 0, stream, count, terms, state,
-                  gradient, parameter, first, second, rounded);
+cudaError_t adamw(cudaStream_t stream, int64_t count, const adamw_terms &terms, const float *gradient,
+                  float *parameter, float *first, float *second) {
+    return launch(adamw_kernel, blocks_for(count, THREADS * 4), THREADS, 0, stream, count, terms, gradient,
+                  parameter, first, second);
 }
 
 cudaError_t round_to_bf16(cudaStream_t stream, int64_t count, const float *x, bf16 *rounded) {
