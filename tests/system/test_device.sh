@@ -139,6 +139,33 @@ name="two GPUs without NCCL"
 MUSICRL_NCCL=/nowhere/libnccl.so.2 launch "$name" 2 "$emulated" "${small[@]}" folder=host &&
     same_run "$name" gpu host 2 && says "$name, said once" 'gradients: rank 0 on .* has no NCCL, so that the group of 2'
 
+# NCCL adds up four ranks' gradients in an order of its own: weights differ by roundings, not by more.
+name="taken up on four GPUs"
+one=("$emulated" "${small[@]}" train.gradient_slots=4 folder=one)
+if launch "$name" 1 "${one[@]}"; then
+    cp -r one four && rm -r four/checkpoints/step-000002
+    if EMULATED_GPUS=4 launch "$name" 4 "${one[@]}" folder=four && says "$name, by NCCL" "gradients: 4 ranks communicate $by_nccl"; then
+        if /usr/bin/python3 - one four <<'SCRIPT' >python.log 2>&1; then
+import json, numpy, struct, sys
+def weights(folder, step, network):
+    with open(f"{folder}/checkpoints/step-{step:06d}/{network}.safetensors", "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        spans = sorted(x["data_offsets"] for name, x in header.items() if name != "__metadata__")
+        data = file.read()
+    return numpy.concatenate([numpy.frombuffer(data[a:b], "<f4") for a, b in spans]).astype(float)
+for network in ("policy", "value"):
+    start, one, four = weights("one", 1, network), weights("one", 2, network), weights("four", 2, network)
+    change = numpy.linalg.norm(four - one) / numpy.linalg.norm(one - start)
+    print(network, change)
+    assert 0 < change < 1e-5, "that is not another order of adding up"
+SCRIPT
+            pass "$name"
+        else
+            fail "$name" "weights" python.log
+        fi
+    fi
+fi
+
 # What can go wrong: every rank ends with status 1, and one line says why.
 ends() { # NAME TEXT LAUNCHER...
     local name=$1 text=$2 rc=0
