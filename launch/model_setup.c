@@ -156,20 +156,21 @@ status model_initialise(device *device, const parameter_list *list, uint64_t see
     return result;
 }
 
-status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, const parameter_list *list,
-                               device *device, float *values) {
-    mirror m;
+status model_add_to_saver(saver *saver, const char *name, const parameter_list *list, device *device,
+                          const float *values) {
+    const size_t count = (size_t)list->count;
     tensor_view *views = NULL;
+    saved_tensor *tensors = NULL;
     status result;
-    TRY(mirror_values(&m, device, list, values));
-    TRY_GOTO(result, mirror_fetch(&m), done);
-    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * (size_t)list->count, "tensor list"),
-             done);
-    model_views(list, m.host, views);
-    result = checkpoint_add_tensors(writer, name, views, (size_t)list->count, NULL, 0);
+    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * count, "tensor list"), done);
+    TRY_GOTO(result, memory_allocate((void **)&tensors, sizeof *tensors * count, "tensor list"), done);
+    model_views(list, values, views);
+    for (size_t i = 0; i < count; i++)
+        tensors[i] = (saved_tensor){views[i], device};
+    result = saver_add_tensors(saver, name, tensors, count);
 done:
     memory_free(views);
-    mirror_release(&m);
+    memory_free(tensors);
     return result;
 }
 

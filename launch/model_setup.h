@@ -7,6 +7,7 @@
 #include "data/digest.h"
 #include "data/shard.h"
 #include "launch/run_config.h"
+#include "launch/saver.h"
 
 // The policy that the run file describes, over tokens of `format`. Fails if the tokens have fewer levels than
 // the policy models.
@@ -34,9 +35,9 @@ void model_views(const parameter_list *list, const float *values, tensor_view *v
 status model_read(const safetensors *file, const parameter_list *list, float *values);
 // The same to values on the device.
 status model_read_values(const safetensors *file, const parameter_list *list, device *device, float *values);
-// Adds NAME, with values on the device, to a checkpoint being written.
-status model_add_to_checkpoint(checkpoint_writer *writer, const char *name, const parameter_list *list,
-                               device *device, float *values);
+// Adds NAME to every checkpoint of the saver. device: that has the values; NULL: the host.
+status model_add_to_saver(saver *saver, const char *name, const parameter_list *list, device *device,
+                          const float *values);
 // Digest of values on the device, padding included.
 status model_digest(device *device, const parameter_list *list, float *values, char out[DIGEST_HEX]);
 

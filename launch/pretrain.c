@@ -46,6 +46,7 @@ typedef struct pretrain {
     size_t sums_rows;
     double unigram[LEVELS_MAX];
     run_folder run;
+    saver *saver; // on the rank that writes
     watch *watch;
     int64_t step;
     plan plan; // of this rank's memory
@@ -244,30 +245,20 @@ static status record_settings(const pretrain *p, json_t **out) {
     return STATUS_OK;
 }
 
-static status save(pretrain *p) {
-    status result = STATUS_OK;
-    if (p->run.writes) {
-        checkpoint_writer *writer = NULL;
-        json_t *state = NULL, *settings;
-        TRY_GOTO(result, record_settings(p, &settings), done);
-        state = json_pack("{s:I,s:o}", "step", (json_int_t)p->step, "settings", settings);
-        TRY_GOTO(result, metrics_sync(p->run.metrics), done);
-        TRY_GOTO(result, checkpoint_begin(&writer, p->run.checkpoints, (uint64_t)p->step, "base"), done);
-        TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "policy.safetensors", policy_parameters(p->policy),
-                                         p->device, policy_values(p->policy)),
-                 done);
-        TRY_GOTO(result, run_save_optimizer(writer, "optimizer", p->optimizer), done);
-        checkpoint_writer *finished = writer;
-        writer = NULL;
-        TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        const checkpoint_keep keep = {.last = RUN_STAGE_KEEPS, .every = 0, .best = -1};
-        TRY_GOTO(result, checkpoint_prune(p->run.checkpoints, &keep, NULL, NULL), done);
-    done:
-        checkpoint_abort(writer);
-        json_decref(state);
-    }
-    return world_agree(p->world, result);
+static status create_saver(pretrain *p) {
+    if (world_rank(p->world) != 0)
+        return STATUS_OK;
+    TRY(saver_create(&p->saver, "base"));
+    TRY(model_add_to_saver(p->saver, "policy.safetensors", policy_parameters(p->policy), p->device,
+                           policy_values(p->policy)));
+    return run_add_optimizer(p->saver, "optimizer", p->optimizer, 0, 1);
+}
+
+static status start_save(pretrain *p) {
+    json_t *settings;
+    TRY(record_settings(p, &settings));
+    return run_folder_save(&p->run, p->saver, p->step,
+                           json_pack("{s:I,s:o}", "step", (json_int_t)p->step, "settings", settings));
 }
 
 static status resume_from(pretrain *p, const checkpoint *from) {
@@ -423,8 +414,11 @@ static status train(pretrain *p) {
         TRY(world_any(p->world, run_stop_requested(), &stop));
         if (last || stop || (config->pretrain.save_every > 0 && p->step % config->pretrain.save_every == 0)) {
             watch_enter(p->watch, WATCH_SAVE, p->step);
-            TRY(save(p));
+            TRY(world_agree(p->world, p->run.writes ? start_save(p) : STATUS_OK));
         }
+        TRY(world_agree(p->world, !p->run.writes ? STATUS_OK
+                                  : last || stop ? saver_wait(p->saver)
+                                                 : saver_check(p->saver)));
         double mean = 0.0;
         for (int level = 0; level < p->levels; level++)
             mean += loss[level] / p->levels;
@@ -592,6 +586,7 @@ static status run(pretrain *p) {
                                        p->gradients, p->devices, 0,
                                        (size_t)(p->config->gradient_bucket * (1 << 20) / sizeof(float)))),
              done);
+    TRY_GOTO(result, world_agree(p->world, create_saver(p)), done);
     TRY_GOTO(result, plan_check(&p->plan, p->world, 0, "pretrain"), done);
     TRY_GOTO(result, world_agree(p->world, initialise(p)), done);
     TRY_GOTO(result, world_agree(p->world, measure_unigram(p)), done);
@@ -630,6 +625,7 @@ status pretrain_run(const run_config *config) {
     status result = run(&p);
     run_speak_once(p.world, result);
     watch_stop(p.watch);
+    saver_destroy(p.saver); // before what it reads
     run_folder_close(&p.run);
     device_group_destroy(p.devices); // before the buffers that it may still use
     destroy_parts(&p);

@@ -160,32 +160,21 @@ static status evaluate(reward_trainer *t, reward_outcome *out) {
     return STATUS_OK;
 }
 
-static status save(reward_trainer *t) {
-    status result = STATUS_OK;
-    if (t->run.writes) {
-        const parameter_list *list = reward_model_parameters(t->model);
-        checkpoint_writer *writer = NULL;
-        json_t *state = json_pack("{s:I,s:I,s:I,s:f,s:O}", "step", (json_int_t)t->step, "best_step",
-                                  (json_int_t)t->best_step, "waits", (json_int_t)t->waits, "best_loss",
-                                  t->best_loss, "settings", t->record);
-        TRY_GOTO(result, metrics_sync(t->run.metrics), done);
-        TRY_GOTO(result, checkpoint_begin(&writer, t->run.checkpoints, (uint64_t)t->step, "reward"), done);
-        TRY_GOTO(result,
-                 model_add_to_checkpoint(writer, "reward.safetensors", list, t->device,
-                                         reward_model_values(t->model)),
-                 done);
-        TRY_GOTO(result, model_add_to_checkpoint(writer, "best.safetensors", list, t->device, t->best), done);
-        TRY_GOTO(result, run_save_optimizer(writer, "optimizer", t->optimizer), done);
-        checkpoint_writer *finished = writer;
-        writer = NULL;
-        TRY_GOTO(result, checkpoint_commit(finished, state), done);
-        const checkpoint_keep keep = {.last = RUN_STAGE_KEEPS, .every = 0, .best = -1};
-        TRY_GOTO(result, checkpoint_prune(t->run.checkpoints, &keep, NULL, NULL), done);
-    done:
-        checkpoint_abort(writer);
-        json_decref(state);
-    }
-    return world_agree(t->world, result);
+static status create_saver(reward_trainer *t) {
+    const parameter_list *list = reward_model_parameters(t->model);
+    if (world_rank(t->world) != 0)
+        return STATUS_OK;
+    TRY(saver_create(&t->saver, "reward"));
+    TRY(model_add_to_saver(t->saver, "reward.safetensors", list, t->device, reward_model_values(t->model)));
+    TRY(model_add_to_saver(t->saver, "best.safetensors", list, t->device, t->best));
+    return run_add_optimizer(t->saver, "optimizer", t->optimizer, 0, 1);
+}
+
+static status start_save(reward_trainer *t) {
+    return run_folder_save(&t->run, t->saver, t->step,
+                           json_pack("{s:I,s:I,s:I,s:f,s:o}", "step", (json_int_t)t->step, "best_step",
+                                     (json_int_t)t->best_step, "waits", (json_int_t)t->waits, "best_loss",
+                                     t->best_loss, "settings", json_deep_copy(t->record)));
 }
 
 static status read_values(const reward_trainer *t, const checkpoint *from, const char *name, float *values) {
@@ -359,7 +348,10 @@ static status train_member(reward_trainer *t, bool resumed) {
         TRY(write_step(t, &step, evaluates ? &held_out : NULL));
         TRY(world_any(t->world, run_stop_requested(), &stop));
         if (evaluates || stop)
-            TRY(save(t));
+            TRY(world_agree(t->world, t->run.writes ? start_save(t) : STATUS_OK));
+        TRY(world_agree(t->world, !t->run.writes           ? STATUS_OK
+                                  : stop || is_finished(t) ? saver_wait(t->saver)
+                                                           : saver_check(t->saver)));
         progress_show(&progress, t->step, detail);
     }
     progress_finish(&progress, t->step, detail);
@@ -414,6 +406,7 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
     TRY_GOTO(result, world_agree(t->world, device_group_create(&t->devices, t->device, t->group, among)),
              done);
     TRY_GOTO(result, world_agree(t->world, gradient_sum_among(t->gradients, t->devices, 0, SIZE_MAX)), done);
+    TRY_GOTO(result, world_agree(t->world, create_saver(t)), done);
     TRY_GOTO(result, plan_check(&t->plan, t->world, 0, title), done);
     if (t->member == 0)
         snprintf(path, sizeof path, "%s", plan->folder);
@@ -446,6 +439,7 @@ static status train_one(world *world, const run_config *config, const reward_pla
                         .seed = (uint64_t)config->seed + (uint64_t)member * MEMBER_SEEDS,
                         .best_loss = INFINITY};
     const status result = run_member(&t, plan);
+    saver_destroy(t.saver); // before what it reads
     run_folder_close(&t.run);
     device_group_destroy(t.devices); // before the buffers that it may still use
     destroy_parts(&t);

@@ -35,6 +35,7 @@ typedef struct reward_trainer {
     float *best;            // [parameters] of the selected step, on the device
     double *sums;           // [gradient slots, REWARD_SUMS]
     run_folder run;
+    saver *saver;                   // on the rank that writes
     int64_t step, best_step, waits; // evaluations since the best
     double best_loss;
     double seconds; // of training steps in this process

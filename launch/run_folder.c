@@ -141,6 +141,25 @@ void run_folder_close(run_folder *run) {
     run->events = NULL;
 }
 
+static status sync_metrics(void *context) {
+    const run_folder *run = context;
+    return metrics_sync(run->metrics);
+}
+
+static status prune(void *context) {
+    const run_folder *run = context;
+    const checkpoint_keep keep = {.last = RUN_STAGE_KEEPS, .every = 0, .best = -1};
+    return checkpoint_prune(run->checkpoints, &keep, NULL, NULL);
+}
+
+status run_folder_save(run_folder *run, saver *saver, int64_t step, json_t *state) {
+    const saver_hooks hooks = {.before = sync_metrics, .after = prune, .context = run};
+    if (state == NULL)
+        return FAIL("the checkpoint of step %lld cannot be described: one of its numbers is not finite",
+                    (long long)step);
+    return saver_start(saver, run->checkpoints, (uint64_t)step, state, &hooks);
+}
+
 void run_optimizer_name(const char *name, int part, int parts, char text[RUN_OPTIMIZER_NAME]) {
     if (parts == 1)
         snprintf(text, RUN_OPTIMIZER_NAME, "%s.safetensors", name);
@@ -161,18 +180,15 @@ static status mirror_moments(mirror *out, const optimizer *o) {
                          "optimiser moments on the host");
 }
 
-status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *o) {
-    mirror moments;
+status run_add_optimizer(saver *saver, const char *name, const optimizer *o, int part, int parts) {
     tensor_view views[RUN_OPTIMIZER_TENSORS];
+    saved_tensor tensors[RUN_OPTIMIZER_TENSORS];
     char file[RUN_OPTIMIZER_NAME];
-    run_optimizer_name(name, 0, 1, file);
-    TRY(mirror_moments(&moments, o));
-    const int count = run_optimizer_views(o, moments.host, views);
-    status result = mirror_fetch(&moments);
-    if (result == STATUS_OK)
-        result = checkpoint_add_tensors(writer, file, views, (size_t)count, NULL, 0);
-    mirror_release(&moments);
-    return result;
+    const int count = run_optimizer_views(o, o->moments, views);
+    for (int i = 0; i < count; i++)
+        tensors[i] = (saved_tensor){views[i], i == 0 ? o->device : NULL};
+    run_optimizer_name(name, part, parts, file);
+    return saver_add_tensors(saver, file, tensors, (size_t)count);
 }
 
 // What a file and the optimiser have in common of the moments goes into moments [2, o->count] on the host;

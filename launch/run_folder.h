@@ -31,6 +31,11 @@ status run_folder_open(run_folder *run, world *world, const char *path, int writ
 status run_folder_start(run_folder *run, const run_config *config, int64_t step);
 void run_folder_close(run_folder *run);
 
+// Lets the saver write the checkpoint of a stage before the RL run (writing rank only; *run is used until the
+// write has ended): after the metrics; the newest RUN_STAGE_KEEPS stay. `state` is taken over, as
+// saver_start does.
+status run_folder_save(run_folder *run, saver *saver, int64_t step, json_t *state);
+
 // Records of an optimiser in a checkpoint: the flat moments and the update count in NAME.safetensors; or,
 // where several learners hold a part of it, in NAME-part-0000-of-0004.safetensors and so on, which say where
 // they begin.
@@ -39,7 +44,8 @@ void run_optimizer_name(const char *name, int part, int parts, char text[RUN_OPT
 // Returns the number of views. moments [2, count] of `optimizer`, on the host or the device.
 int run_optimizer_views(const optimizer *optimizer, const float *moments,
                         tensor_view views[RUN_OPTIMIZER_TENSORS]);
-status run_save_optimizer(checkpoint_writer *writer, const char *name, const optimizer *optimizer);
+// Adds an optimiser that is part `part` of `parts` to every checkpoint of the saver.
+status run_add_optimizer(saver *saver, const char *name, const optimizer *optimizer, int part, int parts);
 // Whatever parts the checkpoint holds it in, and whatever part `optimizer` is.
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
 

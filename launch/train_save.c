@@ -7,50 +7,26 @@
 
 #include <jansson.h>
 
-// device: that has the values; NULL: the host.
-static status add_weights(saver *saver, const char *name, const parameter_list *list, device *device,
-                          const float *values) {
-    const size_t count = (size_t)list->count;
-    tensor_view *views = NULL;
-    saved_tensor *tensors = NULL;
-    status result;
-    TRY_GOTO(result, memory_allocate((void **)&views, sizeof *views * count, "tensor list"), done);
-    TRY_GOTO(result, memory_allocate((void **)&tensors, sizeof *tensors * count, "tensor list"), done);
-    model_views(list, values, views);
-    for (size_t i = 0; i < count; i++)
-        tensors[i] = (saved_tensor){views[i], device};
-    result = saver_add_tensors(saver, name, tensors, count);
-done:
-    memory_free(views);
-    memory_free(tensors);
-    return result;
-}
-
 static status add_optimizer(train *t, const char *name, const optimizer *optimizer) {
-    tensor_view views[RUN_OPTIMIZER_TENSORS];
-    saved_tensor tensors[RUN_OPTIMIZER_TENSORS];
-    char file[RUN_OPTIMIZER_NAME];
     const group *learners = t->learner.group;
-    const int count = run_optimizer_views(optimizer, optimizer->moments, views);
-    for (int i = 0; i < count; i++)
-        tensors[i] = (saved_tensor){views[i], i == 0 ? optimizer->device : NULL};
-    run_optimizer_name(name, group_index(learners), t->learner.sharded ? group_size(learners) : 1, file);
-    return saver_add_tensors(t->saver, file, tensors, (size_t)count);
+    return run_add_optimizer(t->saver, name, optimizer, group_index(learners),
+                             t->learner.sharded ? group_size(learners) : 1);
 }
 
 static status add_networks(train *t) {
     learner *l = t->learner.learner;
     const parameter_list *list = policy_parameters(learner_policy(l));
-    TRY(add_weights(t->saver, "policy.safetensors", list, t->device, policy_values(learner_policy(l))));
+    TRY(model_add_to_saver(t->saver, "policy.safetensors", list, t->device,
+                           policy_values(learner_policy(l))));
     for (int i = 0; i < t->config->train.lag; i++) {
         char name[64];
         train_older_name(i, name);
-        TRY(add_weights(t->saver, name, list, NULL, t->older + (size_t)i * t->parameters));
+        TRY(model_add_to_saver(t->saver, name, list, NULL, t->older + (size_t)i * t->parameters));
     }
     return learner_value(l) == NULL
                ? STATUS_OK
-               : add_weights(t->saver, "value.safetensors", value_parameters(learner_value(l)), t->device,
-                             value_values(learner_value(l)));
+               : model_add_to_saver(t->saver, "value.safetensors", value_parameters(learner_value(l)),
+                                    t->device, value_values(learner_value(l)));
 }
 
 status train_create_saver(train *t) {

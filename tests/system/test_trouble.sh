@@ -64,6 +64,19 @@ trouble enospc full 20
 ends "full disk" "cannot [a-z]* full/checkpoints/step-000001.*No space left on device; free some space" 4 full
 trouble eio broken 12
 ends "a broken disk" "cannot [a-z]* broken/checkpoints/step-000001.*Input/output error" 2 broken
+# Another stage saves in the same way.
+name="full disk in pretrain" pretrain=(pretrain run.yaml threads=1 data.base=base-2) code=0
+export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=base-2/checkpoints/step-000006 FAULT_AT=5 FAULT_ACTION=enospc
+launch 2 "${pretrain[@]}" || code=$?
+unset LD_PRELOAD FAULT_FOLDER FAULT_AT FAULT_ACTION
+if [[ $code != 1 || $(grep -c '^musicrl: ' stderr) != 1 ]] ||
+    ! grep -qE '^musicrl: .*checkpoint of step 6: cannot .*No space left on device; free some space' stderr; then
+    fail "$name" "exit status $code" stderr
+elif ! launch 1 "${pretrain[@]}" || [[ $(checksum base-2 12) != "$(checksum base 12)" ]]; then
+    fail "$name" "it cannot be taken up to the same weights" stderr
+else
+    pass "$name"
+fi
 
 # One that only one of the ranks meets, as it takes up a run: for a moment, or for longer.
 unread=(unread momentarily)
