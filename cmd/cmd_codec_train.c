@@ -61,11 +61,13 @@ static void apply_setting(struct argp_state *state, const char *text, codec_conf
         if (text[length] != '=' || strlen(settings[i].name) != length ||
             strncmp(settings[i].name, text, length) != 0)
             continue;
+        char name[64];
+        snprintf(name, sizeof name, "set %s", settings[i].name);
         void *field = (char *)config + settings[i].offset;
         if (settings[i].is_real)
-            *(float *)field = (float)option_real(state, "set", text + length + 1, 0, 1e6);
+            *(float *)field = (float)option_real(state, name, text + length + 1, 0, 1e6);
         else
-            *(uint32_t *)field = (uint32_t)option_integer(state, "set", text + length + 1, 0, 1000000);
+            *(uint32_t *)field = (uint32_t)option_integer(state, name, text + length + 1, 0, 1000000);
         return;
     }
     argp_error(state, "--set %s: wanted NAME=VALUE with one of the names that --set help=1 lists", text);

@@ -85,7 +85,9 @@ status corpus_open_any(corpus **out, const char *path) {
     *out = NULL;
     struct stat info;
     if (stat(path, &info) != 0)
-        return FAIL("cannot open corpus %s: %s", path, strerror(errno));
+        return FAIL("cannot open corpus %s: %s; name shards that 'musicrl corpus' (audio) or 'musicrl codec "
+                    "encode' (tokens, data.tokens) has made",
+                    path, strerror(errno));
     corpus *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "corpus"));
     status result;

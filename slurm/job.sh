@@ -15,6 +15,7 @@ musicrl=${MUSICRL:-musicrl}
 subcommand=${MUSICRL_COMMAND:-train}
 crashes_most=${MUSICRL_RESTARTS:-10}
 stuck_most=3
+worker_lives=600 # seconds after which the deaths before are forgotten
 crash_pause=${MUSICRL_PAUSE:-5}
 requested=0 caught=0 step='' reminder=''
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # or every rank sets it and starts a second time
@@ -142,18 +143,19 @@ nodes_from() { # FIRST COUNT: FIRST counts from 0
 # A worker as a step of its own on a node of the allocation (0: the first), started again when it dies or the run does,
 # until that is over.
 keep_worker() { # NODE ROLES RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
-    local node=$1 carried=$2 crashes=0 rc
+    local node=$1 carried=$2 crashes=0 rc began
     shift 2
     node=$(nodes_from "$node" 1)
     [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
     while :; do
-        rc=0
+        rc=0 began=$SECONDS
         srun --mpi=pmix --exact --nodes=1 --ntasks=1 --nodelist="$node" "$musicrl" "$subcommand" "$@" \
             --worker="$carried" || rc=$?
         case $rc in
             0 | 2) return "$rc" ;;
             75) ;; # the run was stopped; another job may be about to continue it
             *)
+                ((SECONDS - began < worker_lives)) || crashes=0
                 crashes=$((crashes + 1))
                 say "a worker for $carried ended with status $rc"
                 if ((crashes > crashes_most)); then

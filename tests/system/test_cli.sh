@@ -60,7 +60,7 @@ for word in '' -V x d; do
 done
 check "a whole number" 2 "--count 0: wanted a whole number from 1 to 10000000" stderr "$musicrl" corpus make -n 0
 check "a number" 2 "--seconds 1: wanted a number from 2 to 300" stderr "$musicrl" corpus make --seconds 1
-check "a large number" 2 "wanted a number from 0 to 1000000" stderr "$musicrl" codec train --set mel_low=-1
+check "a large number" 2 "--set mel_low -1: wanted a number from 0 to 1000000" stderr "$musicrl" codec train --set mel_low=-1
 mkdir "$scratch/empty"
 check "a report of nothing" 1 "empty holds no run and nothing measured of one" stderr "$musicrl" report "$scratch/empty"
 if [[ -e $scratch/empty/report.html ]]; then
