@@ -9,7 +9,8 @@ usage() {
     cat <<'TEXT'
 Usage: tests/fault/checkers.sh threads|memory|system [NAME...]
   threads   ThreadSanitizer over the threads that are our own, with OpenMP off, whose runtime is not instrumented and
-            reads as races: builds in build-tsan/ and runs the tests of what several threads enter
+            reads as races: builds in build-tsan/ and runs the tests of what several threads enter; some of them on
+            several ranks, which exchange through shared memory, as Open MPI's TCP has findings of its own
   memory    Valgrind's memcheck over one step of a tiny run of build/musicrl. Valgrind shows the program no AVX-512, so
             this is the x86-64-v3 path, on which sampling and scoring agree only approximately; the gap is printed.
   system    AddressSanitizer and UndefinedBehaviorSanitizer over the scripts of tests/system/ (all, or those named):
@@ -25,19 +26,28 @@ check_threads() {
     trap 'rm -rf "$scratch"' EXIT
     log=$scratch/build.log
     if ! { cmake -S . -B build-tsan -DMUSICRL_TSAN=ON -DMUSICRL_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
-        cmake --build build-tsan -j "$(nproc)" --target test_saver test_memory; } >"$log" 2>&1; then
+        cmake --build build-tsan -j "$(nproc)" --target test_saver test_memory test_watch test_nccl; } >"$log" 2>&1; then
         tail -n 30 "$log"
         echo "FAIL build with ThreadSanitizer" && exit 1
     fi
-    for test in test_saver test_memory; do
-        if TSAN_OPTIONS=exitcode=66 "build-tsan/tests/$test" >"$log" 2>&1; then
-            echo "ok $test, threads"
-        else
-            cat "$log"
-            echo "FAIL $test, threads"
-            status=1
-        fi
+    threads_of test_saver
+    threads_of test_memory
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+    export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl=self,vader
+    for test in test_watch test_nccl; do
+        threads_of "$test" mpirun -n 1
+        threads_of "$test" mpirun -n 2
+        threads_of "$test" mpirun -n 4
     done
+}
+threads_of() { # TEST [LAUNCHER...]
+    if TSAN_OPTIONS=exitcode=66 "${@:2}" "build-tsan/tests/$1" >"$log" 2>&1; then
+        echo "ok $*, threads"
+    else
+        cat "$log"
+        echo "FAIL $*, threads"
+        status=1
+    fi
 }
 
 check_memory() {
