@@ -2,9 +2,11 @@
 // opens a session and posts orders; workers, which come and go, look for them and publish what they make.
 // Every file is published whole (data/publish.h) under a name that says what it holds.
 //
-//     exchange/session.json                 what the session in force, if any, asks of workers; how the last
-//     one ended exchange/session-1841.../             one session: orders, messages, weights, by the names
-//     that the caller gives exchange/session-1841.../claims/      who works on what
+//     exchange/session.json          the session in force and what it asks of workers,
+//                                    or how the last one ended
+//     exchange/session-1841.../      one session: orders, messages and weights, by the
+//                                    names that the caller gives
+//     exchange/session-1841.../claims/    who works on what
 //
 // Invariants:
 //  1. A name holds what it says, of this session, whole; content carries its own checksum.

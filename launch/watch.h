@@ -5,13 +5,11 @@
 // Who is to blame when a deadline passes:
 //  - a rank past the deadline of its phase that computes, reads or writes: it reports itself;
 //  - a rank that waits in comm is not, as long as some other rank is alive and at work within its own
-//  deadline;
-//  - a rank whose count of heartbeats (launch/heartbeat.h) stands still: the rank before it, which looks at
-//  it at
-//    every beat, reports it;
-//  - nobody in particular if every rank is alive, waits, and has done so without a change: the one that waits
-//  reports
-//    what for.
+//    deadline;
+//  - a rank whose count of heartbeats (launch/heartbeat.h) stands still: the rank before it, which looks
+//    at it at every beat, reports it;
+//  - nobody in particular if every rank is alive, waits, and has done so without a change: the one that
+//    waits reports what for.
 // Time is counted in beats of the watching thread, so that a run which was suspended as a whole is not taken
 // for hung.
 #pragma once
