@@ -17,7 +17,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ARGUMENTS_MAX = 512, LINE_BYTES = 4096, SIGKILL_SECONDS = 2, PAUSE_SECONDS = 2, LOCK_TRIES = 4 };
+enum {
+    ARGUMENTS_MAX = 512,
+    LINE_BYTES = 4096,
+    SIGKILL_SECONDS = 2,
+    END_SECONDS = 15, // of mpirun's silence after it has told of a rank's end
+    PAUSE_SECONDS = 2,
+    LOCK_TRIES = 4
+};
 
 static volatile sig_atomic_t requests;  // to stop, so far
 static volatile sig_atomic_t impatient; // of them, by SIGINT, SIGTERM or SIGHUP
@@ -113,12 +120,24 @@ static int64_t newest_step(const char *folder) {
     return newest;
 }
 
-// Copies what mpirun and the ranks say on stderr, looking for the cause.
-static void relay(int source, crash_cause *cause) {
+// Copies what mpirun and the ranks say on stderr, looking for the cause. Open MPI 4 can hang at its own end,
+// after a rank was killed while it started: then it is ended.
+static void relay(int source, pid_t mpirun, crash_cause *cause) {
     char line[LINE_BYTES];
     size_t used = 0;
     for (;;) {
         char bytes[LINE_BYTES];
+        struct pollfd readable = {.fd = source, .events = POLLIN};
+        const bool told = cause->signal != 0 || cause->code != 0;
+        const int ready = poll(&readable, 1, told ? END_SECONDS * 1000 : -1);
+        if (ready < 0 && errno == EINTR)
+            continue;
+        if (ready == 0) {
+            fprintf(stderr, "musicrl: mpirun has not ended %d s after a rank did; it is ended\n",
+                    END_SECONDS);
+            kill(mpirun, SIGKILL);
+            return;
+        }
         const ssize_t count = read(source, bytes, sizeof bytes);
         if (count < 0 && errno == EINTR)
             continue;
@@ -206,7 +225,7 @@ static status start_once(const supervision *plan, crash_cause *cause, int *outco
     launcher = child;
     if (requests > 0)
         kill(child, SIGUSR1);
-    relay(ends[0], cause);
+    relay(ends[0], child, cause);
     close(ends[0]);
     int state = 0;
     while (waitpid(child, &state, 0) < 0 && errno == EINTR)

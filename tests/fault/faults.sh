@@ -191,7 +191,7 @@ start=$(date +%s%N)
     fail "a run to be killed" "it failed" straight.log
 # How long a run takes here decides when to kill.
 span=$((($(date +%s%N) - start) / 1000000))
-struck=0 runs=0 unsound=0 lost_steps=0
+struck=0 runs=0 unsound=0 lost_steps=0 hung=0
 start=$SECONDS
 newest() { # FOLDER FILE-PATTERN: the last step that metrics, or checkpoints, are there of
     if [[ $2 == metrics ]]; then
@@ -220,7 +220,12 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
             of_run=$((of_run + 1)) struck=$((struck + 1))
             rc=0
             timeout 30 tail --pid="$job" -f /dev/null || {
-                fail "killed run $runs" "its other ranks are still there after 30 s" "$folder.log"
+                # Open MPI 4 itself can hang at its end, after a rank was killed while it started.
+                if ((ranks > 1)) && ! pgrep -P "$job" >/dev/null && grep -q 'mpirun noticed' "$folder.log"; then
+                    hung=$((hung + 1))
+                else
+                    fail "killed run $runs" "its other ranks are still there after 30 s" "$folder.log"
+                fi
                 kill -KILL "$job" 2>/dev/null
             }
             wait "$job" 2>/dev/null || rc=$?
@@ -246,5 +251,6 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
     runs=$((runs + 1))
 done 2>/dev/null # the shell tells of every job that was killed
 echo "at random: $struck kills of $runs runs on 1, 2 and 4 ranks, $unsound runs not sound, $lost_steps steps computed again"
+((hung == 0)) || echo "mpirun itself hung at its end $hung times, when all ranks had ended"
 ((unsound > 0)) || pass "$struck kills at random times ($((SECONDS - start)) s)"
 exit "$status"

@@ -71,6 +71,21 @@ end killed 0 && same "a rank killed" killed \
     'rank 2 on .* \(rollout\+reward\+learner\) in phase [a-z]+ of step [0-9]+ was ended by signal 9 \(Killed\)' \
     'restart 1 of at most 3, from the checkpoint of step [0-9]+0' 'taken up at step [0-9]+0'
 
+# Open MPI 4 can hang at its end, after a rank was killed while it started; here it does so once.
+mkdir hanging-mpirun
+cat >hanging-mpirun/mpirun <<TEXT
+#!/bin/bash
+if mkdir "$PWD/hung" 2>/dev/null; then
+    echo 'mpirun noticed that process rank 1 with PID 0 on node here exited on signal 9 (Killed).' >&2
+    exec sleep 300
+fi
+exec $(command -v mpirun) "\$@"
+TEXT
+chmod +x hanging-mpirun/mpirun
+PATH=$PWD/hanging-mpirun:$PATH begin hanging --ranks 2
+end hanging 0 && same "an mpirun that hangs" hanging 'mpirun has not ended 15 s after a rank did; it is ended' \
+    'rank 1 on here was ended by signal 9 \(Killed\); restart 1 of at most 3, from the beginning'
+
 # A rank of the restart is killed at once, while it still loads.
 begin loading --ranks 2
 reached loading 25
