@@ -257,7 +257,7 @@ size_t codec_decode_scratch_bytes(const codec *codec, size_t frames) {
 }
 
 status codec_decode_into(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
-                         int iterations, float *audio, void *scratch) {
+                         int iterations, float *audio, float *loudest, void *scratch) {
     const codec_config *config = codec_get_config(codec);
     if (frames == 0)
         return FAIL("0 frames of tokens cannot be decoded; give at least 1 frame");
@@ -283,19 +283,24 @@ status codec_decode_into(const codec *codec, const uint16_t *tokens, size_t fram
     griffin_lim(codec->features.transform, codec->features.bank, work.mel, frames * config->columns,
                 &settings, work.padded, work.phase);
     memcpy(audio, work.padded + stft_lead(codec->features.transform), samples * sizeof *audio);
+    if (loudest != NULL) {
+        *loudest = 0.0f;
+        for (size_t i = 0; i < samples; i++)
+            *loudest = fmaxf(*loudest, fabsf(audio[i]));
+    }
     limit_peaks(audio, samples, config->sample_rate / LIMITER_REACH_PER_SECOND, ceiling, work.limiter);
     return STATUS_OK;
 }
 
 status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
-                           int iterations, float *audio) {
+                           int iterations, float *audio, float *loudest) {
     void *scratch;
     TRY(memory_allocate(&scratch, codec_decode_scratch_bytes(codec, frames) + 1, "codec decoder scratch"));
-    status result = codec_decode_into(codec, tokens, frames, levels, iterations, audio, scratch);
+    status result = codec_decode_into(codec, tokens, frames, levels, iterations, audio, loudest, scratch);
     memory_free(scratch);
     return result;
 }
 
 status codec_decode(const codec *codec, const uint16_t *tokens, size_t frames, int iterations, float *audio) {
-    return codec_decode_coarse(codec, tokens, frames, codec->description.levels, iterations, audio);
+    return codec_decode_coarse(codec, tokens, frames, codec->description.levels, iterations, audio, NULL);
 }

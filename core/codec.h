@@ -35,15 +35,15 @@ status codec_encode(const codec *codec, const float *audio, size_t samples, uint
 status codec_decode(const codec *codec, const uint16_t *tokens, size_t frames, int iterations, float *audio);
 
 // The same from the first `levels` levels of each frame only (1 .. levels of the description); the rest is
-// not looked at.
+// not looked at. loudest [1]: the greatest |sample| before the limiter; may be NULL.
 status codec_decode_coarse(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
-                           int iterations, float *audio);
+                           int iterations, float *audio, float *loudest);
 
 // The same with the caller's scratch [codec_decode_scratch_bytes(codec, frames)], 64-byte aligned; allocates
 // nothing. One scratch serves one call at a time.
 size_t codec_decode_scratch_bytes(const codec *codec, size_t frames);
 status codec_decode_into(const codec *codec, const uint16_t *tokens, size_t frames, uint32_t levels,
-                         int iterations, float *audio, void *scratch);
+                         int iterations, float *audio, float *loudest, void *scratch);
 
 enum { CODEC_ITERATIONS_MEASURE = 6, CODEC_ITERATIONS_LISTEN = 32, CODEC_ITERATIONS_MAX = 1000 };
 

@@ -24,16 +24,14 @@ int sound_check_is_stuck(const uint16_t *tokens, size_t frames, size_t levels, d
            0.5 * (double)frames;
 }
 
-sound_check sound_check_clip(const float *audio, size_t samples, uint32_t sample_rate, const uint16_t *tokens,
-                             size_t frames, size_t levels) {
-    sound_check out = {0};
+sound_check sound_check_clip(const float *audio, size_t samples, float loudest, uint32_t sample_rate,
+                             const uint16_t *tokens, size_t frames, size_t levels) {
+    sound_check out = {.peak = (double)loudest, .clipped = loudest > SOUND_CHECK_LOUDEST};
     double squares = 0.0;
-    size_t silence = 0, longest = 0, clipped = 0;
+    size_t silence = 0, longest = 0;
     for (size_t i = 0; i < samples; i++) {
         const double level = fabs((double)audio[i]);
-        out.peak = level > out.peak ? level : out.peak;
         squares += level * level;
-        clipped += level >= 0.9999;
         silence = level < 1e-3 ? silence + 1 : 0;
         longest = silence > longest ? silence : longest;
     }
@@ -42,7 +40,6 @@ sound_check sound_check_clip(const float *audio, size_t samples, uint32_t sample
     out.longest_silence = (double)longest / sample_rate;
     out.longest_repeat =
         (double)sound_check_longest_repeat(tokens, frames, levels, (size_t)(frame_rate / 2.0)) / frame_rate;
-    out.clipped = clipped > 0;
     out.silent = out.rms < 1e-3 || out.longest_silence > 0.5 * seconds;
     out.stuck = sound_check_is_stuck(tokens, frames, levels, frame_rate);
     return out;

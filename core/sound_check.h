@@ -4,17 +4,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// 12 dB above full scale: more than the limiter takes back unheard. Sound clips of small models reach 3.
+#define SOUND_CHECK_LOUDEST 4.0f
+
 typedef struct sound_check {
-    double peak;            // of full scale
+    double peak;            // of full scale, before the decoder's limiter
     double rms;             // of full scale
     double longest_silence; // seconds below -60 dBFS
     double longest_repeat;  // seconds over which the token frames repeat a pattern of at most half a second
     int clipped, silent,
-        stuck; // verdicts: clipped samples; silence over half of the clip; repeat over half of it
+        stuck; // verdicts: a peak beyond SOUND_CHECK_LOUDEST; silence, repeat over half of the clip
 } sound_check;
-// audio: [samples]; tokens: [frames, levels] of the same clip.
-sound_check sound_check_clip(const float *audio, size_t samples, uint32_t sample_rate, const uint16_t *tokens,
-                             size_t frames, size_t levels);
+// audio: [samples]; loudest: its greatest |sample| before the decoder's limiter (core/codec.h); tokens:
+// [frames, levels] of the same clip.
+sound_check sound_check_clip(const float *audio, size_t samples, float loudest, uint32_t sample_rate,
+                             const uint16_t *tokens, size_t frames, size_t levels);
 
 // The longest run of frames, in frames, that repeats what stood some period of at most `longest_period`
 // frames before, all levels alike. tokens: [frames, levels].

@@ -347,7 +347,8 @@ static status decode_clip(const codec *codec, const codec_job_decode_options *op
     TRY(corpus_read_strings(corpus, number, &clip));
     TRY(corpus_read_tokens(corpus, number, tokens));
     spread_levels(tokens, format->frames, format->levels, codec_describe(codec)->levels);
-    status result = codec_decode_coarse(codec, tokens, format->frames, levels, options->iterations, audio);
+    status result =
+        codec_decode_coarse(codec, tokens, format->frames, levels, options->iterations, audio, NULL);
     if (result != STATUS_OK)
         return status_prefix(result, "decoding clip '%s': ", clip.id);
     TRY(wav_path(options->output, number, clip.id, path, sizeof path));

@@ -151,7 +151,7 @@ static status listen(const evaluation *e, contestant *model) {
     const generator *g = e->generator;
     const size_t samples = generator_samples(g), levels = (size_t)generator_levels(g);
     const drawn_clips *clips = &model->prompted;
-    float *audio;
+    float *audio, loudest[EVALUATE_BATCH];
     TRY(memory_allocate((void **)&audio, sizeof(float) * EVALUATE_BATCH * samples, "decoded clips"));
     status result = STATUS_OK;
     if (e->listeners != NULL)
@@ -162,11 +162,11 @@ static status listen(const evaluation *e, contestant *model) {
     for (size_t first = 0; first < clips->count; first += EVALUATE_BATCH) {
         const size_t size = clips->count - first < EVALUATE_BATCH ? clips->count - first : EVALUATE_BATCH;
         const uint16_t *tokens = clips->tokens + first * clip_tokens(g);
-        TRY_GOTO(result, generator_decode(g, tokens, size, CODEC_ITERATIONS_MEASURE, audio), done);
+        TRY_GOTO(result, generator_decode(g, tokens, size, CODEC_ITERATIONS_MEASURE, audio, loudest), done);
         for (size_t i = 0; i < size; i++) {
-            const sound_check check =
-                sound_check_clip(audio + i * samples, samples, codec_describe(g->codec)->sample_rate,
-                                 tokens + i * clip_tokens(g), (size_t)g->frames, levels);
+            const sound_check check = sound_check_clip(
+                audio + i * samples, samples, loudest[i], codec_describe(g->codec)->sample_rate,
+                tokens + i * clip_tokens(g), (size_t)g->frames, levels);
             add_sound(model, &check);
         }
         if (e->listeners != NULL)

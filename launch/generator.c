@@ -137,16 +137,17 @@ done:
 
 // Puts the policy's levels into full frames, as the codec reads them.
 static status decode_clip(const generator *g, const uint16_t *tokens, int iterations, uint16_t *full,
-                          float *audio) {
+                          float *audio, float *loudest) {
     const size_t levels = (size_t)generator_levels(g), all = codec_describe(g->codec)->levels;
     memset(full, 0, sizeof(uint16_t) * (size_t)g->frames * all);
     for (size_t f = 0; f < (size_t)g->frames; f++)
         memcpy(full + f * all, tokens + f * levels, sizeof(uint16_t) * levels);
-    return codec_decode_coarse(g->codec, full, (size_t)g->frames, (uint32_t)levels, iterations, audio);
+    return codec_decode_coarse(g->codec, full, (size_t)g->frames, (uint32_t)levels, iterations, audio,
+                               loudest);
 }
 
 status generator_decode(const generator *g, const uint16_t *tokens, size_t count, int iterations,
-                        float *audio) {
+                        float *audio, float *loudest) {
     const size_t clip = (size_t)g->frames * (size_t)generator_levels(g), samples = generator_samples(g);
     const size_t full_clip = (size_t)g->frames * codec_describe(g->codec)->levels;
     uint16_t *full;
@@ -155,13 +156,13 @@ status generator_decode(const generator *g, const uint16_t *tokens, size_t count
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < (int64_t)count; i++)
         if (decode_clip(g, tokens + (size_t)i * clip, iterations, full + (size_t)i * full_clip,
-                        audio + (size_t)i * samples) != STATUS_OK)
+                        audio + (size_t)i * samples, loudest != NULL ? loudest + i : NULL) != STATUS_OK)
 #pragma omp critical
             failed = i;
     status result = STATUS_OK;
     if (failed >= 0) // again, so that this thread has the message
         result = decode_clip(g, tokens + (size_t)failed * clip, iterations, full,
-                             audio + (size_t)failed * samples);
+                             audio + (size_t)failed * samples, NULL);
     memory_free(full);
     return result;
 }

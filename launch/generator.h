@@ -36,8 +36,8 @@ status generator_sample(generator *generator, const char *const *captions, size_
 
 // Decodes clips in parallel. Levels that the policy does not model are left out of the sum of code vectors,
 // which is their mean: the residuals of a trained quantiser average to nearly nothing. audio: [count,
-// generator_samples].
+// generator_samples]; loudest: [count] greatest |sample| of each before the limiter, or NULL.
 status generator_decode(const generator *generator, const uint16_t *tokens, size_t count, int iterations,
-                        float *audio);
+                        float *audio, float *loudest);
 size_t generator_samples(const generator *generator); // audio samples of a clip
 int generator_levels(const generator *generator);

@@ -244,7 +244,7 @@ static status extract_clip(const listeners *l, const codec *codec, const ear *ea
     for (size_t f = 0; f < (size_t)l->frames; f++)
         memcpy(ear->tokens + f * all, tokens + f * (size_t)stride, sizeof(uint16_t) * (size_t)l->levels);
     TRY(codec_decode_into(codec, ear->tokens, (size_t)l->frames, (uint32_t)l->levels,
-                          CODEC_ITERATIONS_MEASURE, ear->audio, ear->decoding));
+                          CODEC_ITERATIONS_MEASURE, ear->audio, NULL, ear->decoding));
     memset(out, 0, sizeof *out);
     hearing_extract(l->hearing, ear->audio, ear->features, out->measure, ear->hearing);
     if (with_detectors)

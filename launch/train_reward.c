@@ -121,7 +121,7 @@ static status score_reward(train *t, const rollout_batch *batch, int reward) {
     return STATUS_OK;
 }
 
-static status decode(const train *t, const uint16_t *tokens, size_t slot) {
+static status decode(const train *t, const uint16_t *tokens, size_t slot, float *loudest) {
     const reward_role *r = &t->reward;
     const codec_description *codec = codec_describe(r->codec);
     const size_t frames = (size_t)t->config->train.frames, levels = (size_t)t->shape.temporal.levels;
@@ -129,7 +129,7 @@ static status decode(const train *t, const uint16_t *tokens, size_t slot) {
     for (size_t f = 0; f < frames; f++)
         memcpy(full + f * codec->levels, tokens + f * levels, sizeof(uint16_t) * levels);
     return codec_decode_into(r->codec, full, frames, (uint32_t)levels, CODEC_ITERATIONS_MEASURE,
-                             r->audio + slot * frames * codec->frame_samples,
+                             r->audio + slot * frames * codec->frame_samples, loudest,
                              r->decoder_scratch + slot * r->decoder_bytes);
 }
 
@@ -147,21 +147,23 @@ static status listen_to(train *t, const rollout_batch *batch, float *scores) {
         for (uint32_t before = r->samples.first; before < sample; before++)
             slot += listens_to(t, before);
         const codec_description *codec = codec_describe(r->codec);
-        if (decode(t, batch->tokens + (size_t)i * clip, slot) != STATUS_OK) {
+        float loudest;
+        if (decode(t, batch->tokens + (size_t)i * clip, slot, &loudest) != STATUS_OK) {
 #pragma omp critical
             failed = i;
             continue;
         }
         const size_t samples = (size_t)batch->frames * codec->frame_samples;
         const sound_check check =
-            sound_check_clip(r->audio + slot * samples, samples, codec->sample_rate,
+            sound_check_clip(r->audio + slot * samples, samples, loudest, codec->sample_rate,
                              batch->tokens + (size_t)i * clip, batch->frames, batch->levels);
         float *row = scores + (size_t)i * (size_t)t->reward_width;
         row[train_score_column(t, SCORE_LISTENED)] = 1.0f;
         row[train_score_column(t, SCORE_SILENT)] = (float)check.silent;
         row[train_score_column(t, SCORE_CLIPPED)] = (float)check.clipped;
     }
-    return failed < 0 ? STATUS_OK : decode(t, batch->tokens + (size_t)failed * clip, 0); // for the message
+    return failed < 0 ? STATUS_OK
+                      : decode(t, batch->tokens + (size_t)failed * clip, 0, NULL); // for the message
 }
 
 // Scores a part of the samples into scores [S, score width].

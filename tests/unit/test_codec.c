@@ -380,7 +380,7 @@ static void test_coarse_levels(void **state) {
     assert_int_equal(codec_decode(subject, tokens, FRAMES, 3, fine), STATUS_OK);
     for (size_t f = 0; f < FRAMES; f++)
         tokens[f * LEVELS + 5] = 60000; // not looked at
-    assert_int_equal(codec_decode_coarse(subject, tokens, FRAMES, 4, 3, coarse), STATUS_OK);
+    assert_int_equal(codec_decode_coarse(subject, tokens, FRAMES, 4, 3, coarse, NULL), STATUS_OK);
     assert_memory_not_equal(coarse, fine, sizeof fine);
 }
 
@@ -394,7 +394,7 @@ static void test_bad_input(void **state) {
     assert_non_null(strstr(status_message(), "sample 99 "));
     assert_int_equal(codec_decode(subject, tokens, 0, 6, audio), STATUS_FAILED);
     assert_int_equal(codec_decode(subject, tokens, FRAMES, -1, audio), STATUS_USAGE);
-    assert_int_equal(codec_decode_coarse(subject, tokens, FRAMES, 8, 6, audio), STATUS_USAGE);
+    assert_int_equal(codec_decode_coarse(subject, tokens, FRAMES, 8, 6, audio, NULL), STATUS_USAGE);
     tokens[3 * LEVELS + 2] = 64;
     assert_int_equal(codec_decode(subject, tokens, FRAMES, 6, audio), STATUS_FAILED);
     assert_non_null(strstr(status_message(), "frame 3, level 2"));

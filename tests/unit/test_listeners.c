@@ -141,8 +141,9 @@ static void test_a_clip_is_heard_alone(void **state) {
                          STATUS_OK);
         assert_memory_equal(&alone, &together[i], sizeof alone);
         // The same from the sound itself.
-        assert_int_equal(codec_decode_coarse(subject, wide, FRAMES, LEVELS, CODEC_ITERATIONS_MEASURE, audio),
-                         STATUS_OK);
+        assert_int_equal(
+            codec_decode_coarse(subject, wide, FRAMES, LEVELS, CODEC_ITERATIONS_MEASURE, audio, NULL),
+            STATUS_OK);
         assert_int_equal(listeners_hear_audio(fitted, audio, SAMPLES, RATE, &alone), STATUS_OK);
         assert_memory_equal(&alone, &together[i], sizeof alone);
     }

@@ -25,16 +25,16 @@ static void test_verdicts(void **state) {
     static float audio[SAMPLES];
     static uint16_t tokens[FRAMES * LEVELS];
     make_varied(audio, tokens);
-    sound_check c = sound_check_clip(audio, SAMPLES, RATE, tokens, FRAMES, LEVELS);
+    sound_check c = sound_check_clip(audio, SAMPLES, 0.5f, RATE, tokens, FRAMES, LEVELS);
     assert_true(!c.clipped && !c.silent && !c.stuck);
     assert_true(fabs(c.rms - 0.5 / sqrt(2.0)) < 1e-3);
 
-    audio[7] = -1.0f;
-    assert_true(sound_check_clip(audio, SAMPLES, RATE, tokens, FRAMES, LEVELS).clipped);
+    assert_true(sound_check_clip(audio, SAMPLES, 4.1f, RATE, tokens, FRAMES, LEVELS).clipped);
+    assert_false(sound_check_clip(audio, SAMPLES, 3.9f, RATE, tokens, FRAMES, LEVELS).clipped);
 
     make_varied(audio, tokens);
     memset(audio + 100, 0, sizeof(float) * (SAMPLES / 2 + 1));
-    c = sound_check_clip(audio, SAMPLES, RATE, tokens, FRAMES, LEVELS);
+    c = sound_check_clip(audio, SAMPLES, 0.5f, RATE, tokens, FRAMES, LEVELS);
     assert_true(c.silent && fabs(c.longest_silence - 0.801) < 1e-9);
 }
 
