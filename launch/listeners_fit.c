@@ -274,6 +274,7 @@ static void damage_tokens(damage kind, const uint32_t *codebooks, uint16_t *toke
 }
 
 // tokens: [2, frames, levels of the codec] the clip, damaged in place, and another one; audio: [2, samples].
+// Every clip, the undamaged too, goes through the codec once more, so that this is no part of the damage.
 static status damage_clip(const fit *f, damage kind, uint64_t number, uint16_t *tokens, float *audio) {
     const codec *codec = f->generator->codec;
     const codec_description *about = codec_describe(codec);
@@ -281,15 +282,14 @@ static status damage_clip(const fit *f, damage kind, uint64_t number, uint16_t *
     philox_stream draws = {.key = (uint64_t)f->config->seed,
                            .purpose = PURPOSE_DAMAGE,
                            .position = (number * DAMAGES + (uint64_t)kind) << 24};
-    if (kind >= DAMAGE_WRONG_TOKENS) {
-        damage_tokens(kind, about->codebook_size, tokens, frames, about->levels, &draws);
-        return STATUS_OK;
-    }
     TRY(codec_decode(codec, tokens, frames, CODEC_ITERATIONS_MEASURE, audio));
-    TRY(codec_decode(codec, tokens + frames * about->levels, frames, CODEC_ITERATIONS_MEASURE,
-                     audio + samples));
+    if (kind == DAMAGE_OVERLAY)
+        TRY(codec_decode(codec, tokens + frames * about->levels, frames, CODEC_ITERATIONS_MEASURE,
+                         audio + samples));
     damage_audio(kind, about->sample_rate, audio, samples, &draws);
-    return codec_encode(codec, audio, samples, tokens);
+    TRY(codec_encode(codec, audio, samples, tokens));
+    damage_tokens(kind, about->codebook_size, tokens, frames, about->levels, &draws);
+    return STATUS_OK;
 }
 
 // Clips that are not damaged already. A corpus may say so of its recordings.
@@ -335,7 +335,7 @@ static status hear_references(fit *f) {
     int64_t failed = -1;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < (int64_t)f->damaged; i++)
-        for (size_t d = 1; d < DAMAGES; d++)
+        for (size_t d = 0; d < DAMAGES; d++)
             if (damage_clip(f, (damage)d, (uint64_t)i, tokens + (d * f->damaged + (size_t)i) * 2 * clip,
                             audio + (size_t)i * 2 * f->listeners->samples) != STATUS_OK)
 #pragma omp critical
