@@ -19,8 +19,14 @@ static status read_line(const char *text, size_t length, json_lines_visit visit,
     return result;
 }
 
+void skipped_lines_add(skipped_lines *skipped) {
+    skipped->count++;
+    if (skipped->tell != NULL)
+        skipped->tell(skipped->context, status_message());
+}
+
 static status take_line(const char *name, const char *text, size_t length, json_lines_visit visit,
-                        void *context, long line, size_t *skipped) {
+                        void *context, long line, skipped_lines *skipped) {
     size_t blank = 0;
     while (blank < length && strchr(" \t\r\n", text[blank]) != NULL && text[blank] != '\0')
         blank++;
@@ -32,11 +38,11 @@ static status take_line(const char *name, const char *text, size_t length, json_
     status_prefix(result, "%s:%ld: ", name, line);
     if (skipped == NULL)
         return result;
-    ++*skipped;
+    skipped_lines_add(skipped);
     return STATUS_OK;
 }
 
-status json_lines_read(const char *path, json_lines_visit visit, void *context, size_t *skipped) {
+status json_lines_read(const char *path, json_lines_visit visit, void *context, skipped_lines *skipped) {
     FILE *file;
     TRY(regular_file_text(&file, path, "file of JSON lines"));
     char *text = NULL;
@@ -53,7 +59,7 @@ status json_lines_read(const char *path, json_lines_visit visit, void *context, 
 }
 
 status json_lines_parse(const char *name, const char *text, size_t length, json_lines_visit visit,
-                        void *context, size_t *skipped) {
+                        void *context, skipped_lines *skipped) {
     for (long line = 1; length > 0; line++) {
         const char *newline = memchr(text, '\n', length);
         const size_t count = newline != NULL ? (size_t)(newline - text) + 1 : length;

@@ -212,16 +212,23 @@ static int same_question(const rating *a, const rating *b) {
                                     (a->clip_a == b->clip_b && a->clip_b == b->clip_a));
 }
 
-// The clip that a vote prefers, NO_CLIP for a tie, both bad and scores.
-static uint32_t preferred(const rating *r) {
+// What a rating says, whatever the order of its clips: the clip that is preferred, or a negative number for a
+// tie, both bad, and each score.
+static int64_t answer(const rating *r) {
     if (r->clip_b == NO_CLIP || r->value > RATING_VOTE_B)
-        return NO_CLIP;
+        return -1 - (int64_t)r->value;
     return r->value == RATING_VOTE_A ? r->clip_a : r->clip_b;
 }
 
-static int same_answer(const rating *a, const rating *b) {
-    return a->time == b->time && preferred(a) == preferred(b) &&
-           (preferred(a) != NO_CLIP || a->value == b->value);
+static status describe_answer(const importer *m, const rating *r, char *out, size_t capacity) {
+    if (r->clip_b == NO_CLIP) {
+        snprintf(out, capacity, "gives %d", (int)r->value);
+        return STATUS_OK;
+    }
+    shard_clip clip;
+    TRY(corpus_read_strings(m->clips, (size_t)answer(r), &clip));
+    snprintf(out, capacity, "prefers '%.60s'", clip.id);
+    return STATUS_OK;
 }
 
 static const char *place(const importer *m, const rating *r, char *out, size_t capacity) {
@@ -231,13 +238,13 @@ static const char *place(const importer *m, const rating *r, char *out, size_t c
 
 // What one rater said of one pair or clip: ratings `first` .. `last` - 1 of the sorted ones.
 static status check_question(importer *m, size_t first, size_t last) {
-    rating *winner = NULL;
-    char here[PATH_MAX + 32], there[PATH_MAX + 32];
+    rating *opinion = NULL;
+    char here[PATH_MAX + 32], there[PATH_MAX + 32], says[96], said[96];
     int contradictory = 0;
     for (size_t i = first; i < last; i++) {
         rating *r = rating_at(m, i);
         for (size_t j = first; j < i && !r->dropped; j++) {
-            if (!same_answer(rating_at(m, j), r))
+            if (rating_at(m, j)->time != r->time || answer(rating_at(m, j)) != answer(r))
                 continue;
             status result =
                 FAIL("%s: the same rating as in %s; a rating counts once", place(m, r, here, sizeof here),
@@ -247,26 +254,25 @@ static status check_question(importer *m, size_t first, size_t last) {
             r->dropped = 1;
             skip(m, &m->summary->repeated);
         }
-        if (r->dropped || preferred(r) == NO_CLIP)
+        // A tie contradicts no preference: one may hear a difference one time and not the other.
+        if (r->dropped || (r->clip_b != NO_CLIP && answer(r) < 0))
             continue;
-        if (winner != NULL && preferred(winner) != preferred(r) && !contradictory) {
-            shard_clip a, b;
-            TRY(corpus_read_strings(m->clips, preferred(r), &a));
-            TRY(corpus_read_strings(m->clips, preferred(winner), &b));
+        if (opinion != NULL && answer(opinion) != answer(r) && !contradictory) {
+            TRY(describe_answer(m, r, says, sizeof says));
+            TRY(describe_answer(m, opinion, said, sizeof said));
             status result =
-                FAIL("%s: rater '%.60s' prefers '%.60s', but in %s '%.60s' of the same pair; wanted is "
-                     "one opinion",
-                     place(m, r, here, sizeof here), name_table_at(m->raters, r->rater), a.id,
-                     place(m, winner, there, sizeof there), b.id);
+                FAIL("%s: rater '%.60s' %s, but in %s %s of the same %s; wanted is one opinion",
+                     place(m, r, here, sizeof here), name_table_at(m->raters, r->rater), says,
+                     place(m, opinion, there, sizeof there), said, r->clip_b == NO_CLIP ? "clip" : "pair");
             if (!m->options->skip)
                 return result;
             contradictory = 1;
             if (m->options->skipped != NULL)
                 m->options->skipped(m->options->context, status_message());
         }
-        winner = winner == NULL ? r : winner;
+        opinion = opinion == NULL ? r : opinion;
     }
-    // None of the votes can be trusted then.
+    // None of them can be trusted then.
     for (size_t i = first; i < last && contradictory; i++)
         if (!rating_at(m, i)->dropped) {
             rating_at(m, i)->dropped = 1;
@@ -431,9 +437,10 @@ static status read_all(importer *m) {
         TRY(corpus_read_strings(m->clips, i, &clip));
         TRY(name_table_add(m->ids, clip.id, &row)); // ids are unique, so row is i
     }
+    skipped_lines malformed = {.tell = m->options->skipped, .context = m->options->context};
     for (m->file = 0; m->file < m->options->file_count; m->file++)
-        TRY(rating_lines_read(m->options->files[m->file], visit, m,
-                              m->options->skip ? &m->summary->malformed : NULL));
+        TRY(rating_lines_read(m->options->files[m->file], visit, m, m->options->skip ? &malformed : NULL));
+    m->summary->malformed += malformed.count;
     TRY(check_together(m));
     for (size_t i = 0; i < rating_count(m); i++)
         if (!rating_at(m, i)->dropped)

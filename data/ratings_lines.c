@@ -67,7 +67,7 @@ typedef struct csv_reader {
     const char *path;
     rating_line_visit visit;
     void *context;
-    size_t *malformed;
+    skipped_lines *malformed;
     int columns;                // 0 until the header was read
     int field[CSV_COLUMNS_MAX]; // [columns]
     byte_pool texts;            // of the row
@@ -138,7 +138,7 @@ static void refuse_row(csv_reader *r, status result) {
     if (r->malformed == NULL || r->columns == 0)
         r->result = result;
     else
-        ++*r->malformed;
+        skipped_lines_add(r->malformed);
 }
 
 static void take_row(int end, void *context) {
@@ -191,7 +191,7 @@ done:
     return r->result;
 }
 
-static status read_csv(const char *path, rating_line_visit visit, void *context, size_t *malformed) {
+static status read_csv(const char *path, rating_line_visit visit, void *context, skipped_lines *malformed) {
     csv_reader reader = {.path = path, .visit = visit, .context = context, .malformed = malformed};
     FILE *file;
     TRY(regular_file_text(&file, path, "file of ratings"));
@@ -201,7 +201,7 @@ static status read_csv(const char *path, rating_line_visit visit, void *context,
     return result;
 }
 
-status rating_lines_read(const char *path, rating_line_visit visit, void *context, size_t *malformed) {
+status rating_lines_read(const char *path, rating_line_visit visit, void *context, skipped_lines *malformed) {
     const char *ending = strrchr(path, '.');
     ending = ending == NULL ? "" : ending;
     if (strcasecmp(ending, ".csv") == 0)

@@ -1,6 +1,7 @@
 // Files of people's ratings, as text: JSON lines or CSV (data/ratings_import.h tells what they hold).
 #pragma once
 
+#include "data/json_lines.h"
 #include "kernels/status.h"
 
 #include <stddef.h>
@@ -30,6 +31,6 @@ typedef status (*rating_line_visit)(void *context, const rating_line *line, long
 
 // Reads a file that ends in .jsonl, .ndjson or .json (one JSON object a line) or in .csv (RFC 4180, UTF-8,
 // the first line names the columns). An unknown field, a doubled one or a value that is no text or number is
-// an error, and so is a header that lacks what every rating has. malformed: counts lines that cannot be read
+// an error, and so is a header that lacks what every rating has. malformed: takes lines that cannot be read
 // instead of failing; may be NULL. A header that cannot be used always fails.
-status rating_lines_read(const char *path, rating_line_visit visit, void *context, size_t *malformed);
+status rating_lines_read(const char *path, rating_line_visit visit, void *context, skipped_lines *malformed);

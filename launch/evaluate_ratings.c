@@ -5,6 +5,7 @@
 
 #include "data/json_lines.h"
 #include "kernels/memory.h"
+#include "launch/model_setup.h"
 #include "launch/nearest.h"
 
 #include <stdio.h>
@@ -101,24 +102,38 @@ static bool same_clip(const rating *a, const rating *b) {
     return a->prompt == b->prompt && a->model == b->model && strcmp(a->rater, b->rater) == 0;
 }
 
+// The end of the ratings of one clip by one rater that begin at `first`; *other: the first of them with
+// another score, or that end.
+static size_t clip_end(const rating_table *t, size_t first, size_t *other) {
+    size_t end = first + 1;
+    while (end < t->count && same_clip(&t->items[first], &t->items[end]))
+        end++;
+    for (*other = first + 1; *other < end && t->items[*other].score == t->items[first].score;)
+        ++*other;
+    return end;
+}
+
+static status refuse_contradictions(const rating_table *t, const char *path) {
+    for (size_t first = 0, end, other; first < t->count; first = end) {
+        end = clip_end(t, first, &other);
+        if (other == end)
+            continue;
+        const rating *one = &t->items[first], *two = &t->items[other];
+        return FAIL("%s:%ld: rater '%.60s' gives %d to model %s for prompt %s, but gave %d in line %ld; keep "
+                    "one of the two, or give --skip-bad-ratings to do without both",
+                    path, two->line, two->rater, two->score, t->e->models[two->model].name,
+                    t->e->prompts.items[two->prompt].id, one->score, one->line);
+    }
+    return STATUS_OK;
+}
+
 // Keeps one of equal ratings. Where a rater gave one clip two different scores neither says what the rater
-// thinks: an error, or both are skipped.
-static status drop_repeated(rating_table *t, const char *path, bool skip, size_t *repeated, size_t *skipped) {
+// thinks: both are skipped.
+static void drop_repeated(rating_table *t, size_t *repeated, size_t *skipped) {
     size_t kept = 0;
-    for (size_t first = 0, end; first < t->count; first = end) {
-        bool contradictory = false;
-        for (end = first + 1; end < t->count && same_clip(&t->items[first], &t->items[end]); end++) {
-            if (t->items[end].score == t->items[first].score)
-                continue;
-            contradictory = true;
-            if (!skip)
-                return FAIL("%s:%ld: rater '%.60s' gives %d to model %s for prompt %s, but gave %d in line "
-                            "%ld; keep one of the two, or give --skip-bad-ratings to do without both",
-                            path, t->items[end].line, t->items[end].rater, t->items[end].score,
-                            t->e->models[t->items[end].model].name,
-                            t->e->prompts.items[t->items[end].prompt].id, t->items[first].score,
-                            t->items[first].line);
-        }
+    for (size_t first = 0, end, other; first < t->count; first = end) {
+        end = clip_end(t, first, &other);
+        const bool contradictory = other < end;
         *(contradictory ? skipped : repeated) += end - first - (contradictory ? 0 : 1);
         for (size_t i = first; i < end; i++) {
             if (i == first && !contradictory)
@@ -128,7 +143,6 @@ static status drop_repeated(rating_table *t, const char *path, bool skip, size_t
         }
     }
     t->count = kept;
-    return STATUS_OK;
 }
 
 // Ratings [count] of one rater for one prompt, in the order of the models.
@@ -164,12 +178,16 @@ status evaluate_read_ratings(evaluation *e) {
     const char *path = e->options->ratings;
     const bool skip = e->options->skip_bad_ratings;
     rating_table t = {.e = e};
+    skipped_lines skipped = {.tell = model_listener};
     status result;
     e->judges = "file";
-    TRY_GOTO(result, json_lines_read(path, take_rating, &t, skip ? &e->skipped_ratings : NULL), done);
+    TRY_GOTO(result, json_lines_read(path, take_rating, &t, skip ? &skipped : NULL), done);
+    e->skipped_ratings += skipped.count;
     if (t.count > 0)
         qsort(t.items, t.count, sizeof *t.items, by_prompt_rater_model);
-    TRY_GOTO(result, drop_repeated(&t, path, skip, &e->repeated_ratings, &e->skipped_ratings), done);
+    if (!skip)
+        TRY_GOTO(result, refuse_contradictions(&t, path), done);
+    drop_repeated(&t, &e->repeated_ratings, &e->skipped_ratings);
     if (t.count == 0)
         TRY_GOTO(result, FAIL("%s holds no rating of these models", path), done);
     result = take_table(e, &t);

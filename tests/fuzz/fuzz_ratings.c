@@ -16,12 +16,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     const char *path = fuzz_path(data[0] % 2 == 0 ? "ratings.jsonl" : "ratings.csv");
     fuzz_write(path, data + 1, size - 1);
-    size_t strict = 0, lenient = 0, malformed = 0;
+    size_t strict = 0, lenient = 0;
+    skipped_lines malformed = {0};
     const status outcome = rating_lines_read(path, visit, &strict, NULL);
     fuzz_check(outcome);
     const status counted = rating_lines_read(path, visit, &lenient, &malformed);
     fuzz_check(counted);
     if (outcome == STATUS_OK)
-        FUZZ_REQUIRE(counted == STATUS_OK && malformed == 0 && lenient == strict);
+        FUZZ_REQUIRE(counted == STATUS_OK && malformed.count == 0 && lenient == strict);
     return 0;
 }

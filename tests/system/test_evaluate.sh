@@ -108,6 +108,9 @@ bad "a rating out of range" "bad.jsonl:11: \"score\" is not a whole number from 
 bad "half a rating" "bad.jsonl:11: \"score\" is not a whole number from 1 to 5" \
     '{"prompt": "002", "model": "base", "rater": "ann", "score": 2.5}'
 bad "a rating of nobody" 'bad.jsonl:11: no "rater" with a text' '{"prompt": "001", "model": "base", "score": 2}'
+bad "a contradictory rating after repeated ones" \
+    "bad.jsonl:12: rater 'ann' gives 5 to model base for prompt 101, but gave 4 in line 11" \
+    $'{"prompt": "101", "model": "base", "rater": "ann", "score": 4}\n{"prompt": "101", "model": "base", "rater": "ann", "score": 5}'
 bad "a contradictory rating" \
     "bad.jsonl:11: rater 'bob' gives 2 to model first for prompt 001, but gave 5 in line 3" \
     '{"prompt": "001", "model": "first", "rater": "bob", "score": 2}'

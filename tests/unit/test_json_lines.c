@@ -22,7 +22,14 @@ static status take(void *context, const json_t *object, long line) {
     return STATUS_OK;
 }
 
-static status parse(const char *text, seen *s, size_t *skipped) {
+// The beginning of each message.
+static void note(void *context, const char *message) {
+    char *told = context;
+    const size_t used = strlen(told);
+    snprintf(told + used, 128 - used, "%.13s|", message);
+}
+
+static status parse(const char *text, seen *s, skipped_lines *skipped) {
     *s = (seen){0};
     return json_lines_parse("lines", text, strlen(text), take, s, skipped);
 }
@@ -58,10 +65,12 @@ static void test_bad_lines(void **state) {
     memset(longer, 'x', sizeof longer - 1);
     refuse(longer, "lines:1: a line of");
     seen s;
-    size_t skipped = 0;
+    char told[128] = "";
+    skipped_lines skipped = {.tell = note, .context = told};
     assert_int_equal(parse("{}\n[]\n{\"bad\": 1}\n{}\n{", &s, &skipped), STATUS_OK);
     assert_int_equal(s.count, 2);
-    assert_int_equal(skipped, 3);
+    assert_int_equal(skipped.count, 3);
+    assert_string_equal(told, "lines:2: not |lines:3: a ba|lines:5: not |");
 }
 
 static void test_file(void **state) {

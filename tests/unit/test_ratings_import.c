@@ -212,7 +212,7 @@ static void test_contradictory(void **state) {
     ratings_import_summary summary;
     must_fail(import(files, 2, "never", 0, NULL, &summary),
               "two.csv:3: rater 'anna' prefers 'clip-1', but in");
-    assert_non_null(strstr(status_message(), "one.csv:2 'clip-0' of the same pair"));
+    assert_non_null(strstr(status_message(), "one.csv:2 prefers 'clip-0' of the same pair"));
     told told = {0};
     must(import(files, 2, "kept", 1, &told, &summary));
     assert_int_equal(summary.contradictory, 4);
@@ -226,6 +226,18 @@ static void test_contradictory(void **state) {
     assert_string_equal(ratings_rater_name(r, pairs[0].rater), "bert");
     assert_int_equal(pairs[1].vote, RATING_VOTE_TIE);
     ratings_close(r);
+}
+
+static void test_contradictory_scores(void **state) {
+    (void)state;
+    const char *file = write_text("scores.csv", "clip,score,rater,time\nclip-0,5,anna,5\nclip-0,4,bert,5\n"
+                                                "clip-0,5,anna,6\nclip-0,2,anna,7\nclip-1,2,anna,8\n");
+    ratings_import_summary summary;
+    must_fail(import(&file, 1, "never", 0, NULL, &summary), "scores.csv:5: rater 'anna' gives 2, but in");
+    assert_non_null(strstr(status_message(), "scores.csv:2 gives 5 of the same clip"));
+    must(import(&file, 1, "kept-scores", 1, NULL, &summary));
+    assert_int_equal(summary.contradictory, 3);
+    assert_int_equal(summary.scores, 2);
 }
 
 static void test_bad_files(void **state) {
@@ -330,8 +342,9 @@ static void test_time(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json_and_csv),  cmocka_unit_test(test_bad_lines),
-        cmocka_unit_test(test_contradictory), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_replace),       cmocka_unit_test(test_time),
+        cmocka_unit_test(test_contradictory), cmocka_unit_test(test_contradictory_scores),
+        cmocka_unit_test(test_bad_files),     cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_time),
     };
     return cmocka_run_group_tests(tests, setup, scratch_teardown);
 }
