@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CACHE_ENTRIES = 8192, CONDITIONER_BATCH = 64, ROWS = 4096 };
+enum { CACHE_ENTRIES = 8192, CONDITIONER_BATCH = 64, ROWS = 4096, BLOCK = 256 };
 
 reward_side reward_caption_side(const char *caption) {
     if (!caption_is_held_out(caption))
@@ -339,35 +339,75 @@ static status is_wanted(const reward_data *d, uint32_t clip, reward_side side, i
     return STATUS_OK;
 }
 
+// What a row says; `b` is `a` for a score.
+typedef struct rated_row {
+    uint32_t a, b;
+    preference_vote vote;
+    float target;
+} rated_row;
+
+// rows [count] from `first` on, at most BLOCK.
+static status read_rows(reward_data *d, size_t first, size_t count, rated_row *rows) {
+    if (d->plan.quality) {
+        rating_score scores[BLOCK];
+        TRY(ratings_read_scores(d->ratings, first, count, scores));
+        for (size_t i = 0; i < count; i++)
+            rows[i] = (rated_row){
+                .a = scores[i].clip, .b = scores[i].clip, .target = ((float)scores[i].score - 1.0f) / 4.0f};
+    } else {
+        rating_pair pairs[BLOCK];
+        TRY(ratings_read_pairs(d->ratings, first, count, pairs));
+        for (size_t i = 0; i < count; i++)
+            rows[i] = (rated_row){
+                .a = pairs[i].clip_a, .b = pairs[i].clip_b, .vote = (preference_vote)pairs[i].vote};
+    }
+    return STATUS_OK;
+}
+
+static void append(reward_set *set, const rated_row *row) {
+    reward_example *example = &set->examples[set->count++];
+    *example = (reward_example){.vote = row->vote, .target = row->target};
+    example->a = place(set, row->a);
+    example->b = row->b == row->a ? example->a : place(set, row->b);
+}
+
 status reward_set_add_rows(reward_set *set, reward_data *d, size_t first, size_t count, reward_side side,
                            int member) {
     for (size_t i = 0; i < count && set->count < set->capacity; i++) {
-        rating_pair pair;
-        rating_score score;
-        if (d->plan.quality)
-            TRY(ratings_read_scores(d->ratings, first + i, 1, &score));
-        else
-            TRY(ratings_read_pairs(d->ratings, first + i, 1, &pair));
+        rated_row row;
         bool wanted;
-        TRY(is_wanted(d, d->plan.quality ? score.clip : pair.clip_a, side, member, &wanted));
-        if (!wanted)
-            continue;
-        reward_example *example = &set->examples[set->count++];
-        if (d->plan.quality) {
-            const int clip = place(set, score.clip);
-            *example = (reward_example){.a = clip, .b = clip, .target = ((float)score.score - 1.0f) / 4.0f};
-        } else {
-            *example = (reward_example){.vote = (preference_vote)pair.vote};
-            example->a = place(set, pair.clip_a);
-            example->b = place(set, pair.clip_b);
+        TRY(read_rows(d, first + i, 1, &row));
+        TRY(is_wanted(d, row.a, side, member, &wanted));
+        if (wanted)
+            append(set, &row);
+    }
+    return STATUS_OK;
+}
+
+// Counts the rows of a side; with a set, also takes as many of these `total` rows as it has room for, evenly
+// spread.
+static status go_through(reward_data *d, reward_side side, reward_set *set, size_t total, size_t *found) {
+    rated_row rows[BLOCK];
+    *found = 0;
+    for (size_t first = 0; first < d->rows; first += BLOCK) {
+        const size_t count = d->rows - first < BLOCK ? d->rows - first : BLOCK;
+        TRY(read_rows(d, first, count, rows));
+        for (size_t i = 0; i < count; i++) {
+            bool wanted;
+            TRY(is_wanted(d, rows[i].a, side, -1, &wanted));
+            if (!wanted)
+                continue;
+            const size_t at = (*found)++;
+            if (set != NULL && (total <= set->capacity || (at + 1) * set->capacity / total > set->count))
+                append(set, &rows[i]);
         }
     }
     return STATUS_OK;
 }
 
 status reward_set_fill(reward_set *set, reward_data *d, reward_side side) {
+    size_t total, found;
     reward_set_clear(set);
-    for (size_t first = 0; first < d->rows && set->count < set->capacity; first += ROWS)
-        TRY(reward_set_add_rows(set, d, first, d->rows - first < ROWS ? d->rows - first : ROWS, side, -1));
-    return STATUS_OK;
+    TRY(go_through(d, side, NULL, 0, &total));
+    return go_through(d, side, set, total, &found);
 }

@@ -103,5 +103,5 @@ void reward_set_clear(reward_set *set);
 // leaves out every fifth training caption, another fifth for each member of an ensemble; -1: none.
 status reward_set_add_rows(reward_set *set, reward_data *data, size_t first, size_t count, reward_side side,
                            int member);
-// The first rows of a side, up to the set's capacity.
+// Rows of a side, evenly spread over all of them where the set has no room for all.
 status reward_set_fill(reward_set *set, reward_data *data, reward_side side);

@@ -124,21 +124,40 @@ static status calibrate_votes(const reward_test *t, const float *scores, calibra
     return result;
 }
 
-// behind: the accuracy of the run's model less this one's, paired; NULL for that model itself.
-static void print_row(const reward_test *t, const char *name, const interval *accuracy,
-                      const interval *behind, double paper, double ceiling) {
+// A predictor of preference, measured on the test's votes.
+typedef struct measured {
+    bool there;
+    interval accuracy;
+    interval behind;        // the run's model less it
+    interval behind_tokens; // of SCRATCH: TOKENS, which differs from it in the start alone, less it
+} measured;
+
+static void print_row(const reward_test *t, reward_variant variant, const measured *m, double ceiling) {
+    const double paper = reward_variant_paper(variant);
     if (world_rank(t->world) != 0)
         return;
-    printf("reward:   %-32s %5.1f %%  (%.1f to %.1f)", name, 100.0 * accuracy->mean, 100.0 * accuracy->low,
-           100.0 * accuracy->high);
+    printf("reward:   %-32s %5.1f %%  (%.1f to %.1f)", reward_variant_name(variant), 100.0 * m->accuracy.mean,
+           100.0 * m->accuracy.low, 100.0 * m->accuracy.high);
     if (isfinite(ceiling))
-        printf("  %4.0f %% of the way", 100.0 * (accuracy->mean - 0.5) / (ceiling - 0.5));
-    if (behind != NULL)
-        printf("  behind by %.1f (%.1f to %.1f)", 100.0 * behind->mean, 100.0 * behind->low,
-               100.0 * behind->high);
+        printf("  %4.0f %% of the way", 100.0 * (m->accuracy.mean - 0.5) / (ceiling - 0.5));
+    if (variant != REWARD_VARIANT_FULL)
+        printf("  behind by %.1f (%.1f to %.1f)", 100.0 * m->behind.mean, 100.0 * m->behind.low,
+               100.0 * m->behind.high);
+    if (variant == REWARD_VARIANT_SCRATCH)
+        printf(", behind tokens only by %.1f (%.1f to %.1f)", 100.0 * m->behind_tokens.mean,
+               100.0 * m->behind_tokens.low, 100.0 * m->behind_tokens.high);
     if (isfinite(paper))
         printf("  paper %.1f", 100.0 * paper);
     printf("\n");
+}
+
+static json_t *row_json(const reward_test *t, reward_variant variant, const measured *m) {
+    json_t *row = json_pack("{s:s,s:o,s:o,s:I,s:o}", "name", reward_variant_name(variant), "accuracy",
+                            interval_json(&m->accuracy), "behind", interval_json(&m->behind), "pairs",
+                            (json_int_t)t->set.count, "paper", number(reward_variant_paper(variant)));
+    if (variant == REWARD_VARIANT_SCRATCH)
+        json_object_set_new(row, "behind_tokens", interval_json(&m->behind_tokens));
+    return row;
 }
 
 static void print_head(const reward_test *t, double agreement, double ceiling) {
@@ -156,67 +175,79 @@ static void print_head(const reward_test *t, double agreement, double ceiling) {
     printf("reward:   accuracy (95 %% interval over captions)\n");
 }
 
-// A predictor of preference, measured on the test's votes.
-typedef struct measured {
-    interval accuracy, behind; // of it; of the run's model less it
-} measured;
-
-// scores: of the predictor, lead: of the run's model, [clip count] each.
-static status measure_scores(const reward_test *t, const float *scores, const float *lead, measured *out) {
-    const size_t resamples = (size_t)t->config->reward.bootstrap;
+// Those of a predictor that are wanted, in their order, so that TOKENS comes before SCRATCH. lead: scores of
+// the run's model.
+static status measure_variants(reward_test *t, const reward_variant *variants, int count, const float *lead,
+                               measured *out) {
+    const size_t clips = t->set.clip_count, resamples = (size_t)t->config->reward.bootstrap;
     const uint64_t seed = (uint64_t)t->config->seed;
-    TRY(reward_accuracy(&t->set, &t->units, scores, resamples, seed, &out->accuracy));
-    return reward_accuracy_gain(&t->set, &t->units, lead, scores, resamples, seed, &out->behind);
-}
-
-static status measure_variant(reward_test *t, reward_variant variant, const float *lead, measured *out) {
-    if (variant == REWARD_VARIANT_FULL)
-        return measure_scores(t, lead, lead, out);
-    float *scores;
-    TRY(memory_allocate((void **)&scores, sizeof(float) * (t->set.clip_count + 1), "scores"));
-    status result = reward_variant_score(t, variant, scores);
-    if (result == STATUS_OK)
-        result = measure_scores(t, scores, lead, out);
+    float *scores, *tokens;
+    TRY(memory_allocate((void **)&scores, sizeof(float) * 2 * (clips + 1), "scores"));
+    tokens = scores + clips + 1;
+    status result = STATUS_OK;
+    for (int i = 0; i < count; i++) {
+        const reward_variant variant = variants[i];
+        measured *m = &out[variant];
+        m->there = reward_variant_can_be_had(t, variant);
+        if (!m->there) {
+            if (world_rank(t->world) == 0)
+                printf("reward: '%s' is left out: there is no model in data.quality\n",
+                       reward_variant_name(variant));
+            continue;
+        }
+        if (variant == REWARD_VARIANT_FULL)
+            memcpy(scores, lead, sizeof(float) * clips);
+        else
+            TRY_GOTO(result, reward_variant_score(t, variant, scores), done);
+        TRY_GOTO(result, reward_accuracy(&t->set, &t->units, scores, resamples, seed, &m->accuracy), done);
+        TRY_GOTO(result, reward_accuracy_gain(&t->set, &t->units, lead, scores, resamples, seed, &m->behind),
+                 done);
+        if (variant == REWARD_VARIANT_TOKENS)
+            memcpy(tokens, scores, sizeof(float) * clips);
+        if (variant == REWARD_VARIANT_SCRATCH)
+            TRY_GOTO(
+                result,
+                reward_accuracy_gain(&t->set, &t->units, tokens, scores, resamples, seed, &m->behind_tokens),
+                done);
+    }
+done:
     memory_free(scores);
     return result;
 }
 
 static status eval_preference(world *world, const run_config *config, json_t **out) {
-    static const reward_variant baselines[] = {REWARD_VARIANT_TOKENS, REWARD_VARIANT_SCRATCH,
-                                               REWARD_VARIANT_ADHERENCE, REWARD_VARIANT_LINEAR,
-                                               REWARD_VARIANT_QUALITY};
-    enum { BASELINES = sizeof baselines / sizeof baselines[0] };
+    static const reward_variant variants[] = {REWARD_VARIANT_FULL,      REWARD_VARIANT_TOKENS,
+                                              REWARD_VARIANT_SCRATCH,   REWARD_VARIANT_LINEAR,
+                                              REWARD_VARIANT_ADHERENCE, REWARD_VARIANT_QUALITY};
+    enum { COUNT = sizeof variants / sizeof variants[0] };
     reward_test t;
     float *scores = NULL;
     calibration_bin bins[CALIBRATION_BINS];
-    measured full, others[BASELINES];
+    measured found[REWARD_VARIANTS];
     double agreement, ceiling;
     int bin_count;
     json_t *list = json_array();
     status result;
     TRY_GOTO(result, reward_test_open(&t, world, config, "preference"), failed);
-    reward_panel_numbers(config, &agreement, &ceiling);
-    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * t.set.clip_count, "scores"), done);
+    reward_panel_numbers(config, t.data.ratings, &agreement, &ceiling);
+    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * (t.set.clip_count + 1), "scores"),
+             done);
     TRY_GOTO(result, reward_test_score(&t, &t.plan, scores), done);
-    TRY_GOTO(result, measure_variant(&t, REWARD_VARIANT_FULL, scores, &full), done);
     TRY_GOTO(result, calibrate_votes(&t, scores, bins, &bin_count), done);
-    for (int i = 0; i < BASELINES; i++)
-        TRY_GOTO(result, measure_variant(&t, baselines[i], scores, &others[i]), done);
+    TRY_GOTO(result, measure_variants(&t, variants, COUNT, scores, found), done);
     print_head(&t, agreement, ceiling);
-    print_row(&t, reward_variant_name(REWARD_VARIANT_FULL), &full.accuracy, NULL,
-              reward_variant_paper(REWARD_VARIANT_FULL), ceiling);
-    for (int i = 0; i < BASELINES; i++) {
-        const char *name = reward_variant_name(baselines[i]);
-        print_row(&t, name, &others[i].accuracy, &others[i].behind, reward_variant_paper(baselines[i]),
-                  ceiling);
-        json_array_append_new(list, json_pack("{s:s,s:o,s:o}", "name", name, "accuracy",
-                                              interval_json(&others[i].accuracy), "behind",
-                                              interval_json(&others[i].behind)));
+    for (int i = 0; i < COUNT; i++) {
+        if (!found[variants[i]].there)
+            continue;
+        print_row(&t, variants[i], &found[variants[i]], ceiling);
+        if (i > 0)
+            json_array_append_new(list, row_json(&t, variants[i], &found[variants[i]]));
     }
     if (world_rank(world) == 0)
         printf("reward:   expected calibration error %.3f\n", calibration_error(bins, bin_count));
-    *out = json_pack("{s:o,s:f,s:o,s:o,s:I,s:I,s:I,s:o,s:O}", "accuracy", interval_json(&full.accuracy),
-                     "ece", calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
+    *out = json_pack("{s:o,s:f,s:o,s:o,s:I,s:I,s:I,s:o,s:O}", "accuracy",
+                     interval_json(&found[REWARD_VARIANT_FULL].accuracy), "ece",
+                     calibration_error(bins, bin_count), "ceiling", number(ceiling), "agreement",
                      number(agreement), "pairs", (json_int_t)t.set.count, "captions",
                      (json_int_t)t.units.count, "step", selected_step(t.plan.folder), "calibration",
                      calibration_json(bins, bin_count), "baselines", list);
@@ -228,14 +259,18 @@ failed:
     return result;
 }
 
-static bool are_simulated(const run_config *config, status *result) {
+// What data.ratings holds.
+typedef struct ratings_kinds {
+    bool simulated, scores, pairs;
+} ratings_kinds;
+
+static status look_at_ratings(const run_config *config, ratings_kinds *out) {
     ratings *r;
-    *result = ratings_open(&r, config->data.ratings);
-    if (*result != STATUS_OK)
-        return false;
-    const bool simulated = ratings_get_origin(r) == RATINGS_SIMULATED;
+    TRY(ratings_open(&r, config->data.ratings));
+    *out = (ratings_kinds){ratings_get_origin(r) == RATINGS_SIMULATED, ratings_score_count(r) > 0,
+                           ratings_pair_count(r) > 0};
     ratings_close(r);
-    return simulated;
+    return STATUS_OK;
 }
 
 // Runs `body` in a world; rank 0 publishes what it makes as FOLDER/NAME.
@@ -261,15 +296,31 @@ static status publish_from(const run_config *config, const char *name,
     return result;
 }
 
+static void say_left_out(const world *world, const run_config *config, const char *kind, const char *what) {
+    if (world_rank(world) == 0)
+        printf("reward: %s is left out: %s holds no %s\n", kind, config->data.ratings, what);
+}
+
 static status eval_both(world *world, const run_config *config, json_t **out) {
     json_t *quality = NULL, *preference = NULL;
+    ratings_kinds kinds;
     status result;
     TRY_GOTO(result, run_config_require(config, "data.ratings"), done);
-    const bool simulated = are_simulated(config, &result);
-    TRY_GOTO(result, result, done);
-    TRY_GOTO(result, eval_quality(world, config, &quality), done);
-    TRY_GOTO(result, eval_preference(world, config, &preference), done);
-    *out = json_pack("{s:O,s:O,s:b}", "quality", quality, "preference", preference, "simulated", simulated);
+    TRY_GOTO(result, look_at_ratings(config, &kinds), done);
+    if (kinds.scores || !kinds.pairs)
+        TRY_GOTO(result, eval_quality(world, config, &quality), done);
+    else
+        say_left_out(world, config, "quality", "scores of clips");
+    if (kinds.pairs)
+        TRY_GOTO(result, eval_preference(world, config, &preference), done);
+    else
+        say_left_out(world, config, "preference", "votes on pairs");
+    *out = json_object();
+    if (quality != NULL)
+        json_object_set(*out, "quality", quality);
+    if (preference != NULL)
+        json_object_set(*out, "preference", preference);
+    json_object_set_new(*out, "simulated", json_boolean(kinds.simulated));
 done:
     json_decref(quality);
     json_decref(preference);
@@ -284,25 +335,24 @@ static status ablate(world *world, const run_config *config, json_t **out) {
     reward_test t;
     double agreement, ceiling;
     float *scores = NULL;
+    reward_variant variants[REWARD_VARIANTS];
     measured found[REWARD_VARIANTS];
     json_t *rows = json_array();
     status result;
     TRY_GOTO(result, reward_test_open(&t, world, config, "preference"), failed);
-    reward_panel_numbers(config, &agreement, &ceiling);
-    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * t.set.clip_count, "scores"), done);
+    reward_panel_numbers(config, t.data.ratings, &agreement, &ceiling);
+    TRY_GOTO(result, memory_allocate((void **)&scores, sizeof(float) * (t.set.clip_count + 1), "scores"),
+             done);
     TRY_GOTO(result, reward_variant_score(&t, REWARD_VARIANT_FULL, scores), done);
     for (int v = 0; v < REWARD_VARIANTS; v++)
-        TRY_GOTO(result, measure_variant(&t, (reward_variant)v, scores, &found[v]), done);
+        variants[v] = (reward_variant)v;
+    TRY_GOTO(result, measure_variants(&t, variants, REWARD_VARIANTS, scores, found), done);
     print_head(&t, agreement, ceiling);
     for (int v = 0; v < REWARD_VARIANTS; v++) {
-        const double paper = reward_variant_paper((reward_variant)v);
-        const char *name = reward_variant_name((reward_variant)v);
-        print_row(&t, name, &found[v].accuracy, v == REWARD_VARIANT_FULL ? NULL : &found[v].behind, paper,
-                  ceiling);
-        json_array_append_new(rows, json_pack("{s:s,s:o,s:o,s:I,s:o}", "name", name, "accuracy",
-                                              interval_json(&found[v].accuracy), "behind",
-                                              interval_json(&found[v].behind), "pairs",
-                                              (json_int_t)t.set.count, "paper", number(paper)));
+        if (!found[v].there)
+            continue;
+        print_row(&t, (reward_variant)v, &found[v], ceiling);
+        json_array_append_new(rows, row_json(&t, (reward_variant)v, &found[v]));
     }
     *out = json_pack("{s:o,s:f,s:O,s:I,s:b}", "ceiling", number(ceiling), "chance", 0.5, "rows", rows,
                      "captions", (json_int_t)t.units.count, "simulated",

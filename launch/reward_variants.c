@@ -1,5 +1,4 @@
 #include "launch/reward_variants.h"
-#include "launch/device_choice.h"
 
 #include "kernels/memory.h"
 #include "launch/device_choice.h"
@@ -13,6 +12,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PASS_BATCH = 32, INPUTS = 256 };
 
@@ -255,13 +255,22 @@ status reward_variant_score(reward_test *t, reward_variant variant, float *score
     }
 }
 
-void reward_panel_numbers(const run_config *config, double *agreement, double *ceiling) {
+bool reward_variant_can_be_had(const reward_test *t, reward_variant variant) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/reward-0.safetensors", t->config->data.quality);
+    return variant != REWARD_VARIANT_QUALITY ||
+           (t->config->data.quality[0] != '\0' && access(path, F_OK) == 0);
+}
+
+void reward_panel_numbers(const run_config *config, const ratings *ratings, double *agreement,
+                          double *ceiling) {
     static const char suffix[] = ".safetensors";
     *agreement = *ceiling = NAN;
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s", config->data.listeners);
     const size_t length = strlen(path), ending = sizeof suffix - 1;
-    if (length <= ending || strcmp(path + length - ending, suffix) != 0)
+    if (ratings_get_origin(ratings) != RATINGS_SIMULATED || length <= ending ||
+        strcmp(path + length - ending, suffix) != 0)
         return;
     snprintf(path + length - ending, sizeof path - (length - ending), ".json");
     json_error_t error;

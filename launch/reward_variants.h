@@ -42,6 +42,10 @@ status reward_test_score(reward_test *test, const reward_plan *plan, float *scor
 // The same by a variant, which is trained if it is not there yet (then collective).
 status reward_variant_score(reward_test *test, reward_variant variant, float *scores);
 
+// Whether a variant needs nothing that is not there: QUALITY a model in data.quality.
+bool reward_variant_can_be_had(const reward_test *test, reward_variant variant);
+
 // "agreement" and "ceiling" of the panel that labelled, from listeners.json beside data.listeners; NaN where
-// there is none.
-void reward_panel_numbers(const run_config *config, double *agreement, double *ceiling);
+// there is none, or where people rated.
+void reward_panel_numbers(const run_config *config, const ratings *ratings, double *agreement,
+                          double *ceiling);

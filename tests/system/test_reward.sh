@@ -128,6 +128,28 @@ else
     fail "evaluation and ablation" "failed" eval.log
 fi
 
+# Votes of people, and no scores: what wants scores is left out, and no ceiling of simulated listeners is claimed.
+name="votes of people alone" people=(run.yaml data.ratings=people data.preference=by-people data.quality=)
+/usr/bin/python3 - >votes.jsonl <<'PYTHON'
+import glob, h5py, json
+ids = [i for f in sorted(glob.glob("ratings/clips/*.h5")) for i in h5py.File(f)["clip_id"].asstr()[:]]
+pairs = h5py.File("ratings/votes/pairs-00000.h5")
+for row, (a, b, vote) in enumerate(zip(pairs["clip_a"], pairs["clip_b"], pairs["vote"])):
+    print(json.dumps({"clip_a": ids[a], "clip_b": ids[b], "vote": ["A", "B", "tie", "both_bad"][vote], "heard": "both",
+                      "rater": f"person {row}", "time": 1767225600 + row}))
+PYTHON
+if "$musicrl" reward import votes.jsonl --clips ratings/clips -o people >people.log 2>&1 &&
+    "$musicrl" reward train preference "${people[@]}" >>people.log 2>&1 &&
+    "$musicrl" reward eval "${people[@]}" folder=judged >>people.log 2>&1 &&
+    "$musicrl" reward ablate "${people[@]}" folder=judged >>people.log 2>&1 &&
+    grep -q 'reward: quality is left out: people holds no scores of clips' people.log &&
+    grep -q "reward: 'higher quality wins' is left out" people.log && ! grep -q 'two raters agree' people.log &&
+    "$musicrl" report judged >>people.log 2>&1; then
+    pass "$name"
+else
+    fail "$name" "it fails, or does not say what it leaves out" people.log
+fi
+
 # Tokens of another codec, another joint embedding: refused.
 {
     "$musicrl" codec train --corpus corpus -o other.safetensors --codebook 32 --semantic-codebook 32 --levels 3 \
