@@ -104,6 +104,11 @@ typedef struct learner_role {
 enum alarm { ALARM_SILENCE, ALARM_LOOP, ALARM_COLLAPSE, ALARM_CLIPPED, ALARMS };
 extern const char *const train_alarm_names[ALARMS];
 
+// What the floors of selection are shares of.
+typedef struct train_floors {
+    double diversity, text_adherence;
+} train_floors;
+
 // A set of samples, measured.
 typedef struct evaluation {
     int64_t step;
@@ -178,6 +183,7 @@ typedef struct train {
     json_t *settings; // what results depend on beside the base, for checkpoints (launch/settings_record.h)
     double alpha;     // of the next update, on learner ranks
     int64_t skipped_updates, bad_scores;
+    train_floors floors_of;  // NAN: of evaluations[0]
     evaluation *evaluations; // [evaluation_capacity] of this run so far, on learner ranks; the base's first
     int evaluation_count, evaluation_capacity;
     plan plan;                  // of this rank's memory
@@ -344,6 +350,7 @@ const evaluation *train_evaluation_of_step(const train *t);
 status train_selection_begin(train *t, const json_t *state);
 // The evaluations as they stand in a checkpoint's state.
 json_t *train_evaluations_to_json(const train *t);
+json_t *train_floors_to_json(const train *t); // what the floors are shares of
 // Index of the selected evaluation by the rule in train_selection.c.
 int train_select(const train *t);
 // What FOLDER/selected.json says, and its path; the caller owns *out.

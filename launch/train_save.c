@@ -69,12 +69,13 @@ static status start_save(train *t) {
         json_array_append_new(means, json_real(t->reward_mean[i]));
         json_array_append_new(deviations, json_real(t->reward_std[i]));
     }
-    json_t *state = json_pack(
-        "{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "step", (json_int_t)t->step, "alpha", t->alpha,
-        "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores", (json_int_t)t->bad_scores,
-        "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch", (json_int_t)t->dpo.epoch, "dpo_pairs",
-        (json_int_t)t->dpo.count, "reference", t->reference, "reward_mean", means, "reward_std", deviations,
-        "evaluations", train_evaluations_to_json(t), "settings", json_deep_copy(t->settings));
+    json_t *state =
+        json_pack("{s:I,s:f,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o,s:o}", "step", (json_int_t)t->step,
+                  "alpha", t->alpha, "skipped_updates", (json_int_t)t->skipped_updates, "bad_scores",
+                  (json_int_t)t->bad_scores, "dpo_position", (json_int_t)t->dpo.position, "dpo_epoch",
+                  (json_int_t)t->dpo.epoch, "dpo_pairs", (json_int_t)t->dpo.count, "reference", t->reference,
+                  "reward_mean", means, "reward_std", deviations, "evaluations", train_evaluations_to_json(t),
+                  "floors_of", train_floors_to_json(t), "settings", json_deep_copy(t->settings));
     if (state == NULL)
         return FAIL("the checkpoint of step %lld cannot be described: one of its numbers is not finite",
                     (long long)t->step);

@@ -3,7 +3,8 @@
 //
 // The rule: among the evaluated steps, the base (step 0) included, whose diversity and text adherence on
 // held-out captions are at least train.select.diversity and train.select.text_adherence times the base's, the
-// one of the highest value, the weighted sum of the whitened rewards; the earliest of equals.
+// one of the highest value, the weighted sum of the whitened rewards; the earliest of equals. For a run that
+// starts from another run, as RU from R, the floors are shares of what the first of them started from.
 #include "launch/train_parts.h"
 
 #include "data/checkpoint.h"
@@ -13,6 +14,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 const char *const train_alarm_names[ALARMS] = {"silence", "loop", "codebook_collapse", "clipped"};
 
@@ -21,14 +23,24 @@ static double floor_of(double base, double share) {
     return base - (1.0 - share) * fabs(base);
 }
 
+static double diversity_floor(const train *t) {
+    const double base =
+        isfinite(t->floors_of.diversity) ? t->floors_of.diversity : t->evaluations[0].diversity;
+    return floor_of(base, t->config->train.select.diversity);
+}
+
+static double adherence_floor(const train *t) {
+    const double base = isfinite(t->floors_of.text_adherence) ? t->floors_of.text_adherence
+                                                              : t->evaluations[0].text_adherence;
+    return floor_of(base, t->config->train.select.text_adherence);
+}
+
 static bool is_diverse(const train *t, const evaluation *e) {
-    return e->diversity >= floor_of(t->evaluations[0].diversity, t->config->train.select.diversity);
+    return e->diversity >= diversity_floor(t);
 }
 
 static bool passes(const train *t, const evaluation *e) {
-    return isfinite(e->value) && is_diverse(t, e) &&
-           e->text_adherence >=
-               floor_of(t->evaluations[0].text_adherence, t->config->train.select.text_adherence);
+    return isfinite(e->value) && is_diverse(t, e) && e->text_adherence >= adherence_floor(t);
 }
 
 int train_select(const train *t) {
@@ -97,7 +109,43 @@ static void read_evaluation(const train *t, const json_t *from, evaluation *out)
     read_numbers(json_object_get(from, "perplexity"), out->perplexity, t->shape.temporal.levels);
 }
 
+json_t *train_floors_to_json(const train *t) {
+    const evaluation *base = &t->evaluations[0];
+    return json_pack(
+        "{s:f,s:f}", "diversity", isfinite(t->floors_of.diversity) ? t->floors_of.diversity : base->diversity,
+        "text_adherence",
+        isfinite(t->floors_of.text_adherence) ? t->floors_of.text_adherence : base->text_adherence);
+}
+
+static void read_floors(const json_t *from, train_floors *out) {
+    const json_t *diversity = json_object_get(from, "diversity"),
+                 *adherence = json_object_get(from, "text_adherence");
+    *out = (train_floors){json_is_number(diversity) ? json_number_value(diversity) : NAN,
+                          json_is_number(adherence) ? json_number_value(adherence) : NAN};
+}
+
+// Of the run that this one starts from, if it starts from one.
+static status read_floors_of_base(train *t) {
+    char path[RUN_CONFIG_PATH_MAX + 32];
+    json_error_t error;
+    struct stat info;
+    snprintf(path, sizeof path, "%s/selected.json", t->config->data.base);
+    t->floors_of = (train_floors){NAN, NAN};
+    if (stat(path, &info) != 0)
+        return STATUS_OK;
+    json_t *selected = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    if (selected == NULL)
+        return FAIL("%s:%d: %s", path, error.line, error.text);
+    read_floors(json_object_get(selected, "floors_of"), &t->floors_of);
+    json_decref(selected);
+    return STATUS_OK;
+}
+
 status train_selection_begin(train *t, const json_t *state) {
+    if (state == NULL)
+        TRY(read_floors_of_base(t));
+    else
+        read_floors(json_object_get(state, "floors_of"), &t->floors_of);
     const json_t *list = json_object_get(state, "evaluations");
     const int every = t->config->train.evaluate_every;
     const int64_t left = t->config->train.steps > t->step ? t->config->train.steps - t->step : 0;
@@ -119,7 +167,6 @@ status train_selection_begin(train *t, const json_t *state) {
 
 void train_describe_selection(const train *t, json_t **out, char path[RUN_CONFIG_PATH_MAX + 32]) {
     const int selected = train_select(t);
-    const evaluation *base = &t->evaluations[0];
     const double diversity = t->config->train.select.diversity,
                  adherence = t->config->train.select.text_adherence;
     json_t *list = train_evaluations_to_json(t);
@@ -136,13 +183,13 @@ void train_describe_selection(const train *t, json_t **out, char path[RUN_CONFIG
         json_object_set_new(weights, t->config->train.rewards.entries[j].name,
                             json_real(t->config->train.rewards.entries[j].weight));
     snprintf(path, RUN_CONFIG_PATH_MAX + 32, "%s/selected.json", t->run.path);
-    *out = json_pack("{s:I, s:b, s:s, s:o, s:{s:f, s:f}, s:{s:f, s:f}, s:o}", "step",
+    *out = json_pack("{s:I, s:b, s:s, s:o, s:{s:f, s:f}, s:{s:f, s:f}, s:o, s:o}", "step",
                      (json_int_t)t->evaluations[selected].step, "improved", selected > 0, "rule",
                      "of the evaluated steps, the base included, that keep the floors of diversity and text "
                      "adherence on held-out captions, the one of the highest weighted, whitened reward",
-                     "weights", weights, "floors", "diversity", floor_of(base->diversity, diversity),
-                     "text_adherence", floor_of(base->text_adherence, adherence), "shares_of_base",
-                     "diversity", diversity, "text_adherence", adherence, "evaluations", list);
+                     "weights", weights, "floors", "diversity", diversity_floor(t), "text_adherence",
+                     adherence_floor(t), "shares_of_base", "diversity", diversity, "text_adherence",
+                     adherence, "floors_of", train_floors_to_json(t), "evaluations", list);
 }
 
 status train_publish_selection(const train *t) {
@@ -176,8 +223,7 @@ bool train_ends_early(const train *t, char *reason, size_t size) {
         snprintf(reason, size,
                  "diversity is %.4g, below %.4g (%.4g of the base's) at %d evaluations in a row "
                  "(train.stop.diversity)",
-                 e->diversity, floor_of(base->diversity, t->config->train.select.diversity),
-                 t->config->train.select.diversity, row);
+                 e->diversity, diversity_floor(t), t->config->train.select.diversity, row);
     else if (disagreement > 0.0 && !(train_disagreement(t, e->disagreement) <= disagreement))
         snprintf(reason, size,
                  "the reward models disagree %.4g times as much as on the base, train.stop.disagreement "

@@ -167,6 +167,13 @@ fi
 # RU starts from the selected step of R, with it as its reference.
 run "musicrl-ru" ru 1 musicrl-ru data.base=strict
 if grep -q 'strict: step 0 is used' ru.log; then pass "RU starts from R"; else fail "RU starts from R" "it does not say so" ru.log; fi
+run "RU taken up" ru 1 musicrl-ru data.base=strict train.steps=6
+checked "floors of RU are shares of what R started from" ru <<'PYTHON'
+base = json.load(open("strict/selected.json"))["evaluations"][0]
+share = selected["shares_of_base"]["diversity"]
+assert selected["floors_of"] == {key: base[key] for key in ("diversity", "text_adherence")}, selected["floors_of"]
+assert abs(selected["floors"]["diversity"] - share * base["diversity"]) < 1e-12, selected["floors"]
+PYTHON
 
 # Early ends say why, leave status 0 and stay ended, unless the rule is changed.
 ends() { # NAME FOLDER TEXT WORD...
