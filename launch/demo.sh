@@ -205,6 +205,7 @@ YAML
     if ((full)) && [[ -z $p ]]; then
         learn r-long musicrl-r.yaml base train.steps="$long_steps" train.stop.diversity=0
         learn u-long musicrl-u.yaml base train.steps="$long_steps" train.stop.diversity=0
+        learn ru-long musicrl-ru.yaml r train.steps="$long_steps" train.stop.diversity=0
     fi
 }
 

@@ -115,7 +115,9 @@ static status read_captions(evaluation *e) {
              done);
     for (size_t i = 0; i < e->caption_count; i++) {
         shard_clip clip;
-        TRY_GOTO(result, corpus_read_strings(corpus, clip_order_plain(held_out, i), &clip), done);
+        const size_t at =
+            (wanted + i) % available; // after those by which runs selected a step, if there are more
+        TRY_GOTO(result, corpus_read_strings(corpus, clip_order_plain(held_out, at), &clip), done);
         e->captions[i] = strdup(clip.caption);
         if (e->captions[i] == NULL)
             TRY_GOTO(result, FAIL("out of host memory: captions"), done);

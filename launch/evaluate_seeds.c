@@ -15,6 +15,19 @@ static double number_of(const json_t *object, const char *key) {
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
+static const char *text_of(const json_t *object, const char *key) {
+    const char *text = json_string_value(json_object_get(object, key));
+    return text != NULL ? text : "";
+}
+
+static const json_t *find_model(const json_t *root, const char *name) {
+    const json_t *models = json_object_get(root, "models");
+    for (size_t i = 0; i < json_array_size(models); i++)
+        if (strcmp(text_of(json_array_get(models, i), "name"), name) == 0)
+            return json_array_get(models, i);
+    return NULL;
+}
+
 static const json_t *find_pair(const json_t *root, const char *a, const char *b) {
     const json_t *pairs = json_object_get(root, "pairs");
     for (size_t i = 0; i < json_array_size(pairs); i++) {
@@ -110,6 +123,12 @@ status evaluate_pool(const seed_evaluation *evaluations, int count, json_t **out
         if (found < 1 || found != prompts)
             return FAIL("%s has %lld prompts, %s %lld; only evaluations on the same prompts can be pooled",
                         evaluations[i].name, (long long)found, evaluations[0].name, (long long)prompts);
+        const char *digest = text_of(evaluations[i].root, "prompts_digest"),
+                   *first = text_of(evaluations[0].root, "prompts_digest");
+        if (strcmp(digest, first) != 0)
+            return FAIL("%s was made with other prompts than %s; only evaluations on the same prompts can be "
+                        "pooled",
+                        evaluations[i].name, evaluations[0].name);
     }
     json_t *list = json_array();
     status result = STATUS_OK;
@@ -133,6 +152,51 @@ status evaluate_pool(const seed_evaluation *evaluations, int count, json_t **out
     else
         json_decref(list);
     return result;
+}
+
+// What stands beside the win rates, so that a collapse cannot look like a win: for each model of the first
+// evaluation its diversity, a share of the baseline's, and KL in nats, in every evaluation; null where one
+// lacks the model.
+static json_t *list_models(const seed_evaluation *evaluations, int count) {
+    static const char *const keys[] = {"diversity_ratio", "kl"};
+    const json_t *models = json_object_get(evaluations[0].root, "models");
+    json_t *list = json_array();
+    for (size_t m = 0; m < json_array_size(models); m++) {
+        const char *name = text_of(json_array_get(models, m), "name");
+        json_t *entry = json_pack("{s:s}", "name", name);
+        for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+            json_t *values = json_array();
+            for (int i = 0; i < count; i++) {
+                const double value = number_of(find_model(evaluations[i].root, name), keys[k]);
+                json_array_append_new(values, isfinite(value) ? json_real(value) : json_null());
+            }
+            json_object_set_new(entry, keys[k], values);
+        }
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
+static void print_values(const json_t *values, double factor, const char *format) {
+    for (size_t i = 0; i < json_array_size(values); i++) {
+        const json_t *value = json_array_get(values, i);
+        if (json_is_number(value))
+            printf(format, factor * json_number_value(value));
+        else
+            printf("       -");
+    }
+}
+
+static void print_models(const json_t *models) {
+    printf("\n%-14s diversity of the baseline's, KL to it in nats: under each seed\n", "model");
+    for (size_t m = 0; m < json_array_size(models); m++) {
+        const json_t *model = json_array_get(models, m);
+        printf("%-14s", text_of(model, "name"));
+        print_values(json_object_get(model, "diversity_ratio"), 100.0, " %5.0f %%");
+        printf("   ");
+        print_values(json_object_get(model, "kl"), 1.0, " %7.1f");
+        printf("\n");
+    }
 }
 
 static void print_pooled(const json_t *pairs, int count) {
@@ -177,7 +241,7 @@ static void print_pooled(const json_t *pairs, int count) {
 status evaluate_pool_folders(const char *const *folders, int count, const char *output) {
     char paths[EVALUATE_SEEDS_MAX][PATH_MAX], path[PATH_MAX];
     seed_evaluation evaluations[EVALUATE_SEEDS_MAX];
-    json_t *roots[EVALUATE_SEEDS_MAX] = {NULL}, *pairs = NULL, *names = json_array();
+    json_t *roots[EVALUATE_SEEDS_MAX] = {NULL}, *pairs = NULL, *models = NULL, *names = json_array();
     json_error_t error;
     status result = STATUS_OK;
     if (count < 1 || count > EVALUATE_SEEDS_MAX) {
@@ -200,13 +264,18 @@ status evaluate_pool_folders(const char *const *folders, int count, const char *
         result = FAIL("path is too long: %.60s...", output);
         goto done;
     }
-    TRY_GOTO(result, json_file_publish(path, json_pack("{s:O,s:O}", "evaluations", names, "pairs", pairs)),
+    models = list_models(evaluations, count);
+    TRY_GOTO(result,
+             json_file_publish(
+                 path, json_pack("{s:O,s:O,s:O}", "evaluations", names, "models", models, "pairs", pairs)),
              done);
     print_pooled(pairs, count);
+    print_models(models);
 done:
     for (int i = 0; i < count; i++)
         json_decref(roots[i]);
     json_decref(pairs);
+    json_decref(models);
     json_decref(names);
     return result;
 }

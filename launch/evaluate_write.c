@@ -100,16 +100,33 @@ static json_t *raters_json(const evaluation *e) {
                                   : json_real((double)ratings / (double)prompts);
 }
 
+// Of ids and texts: evaluations on other prompts must not be pooled.
+static status digest_prompts(const evaluation *e, char out[DIGEST_HEX]) {
+    digest_stream *stream;
+    TRY(digest_stream_create(&stream));
+    for (size_t i = 0; i < e->prompts.count; i++) {
+        digest_stream_update(stream, e->prompts.items[i].id, strlen(e->prompts.items[i].id) + 1);
+        digest_stream_update(stream, e->prompts.items[i].text, strlen(e->prompts.items[i].text) + 1);
+    }
+    const digest found = digest_stream_read(stream);
+    digest_stream_destroy(stream);
+    digest_to_hex(&found, out);
+    return STATUS_OK;
+}
+
 status evaluate_write_results(const evaluation *e) {
+    char prompts[DIGEST_HEX];
+    TRY(digest_prompts(e, prompts));
     json_t *models = json_array(), *pairs = json_array();
     for (int m = 0; m < e->model_count; m++)
         json_array_append_new(models, model_json(e, &e->models[m]));
     for (int c = 0; c < e->comparison_count && e->judges != NULL; c++)
         json_array_append_new(pairs, pair_json(e, &e->comparisons[c]));
-    json_t *root = json_pack(
-        "{s:I,s:o,s:o,s:I,s:s,s:o,s:o}", "prompts", (json_int_t)e->prompts.count, "raters", raters_json(e),
-        "judges", e->judges != NULL ? json_string(e->judges) : json_null(), "held_out_captions",
-        (json_int_t)e->caption_count, "baseline", e->models[0].name, "models", models, "pairs", pairs);
+    json_t *root = json_pack("{s:I,s:s,s:o,s:o,s:I,s:s,s:o,s:o}", "prompts", (json_int_t)e->prompts.count,
+                             "prompts_digest", prompts, "raters", raters_json(e), "judges",
+                             e->judges != NULL ? json_string(e->judges) : json_null(), "held_out_captions",
+                             (json_int_t)e->caption_count, "baseline", e->models[0].name, "models", models,
+                             "pairs", pairs);
     if (root != NULL && e->judges != NULL && strcmp(e->judges, "file") == 0) {
         json_object_set_new(root, "skipped_ratings", json_integer((json_int_t)e->skipped_ratings));
         json_object_set_new(root, "repeated_ratings", json_integer((json_int_t)e->repeated_ratings));
@@ -167,7 +184,7 @@ static status write_prompt(const evaluation *e, const char *folder, size_t place
                                           e->prompts.items[prompt].text, "clips", clips));
     for (size_t m = 0; m < models; m++)
         memcpy(tokens + m * clip, e->models[m].prompted.tokens + prompt * clip, sizeof(uint16_t) * clip);
-    TRY(generator_decode(g, tokens, models, e->config.samples.iterations, audio));
+    TRY(generator_decode(g, tokens, models, e->config.samples.iterations, audio, NULL));
     for (size_t m = 0; m < models; m++)
         TRY(write_clip(e, &e->models[m], folder, place, prompt, audio + m * generator_samples(g), clips));
     return STATUS_OK;

@@ -186,6 +186,14 @@ double report_series_greatest(const report_series *s) {
     return greatest;
 }
 
+double report_metrics_last_step(const report_metrics *m) {
+    double last = NAN;
+    for (int i = 0; i < m->count; i++)
+        if (m->series[i]->count > 0)
+            last = fmax(last, m->series[i]->step[m->series[i]->count - 1]);
+    return last;
+}
+
 double report_metrics_seconds(const report_metrics *m) {
     double total = 0;
     for (int i = 0; i < m->count; i++)

@@ -29,6 +29,9 @@ void report_metrics_free(report_metrics *metrics);
 // Never NULL: an empty series if there is none of that name.
 const report_series *report_metrics_find(const report_metrics *metrics, const char *name);
 
+// The last step of which anything was recorded, NAN if there is none.
+double report_metrics_last_step(const report_metrics *metrics);
+
 // Seconds of all stages of all steps (seconds/NAME); 0 if none was recorded.
 double report_metrics_seconds(const report_metrics *metrics);
 

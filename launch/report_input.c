@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 // The order in which runs are shown; others follow by name.
-static const char *const known_runs[] = {"mulan", "quality", "r", "u", "ru", "dpo", "r-long", "u-long"};
+static const char *const known_runs[] = {"mulan", "quality", "r",      "u",      "ru",
+                                         "dpo",   "r-long",  "u-long", "ru-long"};
 enum { KNOWN_RUNS = sizeof known_runs / sizeof known_runs[0] };
 
 static int rank_of(const char *name) {

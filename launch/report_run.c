@@ -85,7 +85,7 @@ static void put_checks(report_text *out, const report_metrics *m) {
         return;
     const report_series *kl = report_metrics_find(m, "kl_ref");
     report_text_put(out, "<h2>Checks and times</h2>\n<dl>");
-    report_put_fact(out, "KL at the first step", NULL, kl->count > 0 ? kl->value[0] : NAN);
+    report_put_fact(out, "KL at the first step", NULL, report_series_at(kl, 1.0, NAN));
     report_put_fact(out, "largest gap of log-probs, sampling to scoring", NULL,
                     report_series_greatest(report_metrics_find(m, "logprob_gap_max")));
     report_put_fact(out, "skipped updates", NULL,
@@ -113,17 +113,24 @@ static void put_checks(report_text *out, const report_metrics *m) {
 
 status report_put_run(report_text *out, const report_run *run) {
     const report_metrics *m = &run->metrics;
-    report_text_put(out, "<h2>Reinforcement learning</h2>\n");
-    if (report_metrics_find(m, "reward")->count == 0) {
+    const bool offline = report_metrics_find(m, "dpo_loss")->count > 0; // direct preference optimisation
+    report_text_put(out, "<h2>%s</h2>\n",
+                    offline ? "Direct preference optimisation" : "Reinforcement learning");
+    if (!offline && report_metrics_find(m, "reward")->count == 0) {
         report_put_missing(out, m->found
                                     ? "No step of reinforcement learning is recorded yet (metrics.jsonl)."
                                     : "There are no metrics of reinforcement learning (metrics.jsonl).");
         return STATUS_OK;
     }
     report_text_put(out, "<div class=\"charts\">\n");
-    TRY(put_metric(out, m, "reward", "Reward of the training batches", "mean reward", COLOR_RL));
-    put_rewards_by_name(out, m);
-    TRY(put_metric(out, m, "kl_ref", "KL to the base model", "nats per sequence", COLOR_KL));
+    if (offline) {
+        TRY(put_metric(out, m, "dpo_loss", "Loss on pairs", "nats per pair", COLOR_RL));
+        TRY(put_metric(out, m, "dpo_accuracy", "Pairs ordered as their raters did", "share", COLOR_RL));
+    } else {
+        TRY(put_metric(out, m, "reward", "Reward of the training batches", "mean reward", COLOR_RL));
+        put_rewards_by_name(out, m);
+        TRY(put_metric(out, m, "kl_ref", "KL to the base model", "nats per sequence", COLOR_KL));
+    }
     const report_series *held_out = report_metrics_find(m, "eval/reward");
     const report_line reward_line = line_of(held_out, NULL, COLOR_HELD_OUT, REPORT_STROKE_LINE);
     report_svg_chart(out,
@@ -136,15 +143,18 @@ status report_put_run(report_text *out, const report_run *run) {
     };
     report_svg_chart(
         out, &(report_chart){"Diversity on held-out captions", "step", "diversity", diversity_lines, 2});
-    TRY(put_reward_against_kl(out, m));
-    TRY(put_metric(out, m, "entropy", "Entropy of the policy", "nats per token", COLOR_OTHER));
+    if (!offline) {
+        TRY(put_reward_against_kl(out, m));
+        TRY(put_metric(out, m, "entropy", "Entropy of the policy", "nats per token", COLOR_OTHER));
+    }
     report_text_put(out, "</div>\n");
     if (held_out->count == 0)
         report_put_missing(out, "No held-out evaluation is recorded yet (eval/reward in metrics.jsonl).");
 
     report_text_put(out, "<h2>Health of the learner</h2>\n<div class=\"charts\">\n");
-    TRY(put_metric(out, m, "explained_variance", "Explained variance of the value network", "share",
-                   COLOR_RL));
+    if (!offline)
+        TRY(put_metric(out, m, "explained_variance", "Explained variance of the value network", "share",
+                       COLOR_RL));
     TRY(put_metric(out, m, "grad_norm", "Norm of the policy's gradient, before clipping", "norm", COLOR_KL));
     report_text_put(out, "</div>\n");
     put_checks(out, m);

@@ -24,7 +24,7 @@ static void put_rewards(report_text *out, const run_config *config) {
 
 static void put_run_row(report_text *out, const report_run *run) {
     const report_metrics *m = &run->metrics;
-    const report_series *kl = report_metrics_find(m, "kl_ref"), *reward = report_metrics_find(m, "reward");
+    const report_series *kl = report_metrics_find(m, "kl_ref");
     const double selected = report_json_number(run->selected, "step");
     char took[64];
     progress_format_duration(took, sizeof took, report_metrics_seconds(m));
@@ -34,12 +34,12 @@ static void put_run_row(report_text *out, const report_run *run) {
     put_rewards(out, run->config);
     report_text_put(out, "</td>");
     report_put_cell(out, run->config == NULL ? NAN : run->config->train.alpha);
-    report_put_cell(out, (double)reward->count);
+    report_put_cell(out, report_metrics_last_step(m));
     report_put_cell(out, selected);
-    report_put_cell(out, kl->count > 0 ? kl->value[0] : NAN);
+    report_put_cell(out, report_series_at(kl, 1.0, NAN));
     report_put_cell(out, isnan(selected) ? report_series_last(kl) : report_series_at(kl, selected, NAN));
     report_put_cell(out, report_series_greatest(report_metrics_find(m, "logprob_gap_max")));
-    report_put_cell(out, report_series_sum(report_metrics_find(m, "skipped_updates")));
+    report_put_cell(out, report_series_greatest(report_metrics_find(m, "skipped_updates")));
     report_text_put(out, "<td>%s</td></tr>", took);
 }
 

@@ -33,7 +33,8 @@ static const struct {
                     {"dpo", "DPO", 3},
                     {"best-of-4", "Best of 4", 6},
                     {"r-long", "R, longer", 6},
-                    {"u-long", "U, longer", 7}};
+                    {"u-long", "U, longer", 7},
+                    {"ru-long", "RU, longer", 3}};
 enum { KNOWN_MODELS = sizeof known_models / sizeof known_models[0] };
 
 static int find_model(const char *name) {

@@ -77,6 +77,10 @@ status run_config_check(const run_config *c, run_config_where where, void *conte
         return FAIL("%s: train.batch is 1, but train.whiten_advantage needs a deviation over the batch; use "
                     "a batch of 2 or more, or train.whiten_advantage: false",
                     WHERE("train.batch"));
+    if (c->listeners.label_seed == c->listeners.evaluation_seed)
+        return FAIL("%s: listeners.label_seed and listeners.evaluation_seed are both %lld: models would be "
+                    "judged by the listeners whose votes they learn from; use two seeds",
+                    WHERE("listeners.evaluation_seed"), (long long)c->listeners.label_seed);
     if (c->ratings.scores > c->ratings.raters)
         return FAIL("%s: ratings.scores is %d, but there are ratings.raters = %d listeners and each scores a "
                     "clip once; use at most %d",

@@ -94,7 +94,7 @@ else
 fi
 run=$run-full
 three="pretrain listeners collect reward-quality reward-preference eval mulan r u ru"
-wanted="corpus codec tokens embed $three quality dpo evaluate ablate r-long u-long "
+wanted="corpus codec tokens embed $three quality dpo evaluate ablate r-long u-long ru-long "
 for word in embed $three evaluate ablate report; do wanted+="seed-2/$word "; done
 for word in embed $three evaluate ablate report; do wanted+="seed-3/$word "; done
 expect "demo runs three seeds" 0 "${wanted}evaluate report " "${demo[@]}" --full --output "$run"

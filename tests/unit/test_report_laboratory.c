@@ -19,8 +19,9 @@ static void make_one_run(const char *name, double preference) {
         if (step > 0)
             used += (size_t)snprintf(text + used, sizeof text - used,
                                      ", \"reward\": 0.3, \"entropy\": 2.0, \"alarm/silence\": %s, "
-                                     "\"alarm/loop\": 0, \"seconds/learn\": 3",
-                                     step == 7 ? "0.25" : "0");
+                                     "\"alarm/loop\": 0, \"seconds/learn\": 3, \"logprob_gap_max\": 0, "
+                                     "\"skipped_updates\": %d",
+                                     step == 7 ? "0.25" : "0", step >= 3); // so far
         if (step % 5 == 0)
             used += (size_t)snprintf(text + used, sizeof text - used,
                                      ", \"eval/reward\": 0.3, \"eval/diversity\": 0.9, "
@@ -152,7 +153,8 @@ static void test_runs(void **state) {
                *ru = strstr(text, "<td><b>RU</b></td>");
     assert_true(r != NULL && u != NULL && ru != NULL && r < u && u < ru); // in the order of the method
     assert_null(strstr(text, "<td><b>Base</b></td>"));
-    assert_holds(text, "<td>0.125</td><td>20</td><td>10</td><td>0</td><td>5</td>"); // alpha to KL at step 10
+    // Alpha, steps, the selected one, KL at step 1 and there, gap of log-probs, skipped updates.
+    assert_holds(text, "<td>0.125</td><td>20</td><td>10</td><td>0.500</td><td>5</td><td>0</td><td>1</td>");
     assert_holds(text, "the best &amp; safest");
     assert_holds(text, "Text adherence against KL");
     assert_holds(text, "Preference against step");
