@@ -27,8 +27,8 @@ static const struct argp_option option_table[] = {
     {"output", 'o', "FILE", 0, "The codec, a .safetensors file (required)", 0},
     {"report", KEY_REPORT, "FILE", 0, "Also write the table as JSON", 0},
     {"levels", KEY_LEVELS, "N", 0, "Acoustic levels (6)", 0},
-    {"codebook", KEY_CODEBOOK, "N", 0, "Codes of an acoustic level (256)", 0},
-    {"semantic-codebook", KEY_SEMANTIC, "N", 0, "Semantic codes (256)", 0},
+    {"codebook", KEY_CODEBOOK, "N", 0, "Codes of an acoustic level, a multiple of 16 (256)", 0},
+    {"semantic-codebook", KEY_SEMANTIC, "N", 0, "Semantic codes, a multiple of 16 (256)", 0},
     {"clips", KEY_CLIPS, "N", 0, "Clips to train on (as many as make two hours)", 0},
     {"frames", KEY_FRAMES, "N", 0, "Token frames of these clips to train on, evenly spaced (60000)", 0},
     {"held-out", KEY_HELD_OUT, "N", 0, "Held-out clips to measure on (200)", 0},
@@ -73,6 +73,14 @@ static void apply_setting(struct argp_state *state, const char *text, codec_conf
     argp_error(state, "--set %s: wanted NAME=VALUE with one of the names that --set help=1 lists", text);
 }
 
+// A policy's rows of logits are multiples of 16.
+static uint32_t codebook_size(struct argp_state *state, const char *name, const char *text) {
+    const uint32_t size = (uint32_t)option_integer(state, name, text, 16, 65520);
+    if (size % 16 != 0)
+        argp_error(state, "--%s %s: wanted a multiple of 16, such as %u", name, text, size / 16 * 16);
+    return size;
+}
+
 static error_t parse_option(int key, char *text, struct argp_state *state) {
     codec_job_train_options *o = state->input;
     codec_config *config = &o->settings.config;
@@ -90,10 +98,10 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         config->acoustic_levels = (uint32_t)option_integer(state, "levels", text, 1, CODEC_LEVELS_MAX - 1);
         return 0;
     case KEY_CODEBOOK:
-        config->acoustic_codebook = (uint32_t)option_integer(state, "codebook", text, 2, 65535);
+        config->acoustic_codebook = codebook_size(state, "codebook", text);
         return 0;
     case KEY_SEMANTIC:
-        config->semantic_codebook = (uint32_t)option_integer(state, "semantic-codebook", text, 2, 65535);
+        config->semantic_codebook = codebook_size(state, "semantic-codebook", text);
         return 0;
     case KEY_CLIPS:
         o->clips = (size_t)option_integer(state, "clips", text, 1, 1000000);

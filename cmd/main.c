@@ -2,6 +2,7 @@
 #include "cmd/voice.h"
 
 #include <argp.h>
+#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -49,7 +50,15 @@ int main(int argc, char **argv) {
         printf("musicrl %s\n", MUSICRL_VERSION);
         return STATUS_OK;
     }
-    return command_dispatch("musicrl",
-                            "Finetunes music generators by reinforcement learning from human feedback.",
-                            commands, sizeof commands / sizeof commands[0], argc, argv);
+    const int outcome = command_dispatch(
+        "musicrl", "Finetunes music generators by reinforcement learning from human feedback.", commands,
+        sizeof commands / sizeof commands[0], argc, argv);
+    // What was printed may be somebody's file.
+    if ((fflush(stdout) != 0 || ferror(stdout)) && outcome == STATUS_OK) {
+        fprintf(stderr,
+                "musicrl: standard output cannot be written: %s; free some space or print elsewhere\n",
+                strerror(errno));
+        return STATUS_FAILED;
+    }
+    return outcome;
 }

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { TEXT_BYTES_MAX = 4000 }; // of an id and a path: clips add to them
+
 struct manifest {
     manifest_entry *entry; // [count]
     size_t count, capacity;
@@ -113,6 +115,10 @@ static status parse_line(const char *line, size_t length, const char *folder, js
         TRY_GOTO(result, take_string(object, "id", &entry->id), done);
     else
         TRY_GOTO(result, copy_text(&entry->id, entry->source), done);
+    if (strlen(entry->id) > TEXT_BYTES_MAX || strlen(entry->source) > TEXT_BYTES_MAX) {
+        result = FAIL("'id' or 'audio' is longer than %d bytes", TEXT_BYTES_MAX);
+        goto done;
+    }
     TRY_GOTO(result, resolve_audio(folder, entry), done);
     const json_t *first = json_object_get(ids, entry->id);
     if (first != NULL)

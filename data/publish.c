@@ -334,7 +334,7 @@ status publish_commit_folder(const char *path) {
 
 void publish_abort_folder(const char *path) {
     char temporary[PATH_MAX];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) < (int)sizeof temporary)
+    if (temporary_name(path, temporary) == STATUS_OK)
         remove_tree(AT_FDCWD, temporary);
 }
 

@@ -128,6 +128,18 @@ status codec_job_train(const codec_job_train_options *options, codec_job_train_r
     TRY_GOTO(result, read_side(corpus, 0, most, settings.seed, &training, &out->clips), done);
     TRY_GOTO(result, read_side(corpus, 1, options->held_out, settings.seed, &measured, &measured_count),
              done);
+    const size_t vectors = out->clips * (format->clip_samples / settings.config.frame_samples);
+    const uint32_t largest = settings.config.acoustic_codebook > settings.config.semantic_codebook
+                                 ? settings.config.acoustic_codebook
+                                 : settings.config.semantic_codebook;
+    if (vectors < largest) {
+        result =
+            FAIL("%s has %zu clips, %zu of them on the training side (one caption in ten is held out) with "
+                 "%zu frames, and a codebook of %u wants as many at least; add clips, or lower --codebook "
+                 "and --semantic-codebook",
+                 options->corpus, corpus_clip_count(corpus), out->clips, vectors, largest);
+        goto done;
+    }
     double start = wall_seconds();
     result = codec_train(&codec, &settings, training, out->clips, format->clip_samples);
     if (result != STATUS_OK) {

@@ -158,17 +158,18 @@ laboratory() { # PREFIX SETTING...: of the stages and their results; key=value
     overrides=("$@")
     mkdir -p "$here"
     folders=$here/folders.yaml # laid over the run file of every stage
+    local quoted_run=${run//\'/\'\'} quoted_here=${here//\'/\'\'}
     cat >"$folders" <<YAML
-folder: '$here'
+folder: '$quoted_here'
 data:
-  tokens: '$run/tokens'
-  codec: '$run/codec.safetensors'
-  embedding: '$here/embedding'
-  base: '$here/base'
-  listeners: '$here/listeners.safetensors'
-  ratings: '$here/ratings'
-  quality: '$here/reward-quality'
-  preference: '$here/reward-preference'
+  tokens: '$quoted_run/tokens'
+  codec: '$quoted_run/codec.safetensors'
+  embedding: '$quoted_here/embedding'
+  base: '$quoted_here/base'
+  listeners: '$quoted_here/listeners.safetensors'
+  ratings: '$quoted_here/ratings'
+  quality: '$quoted_here/reward-quality'
+  preference: '$quoted_here/reward-preference'
 YAML
     stage "${p}embedding" "${p}embedding" tokens "$(settings 'seed model embedding')" \
         embed train --replace "$config" "$folders" "${overrides[@]}"

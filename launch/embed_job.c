@@ -21,7 +21,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RETRIEVAL_MAX = 600, PURPOSE_CROP = 0x43524f50, PURPOSE_DROP = 0x44524f50, RVQ_ITERATIONS = 20 };
+enum {
+    RETRIEVAL_MAX = 600,
+    PURPOSE_CROP = 0x43524f50,
+    PURPOSE_DROP = 0x44524f50,
+    RVQ_ITERATIONS = 20,
+    SKIPPED_MOST = 10
+};
 
 static const float code_rms = 0.3f; // of the music tower's tables at the start
 
@@ -111,6 +117,8 @@ static status train(embed_job *job) {
     progress progress;
     progress_start(&progress, stdout, "embedding", "step", 0, config->embedding.steps);
     char detail[64] = "";
+    double skipped = 0.0; // updates so far
+    int skipped_in_a_row = 0;
     TRY(embedding_pack(job->embedding));
     for (int64_t step = 0; step < config->embedding.steps; step++) {
         double loss;
@@ -124,11 +132,19 @@ static status train(embed_job *job) {
         const optimizer_result update =
             optimizer_update(job->optimizer, rate, job->gradients, embedding_values(job->embedding));
         TRY(embedding_pack(job->embedding));
+        skipped += update.skipped;
+        skipped_in_a_row = update.skipped ? skipped_in_a_row + 1 : 0;
+        if (skipped_in_a_row == SKIPPED_MOST)
+            return FAIL(
+                "embedding: the gradients of %d steps in a row, up to step %lld, were not finite; lower "
+                "embedding.learning_rate",
+                SKIPPED_MOST, (long long)step + 1);
         metrics_begin(job->metrics, step + 1);
         metrics_add(job->metrics, "loss", loss);
         metrics_add(job->metrics, "scale", (double)embedding_scale(job->embedding));
         metrics_add(job->metrics, "grad_norm", update.gradient_norm);
         metrics_add(job->metrics, "learning_rate", (double)rate);
+        metrics_add(job->metrics, "skipped_updates", skipped);
         TRY(metrics_end(job->metrics));
         snprintf(detail, sizeof detail, "loss %.3f", loss);
         progress_show(&progress, step + 1, detail);
@@ -339,9 +355,11 @@ static status prepare(embed_job *job, bool replace) {
                         "token crops"));
     TRY(memory_allocate((void **)&job->scratch, sizeof(uint16_t) * (size_t)format->frames * format->levels,
                         "clip"));
+    const bool began = run_folder_began(config->data.embedding);
     TRY(publish_make_folder(config->data.embedding));
     TRY(run_lock_folder(config->data.embedding, &job->lock));
-    TRY(publish_sweep(config->data.embedding));
+    if (began)
+        TRY(publish_sweep(config->data.embedding));
     snprintf(path, sizeof path, "%s/metrics.jsonl", config->data.embedding);
     return metrics_open(&job->metrics, path, 0, NULL);
 }

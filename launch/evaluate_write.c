@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static json_t *number(double value) {
     return isfinite(value) ? json_real(value) : json_null();
@@ -226,7 +227,9 @@ status evaluate_write_samples(const evaluation *e) {
     char folder[PATH_MAX], path[PATH_MAX + 32];
     snprintf(folder, sizeof folder, "%s/samples", e->options->output);
     TRY(publish_make_folder(folder));
-    TRY(publish_sweep(folder));
+    snprintf(path, sizeof path, "%s/samples.json", folder);
+    if (access(path, F_OK) == 0) // an earlier evaluation's folder
+        TRY(publish_sweep(folder));
     const size_t models = (size_t)e->model_count,
                  clip = (size_t)e->generator->frames * (size_t)generator_levels(e->generator);
     float *audio = NULL;

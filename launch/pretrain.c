@@ -88,6 +88,15 @@ static status make_prefixes(pretrain *p) {
                  p->config->model.prefix_codebook);
         goto done;
     }
+    if (embedding_get_config(c->embedding)->music.positions > p->config->train.frames) {
+        result =
+            FAIL("train.frames is %d, but the joint embedding in %s hears segments of %d frames, by which "
+                 "samples are measured at the end; raise it or train an embedding with fewer "
+                 "embedding.frames",
+                 p->config->train.frames, p->config->data.embedding,
+                 embedding_get_config(c->embedding)->music.positions);
+        goto done;
+    }
     const size_t output = (size_t)embedding_get_config(c->embedding)->output;
     TRY_GOTO(result, memory_allocate((void **)&own, sizeof(uint16_t) * share * prefix, "prefixes"), done);
     TRY_GOTO(result,

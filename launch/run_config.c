@@ -278,11 +278,20 @@ static status derive(run_config *c, const char *path) {
     return STATUS_OK;
 }
 
-// "launch/configs/musicrl-r.yaml" among the words of the command line.
+// "launch/configs/musicrl-r.yaml" among the words of the command line; with a '=' in it only if it is there.
 static bool is_run_file(const char *word) {
     const char *dot = strrchr(word, '.');
-    return strchr(word, '=') == NULL && dot != NULL &&
-           (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
+    return dot != NULL && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0) &&
+           (strchr(word, '=') == NULL || access(word, F_OK) == 0);
+}
+
+// Whether a word sets a text: a path may hold what means something in YAML.
+static bool sets_text(const char *word) {
+    char key[128];
+    const size_t length = strcspn(word, "=");
+    snprintf(key, sizeof key, "%.*s", length < sizeof key ? (int)length : 0, word);
+    const setting *s = run_setting_find(key);
+    return s != NULL && s->type == SETTING_TEXT;
 }
 
 // Worked out once: each of the texts takes a parser.
@@ -307,7 +316,7 @@ status run_config_load(run_config *out, const char *path, char *const *words, in
             TRY_GOTO(result, yaml_tree_overlay(tree, words[i]), done);
     for (int i = 0; i < count; i++)
         if (!is_run_file(words[i]))
-            TRY_GOTO(result, yaml_tree_override(tree, words[i]), done);
+            TRY_GOTO(result, yaml_tree_override(tree, words[i], sets_text(words[i])), done);
     TRY_GOTO(result, walk(&l, yaml_tree_root(tree), ""), done);
     TRY_GOTO(result, derive(out, path), done);
     result = run_config_check(out, where_given, &l);

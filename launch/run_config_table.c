@@ -92,7 +92,7 @@ const setting run_settings[] = {
     NUMBER(model.depth.ffn, "0", 0, 4 * WIDTH, "its feed-forward width; 0: 8 * width / 3 rounded up to 64"),
     NUMBER(model.coarse_levels, "3", 1, 15,
            "acoustic levels that the policy models, beside the semantic one"),
-    NUMBER(model.prefix, "12", 1, 1024, "prefix tokens that carry the caption or the music"),
+    NUMBER(model.prefix, "12", 1, 16, "prefix tokens that carry the caption or the music"),
     NUMBER(model.prefix_codebook, "64", 2, 65536, "entries of each prefix codebook"),
 
     NUMBER(embedding.layers, "2", 1, 1024, "blocks of each tower of the joint embedding"),

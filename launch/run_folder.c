@@ -58,6 +58,12 @@ status run_lock_folder(const char *folder, int *descriptor) {
     return STATUS_OK;
 }
 
+bool run_folder_began(const char *folder) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/run.lock", folder);
+    return access(path, F_OK) == 0;
+}
+
 void run_speak_once(const world *world, status outcome) {
     if (outcome == STATUS_OK)
         return;
@@ -94,10 +100,11 @@ status run_folder_open(run_folder *run, world *world, const char *path, int writ
     snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", path);
     status result = STATUS_OK;
     if (run->writes) {
+        const bool began = run_folder_began(run->path);
         result = publish_make_folder(run->checkpoints);
         if (result == STATUS_OK)
             result = run_lock_folder(run->path, &run->lock);
-        if (result == STATUS_OK)
+        if (result == STATUS_OK && began)
             result = publish_sweep(run->path);
         if (result == STATUS_OK)
             result = publish_sweep(run->checkpoints);

@@ -49,6 +49,8 @@ status run_add_optimizer(saver *saver, const char *name, const optimizer *optimi
 // Whatever parts the checkpoint holds it in, and whatever part `optimizer` is.
 status run_load_optimizer(const checkpoint *checkpoint, const char *name, optimizer *optimizer);
 
+// Whether a run ever wrote to the folder: only then may what is left in it half-written be removed.
+bool run_folder_began(const char *folder);
 // Locks FOLDER/run.lock until the process ends or closes *descriptor; fails if another process holds it.
 status run_lock_folder(const char *folder, int *descriptor);
 

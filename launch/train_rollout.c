@@ -101,6 +101,8 @@ static status read_captions(train *t, const sampling_round *round, size_t *used)
         TRY(corpus_read_strings(t->corpus, clip, &strings));
         size_t length = strlen(strings.caption);
         length = length < CAPTION_BYTES - 1 ? length : CAPTION_BYTES - 1;
+        while ((strings.caption[length] & 0xc0) == 0x80) // a whole character of UTF-8 or none
+            length--;
         r->caption_list[i] = r->captions + *used;
         memcpy(r->captions + *used, strings.caption, length);
         r->captions[*used + length] = '\0';

@@ -300,13 +300,28 @@ status yaml_tree_overlay(yaml_tree *tree, const char *path) {
     return STATUS_OK;
 }
 
-status yaml_tree_override(yaml_tree *tree, const char *assignment) {
+// A text as it stands, in one pair of quotes if it is in one.
+static status take_literal(yaml_tree *tree, const char *text, yaml_tree_node **out) {
+    size_t length = strlen(text);
+    if (length >= 2 && (text[0] == '\'' || text[0] == '"') && text[length - 1] == text[0]) {
+        text++;
+        length -= 2;
+    }
+    TRY(take_node(tree, out, YAML_TREE_SCALAR, "command line", 0));
+    (*out)->quoted = 1;
+    return take_text(tree, &(*out)->value, text, length);
+}
+
+status yaml_tree_override(yaml_tree *tree, const char *assignment, int literal) {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment)
         return FAIL_USAGE("command line: '%s' is neither a run file (.yaml) nor of the form key.sub=value",
                           assignment);
     yaml_tree_node *value = NULL;
-    TRY(parse_value(tree, equals + 1, strlen(equals + 1), "command line", 0, &value));
+    if (literal)
+        TRY(take_literal(tree, equals + 1, &value));
+    else
+        TRY(parse_value(tree, equals + 1, strlen(equals + 1), "command line", 0, &value));
     if (value == NULL) // nothing after the '=': the empty text
         TRY(take_node(tree, &value, YAML_TREE_SCALAR, "command line", 0));
 

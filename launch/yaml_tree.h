@@ -40,7 +40,7 @@ status yaml_tree_overlay(yaml_tree *tree, const char *path);
 
 // Sets the value at "key.sub" from "key.sub=value", making the mappings in between; the value is YAML
 // ("[{name: a, weight: 1}]" is a sequence). A later override of the same key wins.
-status yaml_tree_override(yaml_tree *tree, const char *assignment);
+status yaml_tree_override(yaml_tree *tree, const char *assignment, int literal);
 
 const yaml_tree_node *yaml_tree_root(const yaml_tree *tree);
 void yaml_tree_destroy(yaml_tree *tree); // NULL is allowed

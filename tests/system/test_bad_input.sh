@@ -121,8 +121,9 @@ else
 fi
 ranks=2
 
-refused 2 "roles" "roles that want other ranks" "${train[@]}" roles=rollout=4,learner=2
-refused 2 "roles" "roles without a learner" "${train[@]}" roles=rollout=2
+refused 2 "roles=rollout=4,reward=1,learner=2 wants 7 ranks, there are 2; start 7 or change roles" \
+    "roles that want other ranks" "${train[@]}" roles=rollout=4,reward=1,learner=2
+refused 2 "gives no rank to learner; add learner=1" "roles without a learner" "${train[@]}" roles=rollout=1,reward=1
 ranks=3
 refused 2 "power of two" "3 learners" "${train[@]}"
 refused 2 "pretrain.gradient_slots = 4; use a power of two" "3 ranks of pretrain" pretrain run.yaml data.base=new

@@ -61,6 +61,16 @@ done
 check "a whole number" 2 "--count 0: wanted a whole number from 1 to 10000000" stderr "$musicrl" corpus make -n 0
 check "a number" 2 "--seconds 1: wanted a number from 2 to 300" stderr "$musicrl" corpus make --seconds 1
 check "a large number" 2 "--set mel_low -1: wanted a number from 0 to 1000000" stderr "$musicrl" codec train --set mel_low=-1
+check "a codebook no policy can have" 2 "--codebook 100: wanted a multiple of 16, such as 96" stderr "$musicrl" codec train --codebook 100
+if "$musicrl" doctor >/dev/full 2>"$scratch/stderr"; then
+    echo "FAIL a full disk on standard output: exit status 0"
+    status=1
+elif grep -q 'standard output cannot be written' "$scratch/stderr"; then
+    echo "ok a full disk on standard output"
+else
+    echo "FAIL a full disk on standard output: $(cat "$scratch/stderr")"
+    status=1
+fi
 mkdir "$scratch/empty"
 check "a report of nothing" 1 "empty holds no run and nothing measured of one" stderr "$musicrl" report "$scratch/empty"
 if [[ -e $scratch/empty/report.html ]]; then
