@@ -49,7 +49,8 @@ typedef struct pretrain {
     saver *saver; // on the rank that writes
     watch *watch;
     int64_t step;
-    plan plan; // of this rank's memory
+    double save_seconds; // that the last checkpoint held up the loop
+    plan plan;           // of this rank's memory
 } pretrain;
 
 // Rows that other ranks filled arrive as sums with zeros, which is exact, so that every rank can add all rows
@@ -389,6 +390,8 @@ static status write_step(pretrain *p, const double *loss, double gradient_norm, 
     metrics_add(m, "skipped_updates", skipped ? 1.0 : 0.0);
     metrics_add(m, "frames_per_s", (double)p->config->pretrain.batch * (double)p->frames / seconds);
     metrics_add(m, "seconds/learn", seconds);
+    metrics_add(m, "seconds/save", p->save_seconds);
+    metrics_add(m, "seconds/write", saver_write_seconds(p->saver));
     for (int level = 0; held_out != NULL && level < p->levels; level++) {
         snprintf(name, sizeof name, "eval/loss/level%d", level);
         metrics_add(m, name, held_out[level]);
@@ -422,8 +425,10 @@ static status train(pretrain *p) {
         TRY(write_step(p, loss, gradient_norm, skipped, rate, seconds, evaluates ? held_out : NULL));
         TRY(world_any(p->world, run_stop_requested(), &stop));
         if (last || stop || (config->pretrain.save_every > 0 && p->step % config->pretrain.save_every == 0)) {
+            const double save_start = stage_seconds();
             watch_enter(p->watch, WATCH_SAVE, p->step);
             TRY(world_agree(p->world, p->run.writes ? start_save(p) : STATUS_OK));
+            p->save_seconds = stage_seconds() - save_start;
         }
         TRY(world_agree(p->world, !p->run.writes ? STATUS_OK
                                   : last || stop ? saver_wait(p->saver)

@@ -303,6 +303,8 @@ static status write_step(reward_trainer *t, const step_outcome *s, const reward_
         metrics_add(m, t->data.plan.quality ? "scores_per_s" : "pairs_per_s",
                     (double)s->training.count / s->seconds);
         metrics_add(m, "seconds/learn", s->seconds);
+        metrics_add(m, "seconds/save", t->save_seconds);
+        metrics_add(m, "seconds/write", saver_write_seconds(t->saver));
     }
     if (held_out != NULL) {
         metrics_add(m, "eval/loss", held_out->loss);
@@ -339,6 +341,7 @@ static status train_member(reward_trainer *t, bool resumed) {
     bool stop = false;
     while (!is_finished(t) && !stop) {
         step_outcome step;
+        watch_enter(t->watch, WATCH_LEARN, t->step);
         TRY(train_step(t, &step));
         const bool evaluates = t->step % t->settings->evaluate_every == 0 || t->step == t->settings->steps;
         if (evaluates) {
@@ -347,14 +350,19 @@ static status train_member(reward_trainer *t, bool resumed) {
         }
         TRY(write_step(t, &step, evaluates ? &held_out : NULL));
         TRY(world_any(t->world, run_stop_requested(), &stop));
-        if (evaluates || stop)
+        if (evaluates || stop) {
+            const double start = stage_seconds();
+            watch_enter(t->watch, WATCH_SAVE, t->step);
             TRY(world_agree(t->world, t->run.writes ? start_save(t) : STATUS_OK));
+            t->save_seconds = stage_seconds() - start;
+        }
         TRY(world_agree(t->world, !t->run.writes           ? STATUS_OK
                                   : stop || is_finished(t) ? saver_wait(t->saver)
                                                            : saver_check(t->saver)));
         progress_show(&progress, t->step, detail);
     }
     progress_finish(&progress, t->step, detail);
+    watch_enter(t->watch, WATCH_END, t->step);
     if (stop && !is_finished(t))
         return status_set(STATUS_STOPPED, "stopped on request at step %lld; run again to continue",
                           (long long)t->step);
@@ -362,6 +370,7 @@ static status train_member(reward_trainer *t, bool resumed) {
 }
 
 static status fit_and_train(reward_trainer *t, bool resumed) {
+    watch_enter(t->watch, WATCH_LEARN, t->step);
     if (!resumed) {
         TRY(reward_fit_head(t));
         TRY(reward_model_pack(t->model));
@@ -421,6 +430,10 @@ static status run_member(reward_trainer *t, const reward_plan *plan) {
         printf("%s: %s\n", title, note);
     if (t->run.writes && among[0] != '\0')
         printf("%s: gradients: %s\n", title, among);
+    if (t->run.writes && resume != NULL)
+        printf("%s: taken up at step %lld\n", title, (long long)t->step);
+    const watch_plan watched = watch_plan_make(t->config, t->run.path, "learner");
+    TRY_GOTO(result, watch_start(&t->watch, t->world, 0, &watched), done);
     result = fit_and_train(t, resume != NULL);
     if (result == STATUS_FAILED && world_size(t->world) > 1)
         world_abort(t->world, status_message()); // the other ranks may be waiting in a collective
@@ -439,6 +452,7 @@ static status train_one(world *world, const run_config *config, const reward_pla
                         .seed = (uint64_t)config->seed + (uint64_t)member * MEMBER_SEEDS,
                         .best_loss = INFINITY};
     const status result = run_member(&t, plan);
+    watch_stop(t.watch);
     saver_destroy(t.saver); // before what it reads
     run_folder_close(&t.run);
     device_group_destroy(t.devices); // before the buffers that it may still use
@@ -488,7 +502,11 @@ done:
 
 status reward_train(world *world, const run_config *config, const reward_plan *plan) {
     for (int member = plan->members - 1; member >= 0; member--) {
-        bool done;
+        bool done, stop;
+        TRY(world_any(world, run_stop_requested(), &stop));
+        if (stop)
+            return status_set(STATUS_STOPPED, "stopped on request before member %d; run again to continue",
+                              member);
         TRY(world_agree(world, is_published(config, plan, world_threads(world), member, &done)));
         if (!done)
             TRY(train_one(world, config, plan, member));
@@ -504,7 +522,7 @@ static status train_kind(const run_config *config, const char *kind) {
     reward_plan plan;
     run_catch_signals();
     TRY(reward_plan_make(&plan, config, kind));
-    const world_options options = {.threads = config->threads};
+    const world_options options = {.threads = config->threads, .deadline_seconds = config->deadlines.start};
     TRY(world_create(&world, &options));
     const status result = reward_train(world, config, &plan);
     run_speak_once(world, result);

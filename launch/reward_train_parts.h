@@ -7,6 +7,7 @@
 #include "launch/plan.h"
 #include "launch/reward_measure.h"
 #include "launch/run_folder.h"
+#include "launch/watch.h"
 
 // The training of one member.
 typedef struct reward_trainer {
@@ -36,10 +37,12 @@ typedef struct reward_trainer {
     double *sums;           // [gradient slots, REWARD_SUMS]
     run_folder run;
     saver *saver;                   // on the rank that writes
+    watch *watch;                   // from the fit of the head on
     int64_t step, best_step, waits; // evaluations since the best
     double best_loss;
-    double seconds; // of training steps in this process
-    size_t seen;    // examples of them
+    double save_seconds; // that the last checkpoint held up the loop
+    double seconds;      // of training steps in this process
+    size_t seen;         // examples of them
     plan plan;
 } reward_trainer;
 

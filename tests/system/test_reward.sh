@@ -31,11 +31,11 @@ reward() { # KIND FOLDER RANKS OVERRIDE...
         >"$folder.log" 2>&1
 }
 
-same() { # NAME FOLDER OTHER
-    local difference
+same() { # NAME FOLDER OTHER [STEPS]
+    local difference steps=${4:-4}
     if [[ ! -s $2/reward-0.safetensors || $(model_of "$2") != "$(model_of "$3")" ]]; then
         fail "$1" "the models of $2 and $3 differ" "$2.log" "$3.log"
-    elif ! difference=$(python3 "$here/../same_metrics.py" "$2/metrics.jsonl" "$3/metrics.jsonl" 4 0 2>&1); then
+    elif ! difference=$(python3 "$here/../same_metrics.py" "$2/metrics.jsonl" "$3/metrics.jsonl" "$steps" 0 2>&1); then
         fail "$1" "$difference"
     else
         pass "$1"
@@ -53,18 +53,25 @@ for kind in quality preference; do
     done
 done
 
-# Killed equals uninterrupted: after the first checkpoint, in the middle of the second half.
-"$musicrl" reward train preference run.yaml data.preference=killed threads=1 >killed.log 2>&1 &
-job=$!
-for ((i = 0; i < 2000; i++)); do
-    [[ -d killed/checkpoints/step-000002 ]] && break
-    kill -0 $job 2>/dev/null || break
-    sleep 0.005
+# Killed, or told to stop, and taken up equals uninterrupted: in the midst of many steps.
+long=(threads=1 reward.preference.steps=100 reward.preference.patience=100)
+reward preference long 1 "${long[@]}"
+for ending in KILL:137 TERM:75; do
+    folder=ended-${ending#*:} rc=0
+    name="preference ended by SIG${ending%:*} and taken up again"
+    "$musicrl" reward train preference run.yaml data.preference="$folder" "${long[@]}" >"$folder.log" 2>&1 &
+    job=$!
+    while kill -0 $job 2>/dev/null && [[ ! -d $folder/checkpoints/step-000002 ]]; do sleep 0.005; done
+    kill "-${ending%:*}" $job
+    wait $job 2>/dev/null || rc=$?
+    [[ $rc == "${ending#*:}" ]] || fail "$name" "exit status $rc" "$folder.log"
+    reward preference "$folder" 1 "${long[@]}"
+    if ! grep -q 'reward preference: taken up at step [1-9]' "$folder.log"; then
+        fail "$name" "it was not taken up" "$folder.log"
+    else
+        same "$name" long "$folder" 100
+    fi
 done
-kill -KILL $job 2>/dev/null
-wait $job 2>/dev/null
-reward preference killed 1 threads=1
-same "preference killed and taken up again" reward-preference killed
 
 # An ensemble has members that differ, and a published model is not made twice.
 reward preference two 1 reward.ensemble=2
