@@ -121,6 +121,8 @@ static status settle(train *t, bool waits) {
     TRY(world_any(t->world, writes && !saver_is_written(t->saver), &unwritten));
     if (unwritten)
         return STATUS_OK;
+    // One that has failed since it was looked at above: who waits for its receipt would wait for ever.
+    TRY(world_agree(t->world, writes ? saver_check(t->saver) : STATUS_OK));
     t->save_has_parts = false;
     return world_agree(t->world, commit_parts(t));
 }
