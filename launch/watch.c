@@ -17,7 +17,8 @@
 
 static const char *const phase_names[WATCH_PHASES] = {"rollout", "reward", "learn", "sync", "save", "end"};
 
-enum { RANKS_PER_SECOND = 64, SAMPLES_STILL = 3 };
+// LOOKS_STILL: looks without anything new before that means anything; one may fall between two beats.
+enum { RANKS_PER_SECOND = 64, LOOKS_STILL = 3 };
 
 struct watch {
     world *world;
@@ -41,7 +42,8 @@ struct watch {
     uint64_t successor_beat;
     bool writes;       // the last heartbeat could be written
     heartbeat *others; // [ranks] as seen last, while this rank waits past its deadline
-    int samples_still; // samples of all ranks without a change
+    int *quiet_looks;  // [ranks] looks in a row without a new heartbeat
+    int looks_still;   // looks at all ranks without a change
 };
 
 watch_plan watch_plan_make(const run_config *config, const char *folder, const char *roles) {
@@ -163,12 +165,13 @@ static void look_at_successor(watch *w) {
     // A folder that cannot be written to silences everybody: the next save will say why.
     w->quiet_beats = w->writes ? w->quiet_beats + 1 : 0;
     const double seconds = (double)w->quiet_beats * w->interval;
-    if (there && seconds > w->plan.silence)
+    if (there && w->quiet_beats >= LOOKS_STILL && seconds > w->plan.silence)
         report_silent(w, &seen, seconds);
 }
 
 // Whether somebody is alive and at work, so that waiting for longer is reasonable; what the other ranks'
-// records say is kept for the next look. *silent: a rank without a new heartbeat since the last look, or -1.
+// records say is kept for the next look. *silent: a rank without a new heartbeat for LOOKS_STILL looks, or
+// -1.
 static bool somebody_works(watch *w, int *silent) {
     bool works = false;
     *silent = -1;
@@ -178,7 +181,8 @@ static bool somebody_works(watch *w, int *silent) {
             continue;
         const bool lives = seen.beat != w->others[rank].beat;
         works = works || (lives && (seen.wait[0] == '\0' || seen.moves != w->others[rank].moves));
-        if (!lives)
+        w->quiet_looks[rank] = lives ? 0 : w->quiet_looks[rank] + 1;
+        if (w->quiet_looks[rank] >= LOOKS_STILL)
             *silent = rank;
         w->others[rank] = seen;
     }
@@ -189,16 +193,16 @@ static void check_deadline(watch *w) {
     const int phase = atomic_load(&w->phase);
     const char *setting = phase_names[phase == WATCH_END ? WATCH_SYNC : phase];
     if (w->plan.deadlines[phase] <= 0 || w->own.overdue <= 0) {
-        w->samples_still = 0;
+        w->looks_still = 0;
         return;
     }
     if (w->own.wait[0] != '\0') {
         int silent;
-        w->samples_still = somebody_works(w, &silent) ? 0 : w->samples_still + 1;
-        if (w->samples_still < SAMPLES_STILL)
+        w->looks_still = somebody_works(w, &silent) ? 0 : w->looks_still + 1;
+        if (w->looks_still < LOOKS_STILL)
             return;
         if (silent >= 0)
-            report_silent(w, &w->others[silent], SAMPLES_STILL * w->interval);
+            report_silent(w, &w->others[silent], w->quiet_looks[silent] * w->interval);
     }
     report_overdue(w, setting, w->plan.deadlines[phase]);
 }
@@ -275,6 +279,9 @@ status watch_start(watch **out, world *world, int first, const watch_plan *plan)
     if (result == STATUS_OK)
         result =
             memory_allocate((void **)&w->others, sizeof *w->others * (size_t)world_size(world), "heartbeats");
+    if (result == STATUS_OK)
+        result = memory_allocate((void **)&w->quiet_looks, sizeof *w->quiet_looks * (size_t)world_size(world),
+                                 "heartbeats");
     if (result == STATUS_OK) {
         w->world = world;
         w->plan = *plan;
@@ -302,8 +309,10 @@ status watch_start(watch **out, world *world, int first, const watch_plan *plan)
         }
     }
     if (result != STATUS_OK) {
-        if (w != NULL)
+        if (w != NULL) {
             memory_free(w->others);
+            memory_free(w->quiet_looks);
+        }
         memory_free(w);
         return result;
     }
@@ -335,5 +344,6 @@ void watch_stop(watch *w) {
     pthread_cond_destroy(&w->wake);
     pthread_mutex_destroy(&w->lock);
     memory_free(w->others);
+    memory_free(w->quiet_looks);
     memory_free(w);
 }
