@@ -150,31 +150,37 @@ static int open_seen(const exchange_folder *folder, const char *path) {
 }
 
 status exchange_folder_fetch(const exchange_folder *folder, const char *name, void *buffer, size_t capacity,
-                             size_t *bytes) {
+                             bool *there, size_t *bytes) {
     char path[PATH_MAX];
     struct stat info;
+    *there = false;
     *bytes = 0;
     TRY(place(folder, name, path));
     const int file = open_seen(folder, path);
     if (file < 0)
         return errno == ENOENT ? STATUS_OK : FAIL("cannot open %s: %s", path, strerror(errno));
     status result = STATUS_OK;
-    size_t done = 0, size = 0;
-    if (fstat(file, &info) != 0)
+    size_t done = 0, size = 0, wanted = 0;
+    if (fstat(file, &info) != 0) {
         result = FAIL("cannot look at %s: %s", path, strerror(errno));
-    else if ((size = (size_t)info.st_size) > capacity)
-        result = FAIL("%s has %zu bytes, at most %zu are expected", path, size, capacity);
-    while (result == STATUS_OK && done < size) {
-        const ssize_t got = read(file, (char *)buffer + done, size - done);
+    } else {
+        size = (size_t)info.st_size;
+        wanted = size < capacity ? size : capacity;
+    }
+    while (result == STATUS_OK && done < wanted) {
+        const ssize_t got = read(file, (char *)buffer + done, wanted - done);
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
-            result = FAIL("cannot read %s: %s", path, got < 0 ? strerror(errno) : "it shrank");
+        if (got < 0)
+            result = FAIL("cannot read %s: %s", path, strerror(errno));
+        else if (got == 0)
+            size = wanted = done; // it shrank
         else
             done += (size_t)got;
     }
     close(file);
-    *bytes = done;
+    *there = result == STATUS_OK;
+    *bytes = size;
     return result;
 }
 

@@ -48,9 +48,10 @@ status exchange_folder_look(exchange_folder *out, const char *run, exchange_stat
 status exchange_folder_publish(const exchange_folder *folder, const char *name, const void *bytes,
                                size_t count);
 bool exchange_folder_has(const exchange_folder *folder, const char *name);
-// Reads a file into buffer [capacity]; *bytes is 0 if it is not there (yet). A longer file is an error.
+// Reads a file into buffer [capacity]; *there: whether it is there (yet). *bytes is what it has, also where
+// that is more than the buffer holds, which then has the beginning.
 status exchange_folder_fetch(const exchange_folder *folder, const char *name, void *buffer, size_t capacity,
-                             size_t *bytes);
+                             bool *there, size_t *bytes);
 // Removes the files and claims whose names begin so; those of others that are being read stay readable.
 status exchange_folder_discard(const exchange_folder *folder, const char *prefix);
 

@@ -151,11 +151,20 @@ static void say_who_works(const exchange *x, const exchange_link *link, const ch
             claim < 0 ? "worked on by " : "no worker has taken it up", claim < 0 ? holder : "");
 }
 
+// A file that is empty, or larger than any message, is as damaged as one with another checksum.
+static status open_incoming(const exchange *x, int slot, size_t bytes, message_kind kind) {
+    message_view view;
+    if (bytes > x->message_bytes)
+        return FAIL("a %s has at most %zu bytes, it has %zu: it is damaged", message_kind_name(kind),
+                    x->message_bytes, bytes);
+    return message_open(&view, x->incoming[slot], bytes, kind);
+}
+
 // Looked for ever more rarely: whoever waits must not slow down the file server that the others write to.
 static status receive_file(exchange *x, const exchange_link *link, const void **message, size_t *bytes) {
     char name[EXCHANGE_NAME];
     struct timespec pause = {0, 1000000};
-    message_view view;
+    bool there;
     int slot = 0;
     while (slot < FILES_HELD && x->held[slot])
         slot++;
@@ -167,12 +176,12 @@ static status receive_file(exchange *x, const exchange_link *link, const void **
     const double start = stage_seconds();
     bool spoke = false;
     for (;;) {
-        TRY(exchange_folder_fetch(&x->folder, name, x->incoming[slot], x->message_bytes, bytes));
-        if (*bytes > 0 && message_open(&view, x->incoming[slot], *bytes, kind_from(link->from)) == STATUS_OK)
+        TRY(exchange_folder_fetch(&x->folder, name, x->incoming[slot], x->message_bytes, &there, bytes));
+        if (there && open_incoming(x, slot, *bytes, kind_from(link->from)) == STATUS_OK)
             break;
-        if (*bytes == 0 && x->plan.is_worker)
+        if (!there && x->plan.is_worker)
             return FAIL("%s/%s is not there any more", x->folder.path, name);
-        if (*bytes > 0) {
+        if (there) {
             fprintf(stderr, "musicrl: %s/%s is made again: %s\n", x->folder.path, name, status_message());
             TRY(exchange_folder_discard(&x->folder, name));
         }
@@ -363,11 +372,12 @@ status exchange_orders(const exchange *x, sampling_round *rounds, int capacity, 
 
 status exchange_take_weights(exchange *x, device *device, int64_t version, float *weights) {
     char name[EXCHANGE_NAME];
+    bool there;
     size_t bytes;
     const float *copy = (const float *)(const void *)(x->weights + WEIGHT_UPDATE_BYTES);
     const size_t wanted = WEIGHT_UPDATE_BYTES + sizeof(float) * x->plan.parameters;
     name_weights(version, name);
-    TRY(exchange_folder_fetch(&x->folder, name, x->weights, wanted, &bytes));
+    TRY(exchange_folder_fetch(&x->folder, name, x->weights, wanted, &there, &bytes));
     if (bytes != wanted)
         return FAIL("%s/%s has %zu bytes, %zu are wanted", x->folder.path, name, bytes, wanted);
     const status result = weights_verify(x->weights, (uint64_t)version, copy, x->plan.parameters);

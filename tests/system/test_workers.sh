@@ -135,17 +135,25 @@ if end "told to stop" asked.log 75 "$job" && end "told to stop" asked.log 75 "$w
         same "told to stop" asked asked.log 'taken up at step'
 fi
 
-# A file that is damaged on its way is made again.
-run damaged 1 $roles
-worker damaged rollout $roles && first=$worker
-while kill -0 "$job" && ! file=$(find damaged/exchange -name 'whiten-000000-000.rollout.?????-?????' -path '*session-*' ! -path '*claims*' | sort | head -n 1 | grep .); do
-    sleep 0.02
-done 2>/dev/null
-printf 'x' | dd of="$file" bs=1 seek=200 conv=notrunc status=none
-worker damaged reward $roles
-end "a damaged file" damaged.log 0 "$job" && end "a damaged file" damaged.log 0 "$worker" && end "a damaged file" damaged.log 0 "$first"
-cat damaged.log damaged-workers.log >damaged-all.log
-same "a damaged file" damaged damaged-all.log 'rollout.00000-0000[0-9] is made again: a RolloutBatch .*checksum'
+# A file that is damaged on its way is made again: one of rollouts, before anybody has read it.
+damaged() { # NAME FOLDER TEXT COMMAND...: the command damages the file that is its last argument
+    local name=$1 folder=$2 text=$3 file first
+    shift 3
+    run "$folder" 1 $roles
+    worker "$folder" rollout $roles && first=$worker
+    while kill -0 "$job" && ! file=$(find "$folder/exchange" -name 'whiten-000000-000.rollout.?????-?????' -path '*session-*' ! -path '*claims*' | sort | head -n 1 | grep .); do
+        sleep 0.02
+    done 2>/dev/null
+    "$@" "$file"
+    worker "$folder" reward $roles
+    end "$name" "$folder.log" 0 "$job" && end "$name" "$folder.log" 0 "$worker" && end "$name" "$folder.log" 0 "$first"
+    cat "$folder.log" "$folder-workers.log" >"$folder-all.log"
+    same "$name" "$folder" "$folder-all.log" "rollout.00000-0000[0-9] is made again: $text"
+}
+damaged "a damaged file" damaged 'a RolloutBatch .*checksum' \
+    python3 -c 'import sys; file = open(sys.argv[1], "r+b"); file.seek(200); file.write(b"x")'
+damaged "an emptied file" emptied 'a RolloutBatch of 0 bytes' truncate -s 0
+damaged "a file that is too large" large 'a RolloutBatch has at most [0-9]* bytes, it has .*: it is damaged' truncate -s 100M
 
 # Nobody works: a request to stop is heard all the same.
 run alone 1 $roles deadlines.stop=0.5
