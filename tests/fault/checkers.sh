@@ -98,6 +98,10 @@ check_system() { # [NAME...]
             grep -m 20 -A 12 'Sanitizer\|runtime error' "$log"
             echo "FAIL $name, sanitized"
             status=1
+        elif ! grep -q '^ok ' "$log" || ((rc == 124 || rc == 137)); then
+            tail -n 20 "$log"
+            echo "FAIL $name, sanitized: $(grep -c '^ok ' "$log") passed, exit status $rc"
+            status=1
         else # a deadline that the slower program misses is no finding
             echo "ok $name, sanitized: $(grep -c '^ok ' "$log") passed, $(grep -c '^FAIL ' "$log") failed, exit status $rc"
             grep '^FAIL ' "$log"
