@@ -98,22 +98,31 @@ for layout in "${layouts[@]}"; do
 done
 pass "everything is synced before it is renamed"
 
+# What can be done without, and may go unnoticed: the close of what was read or is synced, a checkpoint that can be read
+# when tried again, the name of the holder in a lock.
+may_fail() { # CALL PATH
+    [[ $1 == close || ($1 == open && $2 == */checkpoints/step-* && $2 != *.tmp*) || $2 == */run.lock ]]
+}
+
 strike() { # LAYOUT N ACTION: one fault, then the run is taken up again; a line of what came out into `outcomes`
     local layout=$1 n=$2 action=$3 rc=0 call path lines trial=trial-$1
-    read -r _ call path < <(sed -n "${n}p" "calls-$layout.list")
     difference=
-    rm -rf "$trial" && cp -r "begun-$layout" "$trial"
-    FAULT_FOLDER=$trial FAULT_AT=$n FAULT_ACTION=$action preload "$layout" timeout -k 2 60 \
+    rm -rf "$trial" "$trial.calls" && cp -r "begun-$layout" "$trial"
+    FAULT_FOLDER=$trial FAULT_AT=$n FAULT_ACTION=$action FAULT_LOG=$trial.calls preload "$layout" timeout -k 2 60 \
         bash -c 'source short.sh && run_short "$@"' - "$layout" "$trial" 3 </dev/null >"$trial.log" 2>"$trial.err" || rc=$?
+    read -r _ call path < <(sed -n "${n}p" "$trial.calls") || difference="the run made no such call"
     case $action in
         short) ((rc == 0)) || difference="exit status $rc: the rest of a write has to follow" ;;
         kill | tear) ((rc == 137)) || difference="exit status $rc, wanted is 137" ;;
         *)
-            # A failure of what can be done without (closing a folder that was read) may go unnoticed.
             lines=$(grep -c '^musicrl: ' "$trial.err")
-            ((rc == 0)) || { ((rc == 1)) && ((lines == 1)); } ||
+            if ((rc == 0)); then
+                may_fail "$call" "$path" || difference="exit status 0, although $call failed"
+            elif ((rc != 1 || lines != 1)); then
                 difference="exit status $rc with $lines lines, wanted is 1 with one"
-            ((rc == 0)) || grep '^musicrl: ' "$trial.err" | grep -q "$trial" || difference="the line names no file"
+            elif ! grep '^musicrl: ' "$trial.err" | grep -q "$trial"; then
+                difference="the line names no file"
+            fi
             ;;
     esac
     [[ -n $difference ]] || "$musicrl" checkpoint verify "$trial" >"$trial.verified" 2>&1 ||
@@ -125,7 +134,7 @@ strike() { # LAYOUT N ACTION: one fault, then the run is taken up again; a line 
     [[ -n $difference ]] || same_run "$trial" 3 "straight-$layout"
     if [[ -n $difference ]]; then
         echo "$action lost" >>outcomes
-        fail "$action at call $n of $layout, $call ${path/#calls/}" "$difference" "$trial.err"
+        fail "$action at call $n of $layout, $call ${path/#$trial/}" "$difference" "$trial.err"
     else
         echo "$action survived" >>outcomes
     fi
