@@ -239,12 +239,20 @@ struct checkpoint {
     checkpoint_summary summary;
 };
 
-static status read_file(const char *path, void **out, size_t *count) {
+// Whether it is the fault of a disk or a file server, not of what is there, that something cannot be opened.
+static bool is_trouble(int error) {
+    return error != ENOENT && error != ENOTDIR && error != ELOOP &&
+           error != EINVAL; // EINVAL: no regular file
+}
+
+// *unread (here and below): on failure, whether a read error was the cause, which says nothing about damage.
+static status read_file(const char *path, void **out, size_t *count, bool *unread) {
     *out = NULL;
     *count = 0;
     int file;
     struct stat info;
     status result = regular_file_open(&file, &info, path, "file");
+    *unread = result != STATUS_OK && is_trouble(errno);
     if (result != STATUS_OK)
         return errno == ENOENT ? FAIL("%s is missing", path) : result;
     size_t size = (size_t)info.st_size;
@@ -254,6 +262,7 @@ static status read_file(const char *path, void **out, size_t *count) {
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0) {
+            *unread = got < 0;
             result = FAIL("cannot read %s: %s", path, got < 0 ? strerror(errno) : "it shrank");
             memory_free(*out);
             *out = NULL;
@@ -340,8 +349,9 @@ static status check_manifest(checkpoint *c, const char *path) {
 }
 
 // Reads and checks the manifest; the files are not looked at.
-static status open_manifest(checkpoint **out, const char *folder) {
+static status open_manifest(checkpoint **out, const char *folder, bool *unread) {
     *out = NULL;
+    *unread = false;
     checkpoint *c;
     TRY(memory_allocate((void **)&c, sizeof *c, "checkpoint"));
     status result;
@@ -358,6 +368,7 @@ static status open_manifest(checkpoint **out, const char *folder) {
     TRY_GOTO(result, join(path, c->path, MANIFEST), failed);
     struct stat info;
     if (stat(c->path, &info) != 0) {
+        *unread = is_trouble(errno);
         result = FAIL("cannot open checkpoint %s: %s", c->path, strerror(errno));
         goto failed;
     }
@@ -366,7 +377,7 @@ static status open_manifest(checkpoint **out, const char *folder) {
         goto failed;
     }
     size_t count;
-    TRY_GOTO(result, read_file(path, &text, &count), failed);
+    TRY_GOTO(result, read_file(path, &text, &count, unread), failed);
     json_error_t error;
     c->manifest = json_loadb(text, count, JSON_REJECT_DUPLICATES, &error);
     if (c->manifest == NULL) {
@@ -384,7 +395,7 @@ failed:
     return result;
 }
 
-static status verify_file(const checkpoint *c, const json_t *entry) {
+static status verify_file(const checkpoint *c, const json_t *entry, bool *unread) {
     char path[PATH_MAX], found[DIGEST_HEX];
     digest digest;
     uint64_t bytes, wanted = (uint64_t)json_integer_value(json_object_get(entry, "bytes"));
@@ -394,31 +405,35 @@ static status verify_file(const checkpoint *c, const json_t *entry) {
     if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && (uint64_t)info.st_size != wanted)
         return FAIL("%s is damaged: it has %lld bytes, the manifest says %" PRIu64, path,
                     (long long)info.st_size, wanted);
-    TRY(digest_file(path, &bytes, &digest));
+    const status result = digest_file(path, &bytes, &digest);
+    *unread = result != STATUS_OK && is_trouble(errno);
+    TRY(result);
     digest_to_hex(&digest, found);
     if (bytes != wanted || strcmp(found, claimed) != 0)
         return FAIL("%s is damaged: its digest is %s, the manifest says %.40s", path, found, claimed);
     return STATUS_OK;
 }
 
-static status verify_files(const checkpoint *c) {
+static status verify_files(const checkpoint *c, bool *unread) {
     size_t index;
     const json_t *entry;
-    json_array_foreach(json_object_get(c->manifest, "files"), index, entry) TRY(verify_file(c, entry));
+    json_array_foreach(json_object_get(c->manifest, "files"), index, entry)
+        TRY(verify_file(c, entry, unread));
     return STATUS_OK;
 }
 
 status checkpoint_tell_damage(const checkpoint_entry *checkpoint_entry, checkpoint_listener listener,
                               void *context) {
     checkpoint *c;
+    bool unread;
     size_t index, damaged = 0;
     const json_t *entry;
-    if (open_manifest(&c, checkpoint_entry->path) != STATUS_OK) {
+    if (open_manifest(&c, checkpoint_entry->path, &unread) != STATUS_OK) {
         listener(context, status_message());
         return STATUS_FAILED;
     }
     json_array_foreach(json_object_get(c->manifest, "files"), index, entry) {
-        if (verify_file(c, entry) != STATUS_OK) {
+        if (verify_file(c, entry, &unread) != STATUS_OK) {
             damaged++;
             listener(context, status_message());
         }
@@ -427,14 +442,19 @@ status checkpoint_tell_damage(const checkpoint_entry *checkpoint_entry, checkpoi
     return damaged == 0 ? STATUS_OK : FAIL("%s has %zu damaged files", checkpoint_entry->path, damaged);
 }
 
-status checkpoint_open(checkpoint **out, const char *path) {
-    TRY(open_manifest(out, path));
-    status result = verify_files(*out);
+status checkpoint_try(checkpoint **out, const char *path, bool *unread) {
+    TRY(open_manifest(out, path, unread));
+    status result = verify_files(*out, unread);
     if (result != STATUS_OK) {
         checkpoint_close(*out);
         *out = NULL;
     }
     return result;
+}
+
+status checkpoint_open(checkpoint **out, const char *path) {
+    bool unread;
+    return checkpoint_try(out, path, &unread);
 }
 
 void checkpoint_close(checkpoint *c) {
@@ -446,7 +466,8 @@ void checkpoint_close(checkpoint *c) {
 
 status checkpoint_peek(const char *path, checkpoint_summary *out) {
     checkpoint *c;
-    TRY(open_manifest(&c, path));
+    bool unread;
+    TRY(open_manifest(&c, path, &unread));
     *out = c->summary;
     checkpoint_close(c);
     return STATUS_OK;
@@ -492,6 +513,7 @@ status checkpoint_read_bytes(const checkpoint *c, const char *name, void **out, 
     *out = NULL;
     *count = 0;
     char path[PATH_MAX];
+    bool unread;
     TRY(locate(c, name, path));
-    return read_file(path, out, count);
+    return read_file(path, out, count, &unread);
 }

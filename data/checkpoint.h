@@ -73,6 +73,9 @@ typedef struct checkpoint_summary {
 // Opens a checkpoint folder (".../checkpoints/step-000100") after verifying the manifest and every file
 // against its digest. The failure names the file and what is wrong with it.
 status checkpoint_open(checkpoint **out, const char *path);
+// The same; *unread says of a failure whether something could not be read, as a disk or a file server fails,
+// so that nothing is known of the rest. Damage, and files that are missing, are no such failure.
+status checkpoint_try(checkpoint **out, const char *path, bool *unread);
 void checkpoint_close(checkpoint *checkpoint); // NULL is allowed
 
 const checkpoint_summary *checkpoint_describe(const checkpoint *checkpoint);
@@ -112,7 +115,8 @@ status checkpoint_verify(const checkpoint_entry *entry);
 status checkpoint_tell_damage(const checkpoint_entry *entry, checkpoint_listener listener, void *context);
 
 // Opens the newest checkpoint that verifies. Damaged ones are named to `listener` (NULL is allowed) and
-// passed over. `out` is NULL if the folder holds no checkpoint at all; if all it holds are damaged, fails.
+// passed over. `out` is NULL if the folder holds no checkpoint at all; if all it holds are damaged, fails,
+// and also if one cannot be read, as it may be sound.
 status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_listener listener,
                               void *context);
 

@@ -90,11 +90,11 @@ void checkpoint_list_free(checkpoint_list *list) {
 
 // Opens an entry and checks that it is the step that its name says. Once more if it fails: what a disk or a
 // file server cannot give for a moment is not damaged.
-static status open_entry(checkpoint **out, const checkpoint_entry *entry) {
-    if (checkpoint_open(out, entry->path) != STATUS_OK) {
+static status open_entry(checkpoint **out, const checkpoint_entry *entry, bool *unread) {
+    if (checkpoint_try(out, entry->path, unread) != STATUS_OK) {
         const struct timespec moment = {.tv_nsec = 100000000};
         nanosleep(&moment, NULL);
-        TRY(checkpoint_open(out, entry->path));
+        TRY(checkpoint_try(out, entry->path, unread));
     }
     uint64_t step = checkpoint_describe(*out)->step;
     if (step == entry->step)
@@ -106,7 +106,8 @@ static status open_entry(checkpoint **out, const checkpoint_entry *entry) {
 
 status checkpoint_verify(const checkpoint_entry *entry) {
     checkpoint *opened;
-    TRY(open_entry(&opened, entry));
+    bool unread;
+    TRY(open_entry(&opened, entry, &unread));
     checkpoint_close(opened);
     return STATUS_OK;
 }
@@ -117,12 +118,18 @@ status checkpoint_find_newest(checkpoint **out, const char *folder, checkpoint_l
     checkpoint_list list;
     TRY(checkpoint_list_folder(&list, folder));
     status result = STATUS_OK;
-    for (size_t i = list.count; *out == NULL && i-- > 0;) {
-        result = open_entry(out, &list.entries[i]);
-        if (result != STATUS_OK)
+    bool unread = false;
+    for (size_t i = list.count; *out == NULL && !unread && i-- > 0;) {
+        result = open_entry(out, &list.entries[i], &unread);
+        if (result != STATUS_OK && !unread)
             tell(listener, context, "passed over %s: %s", list.entries[i].path, status_message());
     }
-    if (result != STATUS_OK)
+    if (unread)
+        result = status_prefix(
+            result,
+            "a checkpoint that may be sound cannot be read; mend that, or move it away to use an older "
+            "one: ");
+    else if (result != STATUS_OK)
         result = status_prefix(result,
                                "none of the %zu checkpoints in %s can be used; move them away to start anew; "
                                "the oldest: ",
@@ -137,7 +144,8 @@ status checkpoint_open_step(checkpoint **out, const char *folder, uint64_t step)
     if (snprintf(path, sizeof path, "%s/step-%06" PRIu64, folder, step) >= (int)sizeof path)
         return FAIL("path is too long: %.60s...", folder);
     const checkpoint_entry entry = {.step = step, .path = path};
-    return open_entry(out, &entry);
+    bool unread;
+    return open_entry(out, &entry, &unread);
 }
 
 status checkpoint_open_newest(checkpoint **out, const char *folder) {
@@ -145,8 +153,9 @@ status checkpoint_open_newest(checkpoint **out, const char *folder) {
     checkpoint_list list;
     TRY(checkpoint_list_folder(&list, folder));
     status result = STATUS_OK;
+    bool unread;
     if (list.count > 0)
-        result = open_entry(out, &list.entries[list.count - 1]);
+        result = open_entry(out, &list.entries[list.count - 1], &unread);
     if (result != STATUS_OK)
         result =
             status_prefix(result,

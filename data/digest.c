@@ -60,8 +60,13 @@ status digest_file(const char *path, uint64_t *bytes, digest *out) {
     *bytes = 0;
     int file;
     status result = regular_file_open(&file, NULL, path, "file");
-    if (result != STATUS_OK)
-        return errno == ENOENT ? FAIL("%s is missing", path) : result;
+    int error = errno;
+    if (result != STATUS_OK) {
+        result = error == ENOENT ? FAIL("%s is missing", path) : result;
+        errno = error;
+        return result;
+    }
+    error = ENOMEM;
     enum { CHUNK = 1 << 20 };
     digest_stream *stream = NULL;
     unsigned char *chunk = NULL;
@@ -72,7 +77,8 @@ status digest_file(const char *path, uint64_t *bytes, digest *out) {
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            result = FAIL("cannot read %s: %s", path, strerror(errno));
+            error = errno;
+            result = FAIL("cannot read %s: %s", path, strerror(error));
             goto done;
         }
         if (got == 0)
@@ -85,6 +91,7 @@ done:
     memory_free(chunk);
     digest_stream_destroy(stream);
     close(file);
+    errno = error;
     return result;
 }
 

@@ -19,7 +19,8 @@ digest digest_bytes(const void *bytes, size_t count);
 // Of two buffers as if they were joined.
 digest digest_joined(const void *head, size_t head_count, const void *tail, size_t tail_count);
 
-// The size and digest of a file.
+// The size and digest of a file. On failure errno says why: ENOENT where it is missing, EINVAL where it is no
+// file.
 status digest_file(const char *path, uint64_t *bytes, digest *out);
 
 // Of bytes that come in pieces.

@@ -24,7 +24,7 @@ typedef struct run_folder {
 // Rank `writer` creates the folder, locks it against a second run and sweeps what a killed run left
 // half-written. Then it chooses the newest sound checkpoint, and every rank opens that one into `resume`,
 // NULL if there is none; the caller closes it. Damaged ones after it are named and set aside, as their steps
-// will be written again. Collective over the world.
+// will be written again; one that cannot be read, and may be sound, is a failure. Collective over the world.
 status run_folder_open(run_folder *run, world *world, const char *path, int writer, checkpoint **resume);
 // Writes config.yaml and opens metrics and events for step `step` and later ones, forgetting what they said
 // about those; 0 starts afresh (writing rank only).

@@ -10,7 +10,7 @@ trap 'rm -rf "$scratch"' EXIT
 # shellcheck source=tests/tiny_run.sh
 source "$here/../tiny_run.sh"
 
-steps=6
+steps=6 straight=straight
 train=(train run.yaml threads=1 train.steps=6 train.save_every=1 train.keep=9)
 if ! tiny_prepare || ! "$musicrl" "${train[@]}" folder=straight >straight.log 2>&1; then
     fail "a tiny run" "its stages failed" ./*.log
@@ -27,7 +27,7 @@ launch() { # RANKS ARGUMENT...: what it says is in stdout and stderr
 }
 
 unharmed() { # NAME FOLDER: its weights are those of the run that nothing happened to
-    if [[ $(checksum "$2" $steps) == "$(checksum straight $steps)" ]]; then
+    if [[ $(checksum "$2" $steps) == "$(checksum $straight $steps)" ]]; then
         pass "$1"
     else
         fail "$1" "its weights differ" stderr
@@ -57,7 +57,7 @@ trouble() { # ACTION FOLDER CALL
     export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=$2/checkpoints/step-000001 FAULT_AT=$3 FAULT_ACTION=$1
 }
 trouble edquot quota 9
-ends "quota" "checkpoint of step 1: cannot write .*quota/checkpoints/step-000001.*the quota is used up" 2 quota
+ends "quota" "checkpoint of step 1: cannot write .*quota/checkpoints/step-000001.*the quota is used up" 1 quota
 trouble erofs remounted 3
 ends "a disk that becomes read-only" "cannot create .*Read-only file system; choose a folder that can be written" 2 remounted
 trouble enospc full 20
@@ -86,6 +86,13 @@ done
 export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=unread FAULT_AT=1 FAULT_TIMES=9 FAULT_ACTION=eio FAULT_RANK=1
 ends "a checkpoint that one rank cannot read" \
     "rank 1 on .*unread/checkpoints/step-000002/manifest.json: Input/output error" 2 unread
+launch 1 "${train[@]}" folder=unread-first train.steps=2 || fail "the newest checkpoint cannot be read" "no run" stderr
+export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=unread-first/checkpoints/step FAULT_AT=1 FAULT_TIMES=9 FAULT_ACTION=eio FAULT_RANK=0
+ends "the newest checkpoint cannot be read" \
+    "may be sound .*unread-first/checkpoints/step-000002/manifest.json: Input/output error" 2 unread-first
+if compgen -G 'unread-first/checkpoints/*.damaged' >/dev/null; then
+    fail "the newest checkpoint cannot be read" "it was taken for damaged"
+fi
 name="a checkpoint that cannot be read for a moment"
 for rank in 0 1; do
     export LD_PRELOAD=$tests/libfault_shim.so FAULT_FOLDER=momentarily/checkpoints/step FAULT_AT=1 FAULT_ACTION=eio FAULT_RANK=$rank
@@ -99,7 +106,10 @@ else
     unharmed "$name" momentarily
 fi
 
-# Files removed under a running job. The job is stopped for it, so that the moment is known.
+# Files removed under a running job. The job is stopped for it, so that the moment is known, and has steps enough to go.
+steps=60 straight=straight-long
+train+=("train.steps=$steps")
+launch 1 "${train[@]}" folder=$straight || fail "a longer run" "exit status $?" stderr
 started=
 wait_for() { # PATH: until it is there, or the job is gone
     for ((i = 0; i < 2000; i++)); do
@@ -109,12 +119,20 @@ wait_for() { # PATH: until it is there, or the job is gone
     done
     return 1
 }
+is_stopped() { # FOLDER: waits until no thread of the job runs; not so if it is over, or at its last step
+    local state
+    while read -r state < <(sed 's/.*) \(.\).*/\1/' "/proc/$started/stat" 2>/dev/null) && [[ $state == [RSD] ]]; do sleep 0.01; done
+    [[ ${state:-} == T ]] && ! grep -q "\"step\": $steps," "$1/metrics.jsonl"
+}
 interrupted() { # FOLDER COMMAND...: runs the command in the middle of a run; its exit status is in `code`
     local folder=$1
     shift
     "$musicrl" "${train[@]}" folder="$folder" >stdout 2>stderr </dev/null &
     started=$!
-    wait_for "$folder/checkpoints/step-000001/manifest.json" && kill -STOP "$started" && "$@" && kill -CONT "$started"
+    wait_for "$folder/checkpoints/step-000001/manifest.json" && kill -STOP "$started"
+    is_stopped "$folder" || fail "$folder" "the run was not stopped in its middle" stderr
+    "$@"
+    kill -CONT "$started"
     code=0
     wait "$started" || code=$?
 }
@@ -135,6 +153,12 @@ if ((code == 1)) && [[ $(grep -c '^musicrl: ' stderr) == 1 ]] &&
 else
     fail "the metrics are removed" "exit status $code" stderr
 fi
+cp -r tokens kept-tokens
+interrupted shard-gone rm -rf tokens
+if ((code == 0)); then unharmed "a shard vanishes under a run" shard-gone; else fail "a shard vanishes under a run" "exit status $code" stderr; fi
+mv kept-tokens tokens
+steps=6 straight=straight
+train+=("train.steps=$steps")
 cp -r straight metrics-cut && rm -rf metrics-cut/checkpoints/step-00000[456]
 python3 - metrics-cut/metrics.jsonl <<'PYTHON'
 import sys
@@ -152,10 +176,6 @@ elif ! diff <(sed -n '1,2s/,.*//p; 5,$s/,.*//p' straight/metrics.jsonl) <(sed 's
 else
     unharmed "the metrics are cut" metrics-cut
 fi
-cp -r tokens kept-tokens
-interrupted shard-gone rm -rf tokens
-if ((code == 0)); then unharmed "a shard vanishes under a run" shard-gone; else fail "a shard vanishes under a run" "exit status $code" stderr; fi
-mv kept-tokens tokens
 cp -r corpus corpus-2 && "$musicrl" codec encode --corpus corpus-2 --codec codec.safetensors -o tokens-2 --clips-per-shard 32 >encode.log 2>&1
 rm -f tokens-2/tokens-00001.h5
 if launch 2 "${train[@]}" folder=new data.tokens=tokens-2 || [[ $(grep -c '^musicrl: ' stderr) != 1 ]] || ! grep -q '^musicrl: .*tokens-2' stderr; then
@@ -183,7 +203,7 @@ for rank in 0 1; do
     rc=0
     launch 3 "${train[@]}" folder=flipped-$rank roles=rollout=1,reward=1,learner=1 || rc=$?
     musicrl=$program
-    if ((rc == 0)) || ! grep -qE "^musicrl: rank [12] on .*from rank $rank on .*: a (RolloutBatch|RewardBatch) says its checksum is .*: it is damaged" stderr; then
+    if [[ $rc != 1 || $(grep -c '^musicrl: ' stderr) != 1 ]] || ! grep -qE "^musicrl: rank [12] on .*from rank $rank on .*: a (RolloutBatch|RewardBatch) says its checksum is .*: it is damaged" stderr; then
         fail "a bit flips in a message of rank $rank" "exit status $rc" stderr
     elif ! launch 1 "${train[@]}" folder=flipped-$rank; then
         fail "a bit flips in a message of rank $rank" "it cannot be taken up" stderr
