@@ -22,6 +22,7 @@ enum {
     LINE_BYTES = 4096,
     SIGKILL_SECONDS = 2,
     END_SECONDS = 15, // of mpirun's silence after it has told of a rank's end
+    LOOK_SECONDS = 3,
     PAUSE_SECONDS = 2,
     LOCK_TRIES = 4
 };
@@ -48,6 +49,10 @@ static void catch_signals(void) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL); // the terminal is gone
     sigaction(SIGUSR1, &action, NULL);
+}
+
+static status tell_stopped(void) {
+    return status_set(STATUS_STOPPED, "stopped on request; run again to continue");
 }
 
 static void describe_step(int64_t step, char *text, size_t size) {
@@ -121,17 +126,25 @@ static int64_t newest_step(const char *folder) {
 }
 
 // Copies what mpirun and the ranks say on stderr, looking for the cause. Open MPI 4 can hang at its own end,
-// after a rank was killed while it started: then it is ended.
+// after a rank was killed while it started: then it is ended. A request to stop that came before the ranks
+// were there is lost: it is made again as long as they are.
 static void relay(int source, pid_t mpirun, crash_cause *cause) {
     char line[LINE_BYTES];
     size_t used = 0;
+    int quiet = 0; // looks in a row at which nothing was said
     for (;;) {
         char bytes[LINE_BYTES];
         struct pollfd readable = {.fd = source, .events = POLLIN};
         const bool told = cause->signal != 0 || cause->code != 0;
-        const int ready = poll(&readable, 1, told ? END_SECONDS * 1000 : -1);
+        const int ready = poll(&readable, 1, LOOK_SECONDS * 1000);
         if (ready < 0 && errno == EINTR)
             continue;
+        quiet = ready == 0 ? quiet + 1 : 0;
+        if (ready == 0 && !(told && quiet * LOOK_SECONDS >= END_SECONDS)) {
+            if (requests > 0)
+                kill(mpirun, SIGUSR1);
+            continue;
+        }
         if (ready == 0) {
             fprintf(stderr, "musicrl: mpirun has not ended %d s after a rank did; it is ended\n",
                     END_SECONDS);
@@ -186,8 +199,10 @@ static int compose(const supervision *plan, char *arguments[ARGUMENTS_MAX], char
 
 // One run of the command; *outcome is its exit status, 128 + signal if mpirun itself was ended by one.
 static status start_once(const supervision *plan, crash_cause *cause, int *outcome) {
+    static const int handed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
     char *arguments[ARGUMENTS_MAX], ranks[16], patience[16];
     int ends[2];
+    sigset_t held, before;
     if (plan->count > ARGUMENTS_MAX - 16)
         return FAIL_USAGE("%d words on the command line, at most %d are possible", plan->count,
                           ARGUMENTS_MAX - 16);
@@ -196,17 +211,27 @@ static status start_once(const supervision *plan, crash_cause *cause, int *outco
     if (pipe(ends) != 0)
         return FAIL("cannot make a pipe: %s", strerror(errno));
     fflush(NULL);
-    const pid_t parent = getpid(), child = fork();
+    // A request that came between looking for one and noting to whom it is handed on would be lost, and so
+    // would one that the child took with this process' handler.
+    sigemptyset(&held);
+    for (size_t i = 0; i < sizeof handed_on / sizeof handed_on[0]; i++)
+        sigaddset(&held, handed_on[i]);
+    sigprocmask(SIG_BLOCK, &held, &before);
+    const pid_t parent = getpid(), child = requests > 0 ? -1 : fork();
     if (child < 0) {
+        const status result =
+            requests > 0 ? tell_stopped() : FAIL("cannot start mpirun: %s", strerror(errno));
+        sigprocmask(SIG_SETMASK, &before, NULL);
         close(ends[0]);
         close(ends[1]);
-        return FAIL("cannot start mpirun: %s", strerror(errno));
+        return result;
     }
     if (child == 0) {
         // Out of the terminal's reach: its Ctrl-C comes here alone, and is handed on as a request.
         setpgid(0, 0);
-        for (const int *s = (const int[]){SIGINT, SIGTERM, SIGHUP, SIGUSR1, 0}; *s != 0; s++)
-            signal(*s, SIG_DFL); // or a request before mpirun begins would be taken for handed on
+        for (size_t i = 0; i < sizeof handed_on / sizeof handed_on[0]; i++)
+            signal(handed_on[i], SIG_DFL); // a request before mpirun begins ends it
+        sigprocmask(SIG_SETMASK, &before, NULL);
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != parent)
             _exit(1);
@@ -223,8 +248,7 @@ static status start_once(const supervision *plan, crash_cause *cause, int *outco
     }
     close(ends[1]);
     launcher = child;
-    if (requests > 0)
-        kill(child, SIGUSR1);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     relay(ends[0], child, cause);
     close(ends[0]);
     int state = 0;
@@ -259,7 +283,8 @@ static void describe_crash(const char *folder, const crash_cause *cause, int out
 
 static void pause_between(void) {
     const struct timespec pause = {PAUSE_SECONDS, 0};
-    nanosleep(&pause, NULL); // a request ends it early
+    if (requests == 0)
+        nanosleep(&pause, NULL); // a request ends it early
 }
 
 // Forgets what an earlier run's ranks said, provided that it is over.
@@ -273,12 +298,29 @@ static status clear_heartbeats(const char *folder, const char *heartbeats, bool 
     for (int tries = 0; result != STATUS_OK && tries < (again ? LOCK_TRIES : 1); tries++) {
         if (tries > 0)
             pause_between();
+        if (requests > 0)
+            return tell_stopped();
         result = run_lock_folder(folder, &lock);
     }
     TRY(result);
     heartbeat_remove(heartbeats, -1);
     close(lock);
     return STATUS_OK;
+}
+
+// What shows that a run got anywhere, whatever became of it: its metrics, whose file grows, or is replaced,
+// or is gone.
+static struct stat look_at_metrics(const char *folder) {
+    char path[PATH_MAX];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    return stat(path, &info) == 0 ? info : (struct stat){0};
+}
+
+static bool metrics_changed_since(const char *folder, const struct stat *before) {
+    const struct stat now = look_at_metrics(folder);
+    return now.st_size + before->st_size > 0 &&
+           (now.st_ino != before->st_ino || now.st_size != before->st_size);
 }
 
 status supervise(const supervision *plan) {
@@ -290,8 +332,8 @@ status supervise(const supervision *plan) {
         crash_cause cause;
         int outcome = 0;
         char what[1024], reason[256];
-        struct stat info;
         TRY(clear_heartbeats(plan->folder, heartbeats, rule.crashes > 0));
+        const struct stat metrics = look_at_metrics(plan->folder);
         TRY(start_once(plan, &cause, &outcome));
         if (outcome == STATUS_OK)
             return STATUS_OK;
@@ -301,12 +343,12 @@ status supervise(const supervision *plan) {
             fprintf(stderr, "musicrl: ended before it could write a checkpoint of its last steps: %s\n",
                     what);
         if (outcome == STATUS_STOPPED || requests > 0)
-            return status_set(STATUS_STOPPED, "stopped on request; run again to continue");
+            return tell_stopped();
         if (outcome == STATUS_USAGE)
             return status_set(STATUS_USAGE, "%s", "");
         // What fails by itself before it is anywhere would do so again; what is killed while it loads would
         // not.
-        if (stat(heartbeats, &info) != 0 && rule.crashes == 0 && cause.signal == 0 && step == rule.step)
+        if (!metrics_changed_since(plan->folder, &metrics) && rule.crashes == 0 && cause.signal == 0)
             return FAIL("the run failed before its first step: %s", what);
         if (!restart_rule_allows(&rule, step, reason, sizeof reason))
             return FAIL("%s; %s", what, reason);
@@ -317,7 +359,5 @@ status supervise(const supervision *plan) {
                 cause.signal == 0 && cause.line[0] != '\0' ? "ended by what is said above" : what,
                 rule.crashes, rule.max_restarts, from);
         pause_between();
-        if (requests > 0)
-            return status_set(STATUS_STOPPED, "stopped on request; run again to continue");
     }
 }

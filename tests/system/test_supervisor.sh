@@ -100,7 +100,7 @@ if (($(grep -c 'taken up at step' loading.log) != 1)); then
     fail "a rank killed while it loads" "it was killed later" loading.log
 fi
 
-begin stopped --ranks 4 deadlines.silence=1 --max-restarts 1
+begin stopped --ranks 4 deadlines.silence=5 --max-restarts 1
 reached stopped 25
 victim=$(rank_of 1)
 kill -STOP "$victim"
@@ -116,11 +116,29 @@ else
 fi
 
 # A rank that lives, but gets no further: its folder is a pipe that nobody empties.
-begin stuck --ranks 2 --max-restarts 0 deadlines.sync=1 deadlines.save=1 train.steps=2000
+begin stuck --ranks 2 --max-restarts 0 deadlines.sync=5 deadlines.save=5 train.steps=2000
 reached stuck 15
 rm -f stuck/selected.json.tmp
 mkfifo stuck/selected.json.tmp
-end stuck 1 && says "a rank that hangs while it saves" stuck 'rank 0 on .*, in phase save of step [0-9]+, has been there for [0-9]+ s, deadlines.save is 1 s'
+end stuck 1 && says "a rank that hangs while it saves" stuck 'rank 0 on .*, in phase save of step [0-9]+, has been there for [0-9]+ s, deadlines.save is 5 s'
+begin stuck --ranks 2
+end stuck 0 && same "a run that hung, continued" stuck 'taken up at step [1-9]'
+
+# mpirun has no ranks yet that it could tell.
+mkdir deaf-mpirun
+cat >deaf-mpirun/mpirun <<TEXT
+#!/bin/bash
+trap 'asked=1' USR1
+touch "$PWD/deaf"
+while [[ -z \${asked:-} ]]; do sleep 0.05; done
+trap - USR1
+exec $(command -v mpirun) "\$@"
+TEXT
+chmod +x deaf-mpirun/mpirun
+PATH=$PWD/deaf-mpirun:$PATH begin early --ranks 2 train.steps=100000
+while kill -0 "$job" 2>/dev/null && [[ ! -e deaf ]]; do sleep 0.02; done
+kill -TERM "$job"
+end early 75 && says "told to stop before the ranks are there" early 'Exit code: +75'
 
 begin asked --ranks 2
 reached asked 5
@@ -131,13 +149,16 @@ if end asked 75; then
 fi
 
 # A step that takes longer than the time there is to stop.
-begin slow --ranks 2 deadlines.stop=0.02 train.batch=2048 train.gradient_slots=8 train.steps=3 train.save_every=1
-reached slow 0
-sleep 0.3
+large=(train.batch=1024 train.gradient_slots=8 train.steps=1)
+begin slow --ranks 2 deadlines.stop=0.02 "${large[@]}"
+while kill -0 "$job" 2>/dev/null && [[ ! -d slow/checkpoints/step-000000 ]]; do sleep 0.02; done
 kill -TERM "$job"
 if end slow 75; then
     says "a step abandoned" slow 'has not finished its step within 0.02 s of the request to stop .* abandoned'
 fi
+begin large "${large[@]}" && end large 0
+begin slow --ranks 2 "${large[@]}"
+end slow 0 && steps=1 expected=$(checksum large 1) same "a step abandoned, made again" slow 'taken up at step 0'
 
 begin loop --ranks 2 train.save_every=0 --max-restarts 9
 for crash in 1 2 3 4; do
@@ -149,6 +170,15 @@ for crash in 1 2 3 4; do
     kill -KILL "$victim"
 done
 end loop 1 && says "a crash loop ends" loop '3 restarts in a row got no further than the checkpoint of step 0; mend'
+
+# A rank that fails by itself takes its heartbeat with it, and this one has written no checkpoint since it began.
+begin single --ranks 1 train.steps=20
+end single 0
+begin single --ranks 1 train.save_every=100
+reached single 21
+rm single/metrics.jsonl
+end single 0 && same "a lone rank that fails before its first checkpoint" single 'metrics.jsonl was removed while it is being written' \
+    'restart 1 of at most 3, from the checkpoint of step 20'
 
 begin hopeless --ranks 2 data.tokens=nowhere
 end hopeless 1 && says "no restart of what never began" hopeless 'failed before its first step: .*nowhere'
