@@ -165,6 +165,7 @@ SlurmctldParameters=preempt_send_user_signal
 MpiDefault=none
 ReturnToService=2
 KillWait=5
+MinJobAge=3600
 SlurmctldTimeout=10
 SlurmdTimeout=10
 SlurmdParameters=config_overrides

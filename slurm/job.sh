@@ -1,7 +1,8 @@
 # Sourced by the batch files of this folder. run_job starts the program under srun and sees it through to its end: a
 # request to stop (USR1 before the time limit or at a preemption, TERM) goes to the ranks, which write a checkpoint and
 # exit with 75, and the job is queued again; a crash is restarted in place. Either way the run continues from its newest
-# checkpoint. Restarts after crashes are bounded, and a run that three restarts got no further is stopped.
+# checkpoint. A job that is cancelled ends. Restarts after crashes are bounded, and a run that three restarts, other than
+# after preemptions, got no further is stopped.
 # shellcheck shell=bash
 #
 # From the environment (sbatch --export=ALL,NAME=VALUE):
@@ -38,7 +39,7 @@ folder_key() {
 }
 
 # What earlier starts of this job left: crashes so far, starts without progress, the newest checkpoint at the last
-# start, and how that one ended; 'running' is left by a node that went down.
+# start, and how that one ended: crashed, or as name_stop says; 'running' is left by a node that went down.
 read_record() {
     local job=''
     crashes=0 stuck=0 before=-2 outcome=none
@@ -60,10 +61,11 @@ begin() {
     newest=$(newest_step)
     [[ -n $newest ]] || newest=$(newest_step) # a signal to all of the batch step had ended it
     if [[ $outcome == running || $outcome == crashed ]]; then crashes=$((crashes + 1)); fi
-    # A run that is preempted again and again before it gets anywhere is not the cause of it.
+    # A run that is preempted again and again before it gets anywhere is not the cause of it; one whose step does not
+    # fit into the time limit is.
     if ((newest > before)); then
         stuck=0
-    elif [[ $outcome != stopped ]]; then
+    elif [[ $outcome != preempted && $outcome != ended ]]; then
         stuck=$((stuck + 1))
     fi
     before=$newest
@@ -83,7 +85,21 @@ describe() { # STEP
     if (($1 < 0)); then echo "the beginning"; else echo "the checkpoint of step $1"; fi
 }
 
-job_state() { scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p' | head -n 1; }
+job_says() { # KEY: what the controller says of this job, nothing if it does not answer
+    scontrol show job "$SLURM_JOB_ID" 2>/dev/null | grep -oP "(^|\\s)$1=\K\S+" | head -n 1
+}
+
+# How a stop came about: 'preempted'; 'ended' by Slurm, which ends jobs that are cancelled, and queues again those that
+# lost a node or the grace of a preemption; or 'stopped', before or at the time limit, or by a signal.
+name_stop() {
+    if [[ $(job_says PreemptTime) == [0-9]* ]]; then
+        echo preempted
+    elif [[ $(job_says JobState) =~ ^(RUNNING|)$ || $(job_says Reason) == TimeLimit ]]; then
+        echo stopped
+    else
+        echo ended
+    fi
+}
 
 # A signal may come at any time; it interrupts 'wait'. srun drops it while it starts the ranks, so they are told until
 # they are gone.
@@ -112,26 +128,31 @@ await_step() {
     done
 }
 
-# Slurm may have queued the job again by itself, after a preemption or the loss of a node, and may end this script, or
-# scontrol, as soon as it is queued.
+# Notes how the run was stopped, and queues the job again. One that Slurm has ended is left to Slurm: to queue it again
+# would undo a cancellation. Slurm may end this script, or scontrol, as soon as the job is queued.
 queue_again() {
-    local rc=0
-    if [[ $(job_state) == CANCELLED ]]; then
-        say "cancelled; submit again to continue"
-        exit 75
-    fi
-    say "stopped; to be queued again, to continue from $(describe "$(newest_step)")"
-    for _ in 1 2 3; do # the controller may be away for a moment
-        rc=0
-        scontrol requeue "$SLURM_JOB_ID" || rc=$?
-        if ((rc == 0 || rc >= 128)) || [[ ! $(job_state) =~ ^(RUNNING|)$ ]]; then break; fi
+    local rc state where stop refused=0 tries
+    write_record ended # in case that Slurm ends this script first
+    stop=$(name_stop) where=$(describe "$(newest_step)")
+    write_record "$stop"
+    for ((tries = 0; tries < 30 && refused < 3; tries++)); do # the controller may be away for some minutes
+        state=$(job_says JobState)
+        if [[ $state == RUNNING || ($state == COMPLETING && $(job_says Reason) == TimeLimit) ]]; then
+            ((refused > 0)) || say "$stop; to be queued again, to continue from $where"
+            rc=0
+            scontrol requeue "$SLURM_JOB_ID" || rc=$?
+            if ((rc == 0 || rc >= 128)); then
+                sleep 60
+                exit 75
+            fi
+            refused=$((refused + 1))
+        elif [[ -n $state ]]; then
+            say "ended by Slurm at $where; if it was cancelled, submit it again to continue"
+            exit 75
+        fi
         sleep 10
     done
-    if ((rc < 128)) && [[ $(job_state) == RUNNING && $rc != 0 ]]; then
-        say "cannot be queued again (--requeue?); submit it again to continue"
-        exit 75
-    fi
-    sleep 60
+    say "cannot be queued again (--requeue?); submit it again to continue from $where"
     exit 75
 }
 
@@ -188,7 +209,7 @@ run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
     trap end_workers EXIT
     while :; do
         begin || exit 1
-        ((!requested)) || { write_record stopped && queue_again; }
+        ((!requested)) || queue_again
         rc=0
         srun --mpi=pmix --kill-on-bad-exit=1 --distribution=block "${options[@]}" \
             "$musicrl" "$subcommand" "$@" &
@@ -204,10 +225,7 @@ run_job() { # [SRUN-OPTION...] -- RUN.yaml [OVERLAY.yaml...] [key.sub=value...]
                 ;;
             75) requested=1 ;; # the ranks were told directly
         esac
-        if ((requested)); then
-            write_record stopped
-            queue_again
-        fi
+        ((!requested)) || queue_again
         say "crashed with status $rc at $(describe "$(newest_step)")"
         write_record crashed
         sleep "$crash_pause"

@@ -64,17 +64,24 @@ completed() { # NAME JOB LOG [STATE]: waits for it
     [[ $state == "$wanted" ]] || fail "$1" "job $2 is $state" "$3"
     [[ $state == "$wanted" ]]
 }
+last_step() { # FOLDER: of its metrics
+    tail -n 1 "$1/metrics.jsonl" 2>/dev/null | grep -oP '"step": \K[0-9]+' || echo 0
+}
 reached() { # FOLDER STEP: waits until metrics of that step are written
     local wait
-    for ((wait = 0; wait < 300; wait++)); do
-        grep -qs "\"step\": $2," "$1/metrics.jsonl" && return
+    for ((wait = 0; wait < 600; wait++)); do
+        (($(last_step "$1") < $2)) || return
         sleep 0.1
     done
 }
-same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run of $steps, and what the log must say
+own() { # PATTERN: processes of this test whose command it matches
+    local pid
+    for pid in $(pgrep -f "$1"); do [[ ! /proc/$pid/cwd -ef . ]] || echo "$pid"; done
+}
+same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run after $steps, and what the log must say
     local name=$1 folder=$2 log=$3 text
     shift 3
-    if [[ $(checksum "$folder" "$steps") != "$expected" ]]; then
+    if [[ $(checksum "$folder" "$steps") != "$(checksum alone "$steps")" ]]; then
         fail "$name" "other weights than the undisturbed run" "$log"
         return
     fi
@@ -82,14 +89,15 @@ same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run of $ste
     pass "$name"
 }
 
-"$musicrl" train run.yaml folder=alone "${settings[@]}" >alone.log 2>&1
 steps=120
-expected=$(checksum alone "$steps")
-# Long enough for the signal before a time limit, which comes up to half a minute after the start, on a fast machine too.
-long_steps=5000
-"$musicrl" train run.yaml folder=alone-long "${settings[@]}" train.steps="$long_steps" >alone-long.log 2>&1 &
-alone_long=$!
+# Long enough to be disturbed, with ranks and with workers, and for the signal before a time limit, which comes up to half
+# a minute after the start, on a fast machine too.
+disturbed_steps=500 workers_steps=300 long_steps=5000
+"$musicrl" train run.yaml folder=alone "${settings[@]}" train.steps=$workers_steps train.keep_every=20 >alone.log 2>&1
 "$musicrl" train run.yaml folder=alone-2 seed=2 "${settings[@]}" >alone-2.log 2>&1
+# Its checkpoints of those steps are read while it goes on.
+"$musicrl" train run.yaml folder=alone "${settings[@]}" train.steps=$long_steps train.keep_every=20 >alone-long.log 2>&1 &
+alone_long=$!
 
 # srun by hand; a launcher that starts so many lone ranks is found out.
 if srun --mpi=pmix -N 2 --ntasks-per-node=2 "$musicrl" train run.yaml folder=srun "${settings[@]}" >srun.log 2>&1; then
@@ -105,7 +113,7 @@ else
     fail "srun without --mpi=pmix" "it does not say what to type" none.log
 fi
 
-# What counts as getting nowhere: crashes, and nodes that go down, but not stops on request.
+# What counts as getting nowhere: crashes, nodes that go down, and stops at the time limit, but not preemptions.
 starts() { # NAME OUTCOME WANTED: as many starts of a job without a checkpoint, each left with OUTCOME, as are allowed
     local allowed=0
     rm -rf starts
@@ -117,27 +125,46 @@ starts() { # NAME OUTCOME WANTED: as many starts of a job without a checkpoint, 
 }
 starts "crashes that get nowhere" crashed 4
 starts "nodes lost that get nowhere" running 4
-starts "stops on request" stopped 9
+starts "time limits too short for a step" stopped 4
+starts "preemptions that get nowhere" preempted 9
 
-# Side by side: told to stop, at its time limit, with a rank killed, and always crashing.
-submit killed one-node.sbatch -- && killed=$job
-submit usr1 one-node.sbatch -- && usr1=$job
+# Side by side: told to stop, cancelled, at its time limit, with a rank killed, and always crashing.
+disturbed=train.steps=$disturbed_steps
+submit killed one-node.sbatch -- "$disturbed" && killed=$job
+submit usr1 one-node.sbatch -- "$disturbed" && usr1=$job
+submit cancelled one-node.sbatch -- train.steps=$long_steps && cancelled=$job
 # Slurm counts in minutes and sends the signal up to a minute early.
-submit limit one-node.sbatch --time=1 --signal=B:USR1@57 -- train.steps="$long_steps" && limit=$job
+submit limit one-node.sbatch --time=1 --signal=B:USR1@57 -- train.steps=$long_steps && limit=$job
 submit loop one-node.sbatch -- data.tokens=nowhere && loop=$job
 reached killed 25
-kill -KILL "$(pgrep -f "^$musicrl train run.yaml folder=killed " | tail -n 1)"
+kill -KILL "$(own "^$musicrl train run.yaml folder=killed " | tail -n 1)"
 reached usr1 5
 scancel --signal=USR1 --batch "$usr1"
+reached cancelled 5
+scancel "$cancelled"
+name="a job that is cancelled"
+if completed "$name" "$cancelled" cancelled.log CANCELLED; then
+    newest=$(find cancelled/checkpoints -name 'step-[0-9]*[0-9]' -printf '%f\n' | sort | tail -n 1)
+    if [[ $(scontrol show job "$cancelled") != *" Restarts=0 "* || $(grep -c ': start ' cancelled.log) != 1 ]]; then
+        fail "$name" "it was started again" cancelled.log
+    elif [[ $newest != "$(printf 'step-%06d' "$(last_step cancelled)")" ]] || ! "$musicrl" checkpoint verify cancelled >verify.log 2>&1; then
+        fail "$name" "$newest is not a sound checkpoint of its last step" cancelled.log
+    else
+        pass "$name"
+    fi
+fi
 for ((wait = 0; wait < 300; wait++)); do
     grep -qs 'to be queued again' limit.log && break
     sleep 0.1
 done
 scontrol update job "$limit" TimeLimit=10 2>/dev/null # once is enough
-completed "told to stop" "$usr1" usr1.log && same "told to stop" usr1 usr1.log 'to be queued again, to continue from the checkpoint'
+patience=3000
+steps=$disturbed_steps
 wait "$alone_long"
-patience=3000 completed "at its time limit" "$limit" limit.log &&
-    steps=$long_steps expected=$(checksum alone-long "$long_steps") same "at its time limit" limit limit.log 'to be queued again' 'start 1.0 from'
+completed "told to stop" "$usr1" usr1.log &&
+    same "told to stop" usr1 usr1.log 'stopped; to be queued again, to continue from the checkpoint'
+completed "at its time limit" "$limit" limit.log &&
+    steps=$long_steps same "at its time limit" limit limit.log 'stopped; to be queued again' 'start 1.0 from'
 completed "a rank killed" "$killed" killed.log &&
     same "a rank killed" killed killed.log 'crashed with status' 'start 0.1 from the checkpoint of step'
 if completed "a crash loop" "$loop" loop.log FAILED; then
@@ -149,25 +176,26 @@ if completed "a crash loop" "$loop" loop.log FAILED; then
 fi
 
 # On both nodes: preempted by a job that wants all of them, then one node is lost.
-submit wide many-nodes.sbatch -- && wide=$job
+submit wide many-nodes.sbatch -- "$disturbed" && wide=$job
 reached wide 5
 if srun --partition=high -N 2 --exclusive true 2>high.log; then
-    reached wide 20
+    reached wide $(($(last_step wide) + 5)) # stopped on request, it has a checkpoint of its last step
     scontrol update nodename=node2 state=down reason=test
     sleep 1
     scontrol update nodename=node2 state=resume 2>/dev/null # it may be back by itself
     completed "preempted, then a node lost" "$wide" wide.log &&
-        same "preempted, then a node lost" wide wide.log 'to be queued again' 'start 1.0 from the checkpoint' 'start 2.[01] from the checkpoint'
+        same "preempted, then a node lost" wide wide.log 'preempted; to be queued again' 'start 1.0 from the checkpoint' 'start 2.[01] from the checkpoint'
 else
     fail "preempted, then a node lost" "the job of high priority did not run" high.log wide.log
 fi
 
+steps=$workers_steps disturbed=train.steps=$workers_steps
 # Workers as steps of their own: one is killed, then the node under two of them is lost; the run itself goes on. And as
 # jobs of their own, which wait while the run is stopped and queued again.
-LEARNERS=1 WORKERS=rollout+reward=3 ROLES=rollout:4,reward:2,learner=1 submit steps separate-steps.sbatch --mem-per-cpu=100M -- &&
+LEARNERS=1 WORKERS=rollout+reward=3 ROLES=rollout:4,reward:2,learner=1 submit steps separate-steps.sbatch --mem-per-cpu=100M -- "$disturbed" &&
     steps_job=$job
 reached steps 10
-kill -KILL "$(pgrep -f "^$musicrl train run.yaml folder=steps .*--worker" | head -n 1)"
+kill -KILL "$(own "^$musicrl train run.yaml folder=steps .*--worker" | head -n 1)"
 reached steps 30
 scontrol update nodename=node2 state=down reason=test
 completed "workers as steps" "$steps_job" steps.log &&
@@ -175,8 +203,8 @@ completed "workers as steps" "$steps_job" steps.log &&
         'Node failure on node2'
 [[ $(grep -c 'start 0.0 from the beginning' steps.log) == 1 ]] || fail "workers as steps" "the run itself was started again" steps.log
 scontrol update nodename=node2 state=resume 2>/dev/null # it may be back by itself
-submit apart one-node.sbatch --ntasks-per-node=1 -- roles=rollout:4,reward:2,learner=1 && apart=$job
-ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append -- && workers=$job
+submit apart one-node.sbatch --ntasks-per-node=1 -- "$disturbed" roles=rollout:4,reward:2,learner=1 && apart=$job
+ROLES=rollout:4,reward:2,learner=1 submit apart workers.sbatch --array=1-2 --output=apart-workers.log --open-mode=append -- "$disturbed" && workers=$job
 reached apart 20
 scancel --signal=USR1 --batch "$apart"
 # Another one, whose run is still to come, meets its time limit.
@@ -189,12 +217,16 @@ for ((wait = 0; wait < 700; wait++)); do
     scontrol show job "${early}_1" 2>/dev/null | grep -q ' Restarts=[1-9]' && break
     sleep 0.1
 done
+steps=120
+name="a worker at its time limit"
 if ((wait < 700)) && grep -q 'its time is over; queued again' early-workers.log; then
-    pass "a worker at its time limit"
+    scontrol update job "${early}_1" TimeLimit=10
+    submit early one-node.sbatch --ntasks-per-node=1 -- roles=rollout:4,reward:2,learner=1
+    completed "$name" "$job" early.log && completed "$name" "${early}_1" early-workers.log && same "$name" early early.log
 else
-    fail "a worker at its time limit" "it was not queued again" early-workers.log
+    fail "$name" "it was not queued again" early-workers.log
+    scancel "$early"
 fi
-scancel "$early"
 
 # Side by side: an array, split roles, a heterogeneous job, GPUs in name, and a chain.
 submit array array-seeds.sbatch --array=1-2 -- && array=$job
