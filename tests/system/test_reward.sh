@@ -73,6 +73,20 @@ for ending in KILL:137 TERM:75; do
     fi
 done
 
+# A rank that hangs ends it with a line.
+rc=0
+mpirun -n 2 "$musicrl" reward train preference run.yaml data.preference=hung "${long[@]}" deadlines.silence=5 >hung.log 2>&1 &
+job=$!
+while kill -0 $job 2>/dev/null && [[ ! -d hung/checkpoints/step-000002 ]]; do sleep 0.005; done
+kill -STOP "$(pgrep -P $job | tail -n 1)"
+timeout 60 tail --pid=$job -f /dev/null || kill -KILL $job
+wait $job 2>/dev/null || rc=$?
+if [[ $rc == 0 ]] || ! grep -q 'musicrl: rank 1 on .* (learner), in phase .*, has given no sign of life for' hung.log; then
+    fail "a rank that hangs" "exit status $rc" hung.log
+else
+    pass "a rank that hangs"
+fi
+
 # An ensemble has members that differ, and a published model is not made twice.
 reward preference two 1 reward.ensemble=2
 if [[ $(sha256sum <two/reward-0.safetensors) == "$(sha256sum <two/reward-1.safetensors)" ]]; then
