@@ -169,12 +169,12 @@ static int open_watched(int folder, const char *name, int flags, mode_t mode) {
         struct stat info;
         const bool creates = counted && (flags & O_CREAT) != 0 && stat(path, &info) != 0;
         file = (int)syscall(SYS_openat, folder, name, flags, mode);
-        if (counted && file >= 0 && file < FILES_MAX) {
+        if (file >= 0 && file < FILES_MAX) { // closedir closes what it was given without being seen here
             free(path_of[file]);
-            path_of[file] = strdup(path);
-            if (creates)
-                mark_folder_of(path);
+            path_of[file] = counted ? strdup(path) : NULL;
         }
+        if (file >= 0 && creates)
+            mark_folder_of(path);
         if (counted)
             end_torn();
     }
