@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PARALLEL_VALUES = 16384 }; // below, threads cost more than they bring
+
 static size_t padded(size_t count) {
     return (count + PARAMETER_PADDING - 1) / PARAMETER_PADDING * PARAMETER_PADDING;
 }
@@ -58,20 +60,34 @@ static uint32_t name_hash(const char *name) {
     return hash;
 }
 
+static float normal(float scale, uint32_t first, uint32_t second) { // Box-Muller
+    const float u = philox_uniform(first), v = philox_uniform(second);
+    return scale * sqrtf(-2.0f * logf(1.0f - u)) * cosf(6.28318530718f * v);
+}
+
+// A value takes two words of the tensor's stream, so a block of it gives two values.
+static void fill_normal(const parameter *p, uint64_t seed, float *out) {
+    const uint32_t purpose = name_hash(p->name);
+    const int64_t count = (int64_t)p->count;
+#pragma omp parallel for schedule(static) if (count >= PARALLEL_VALUES)
+    for (int64_t i = 0; i < count; i += 2) {
+        const philox_block b = philox_stream_block(seed, purpose, (uint64_t)i / 2);
+        out[i] = normal(p->scale, b.word[0], b.word[1]);
+        if (i + 1 < count)
+            out[i + 1] = normal(p->scale, b.word[2], b.word[3]);
+    }
+}
+
 void parameter_list_initialise(const parameter_list *list, uint64_t seed, float *values) {
     memset(values, 0, sizeof(float) * list->size);
     for (int i = 0; i < list->count; i++) {
         const parameter *p = &list->items[i];
         float *out = values + p->offset;
-        philox_stream stream = {.key = seed, .purpose = name_hash(p->name)};
-        for (size_t j = 0; j < p->count; j++) {
-            if (p->initialisation == INITIALISE_ONES)
+        if (p->initialisation == INITIALISE_NORMAL)
+            fill_normal(p, seed, out);
+        else if (p->initialisation == INITIALISE_ONES)
+            for (size_t j = 0; j < p->count; j++)
                 out[j] = 1.0f;
-            else if (p->initialisation == INITIALISE_NORMAL) { // Box-Muller
-                float u = philox_next_uniform(&stream), v = philox_next_uniform(&stream);
-                out[j] = p->scale * sqrtf(-2.0f * logf(1.0f - u)) * cosf(6.28318530718f * v);
-            }
-        }
     }
 }
 

@@ -43,11 +43,14 @@ typedef struct philox_stream {
     uint32_t purpose;  // keeps streams with the same key apart
 } philox_stream;
 
+// Words 4 index to 4 index + 3 of a stream.
+static inline philox_block philox_stream_block(uint64_t key, uint32_t purpose, uint64_t index) {
+    return philox(key, (uint32_t)index, (uint32_t)(index >> 32), purpose, 0x53545245u);
+}
+
 static inline uint32_t philox_next(philox_stream *stream) {
-    uint64_t index = stream->position++;
-    philox_block block =
-        philox(stream->key, (uint32_t)(index >> 2), (uint32_t)(index >> 34), stream->purpose, 0x53545245u);
-    return block.word[index & 3];
+    const uint64_t index = stream->position++;
+    return philox_stream_block(stream->key, stream->purpose, index >> 2).word[index & 3];
 }
 
 static inline float philox_next_uniform(philox_stream *stream) {

@@ -53,9 +53,9 @@ double bench_rollout_seconds(const policy_config *c, int batch, int frames, cons
                  level_row = transformer_products_per_row(deep);
     // A frame reads the keys and values of every position so far, itself included.
     const double positions = c->temporal.prefix + 0.5 * (frames + 1);
-    const double wide_cache = sizeof(float) * 2.0 * batch * positions * wide->layers * wide->width;
+    const double wide_cache = machine->cache_bytes * 2.0 * batch * positions * wide->layers * wide->width;
     const double deep_cache =
-        sizeof(float) * 2.0 * batch * 0.5 * levels * (levels + 1) * deep->layers * deep->width;
+        machine->cache_bytes * 2.0 * batch * 0.5 * levels * (levels + 1) * deep->layers * deep->width;
     // The depth stage's weights serve all levels of a frame, but count once: caches may hold them.
     const double deep_weights = frame - row - (levels - 1) * level_row;
     const double wide_products = 2.0 * batch * row / machine->peak,
@@ -77,8 +77,14 @@ double bench_learner_flop(const policy_config *c, int frames) {
 }
 
 void bench_fill_random(bench *b, float *out, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        out[i] = philox_next_uniform(&b->stream) - 0.5f;
+    const philox_stream stream = b->stream;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        philox_stream at = stream;
+        at.position += i;
+        out[i] = philox_next_uniform(&at) - 0.5f;
+    }
+    b->stream.position += count;
 }
 
 static status create_random(bench *b, float **out, size_t count) {
@@ -91,30 +97,54 @@ static status create_random(bench *b, float **out, size_t count) {
     return result;
 }
 
-// Large enough to be limited by the multipliers alone.
+// Of the products that the ceiling is measured with: large enough to be limited by the multipliers alone. A
+// call on a device with memory of its own must outlast many times what starting it and waiting for it costs.
+typedef struct product_size {
+    int64_t rows, width;
+    int calls; // without a wait in between
+} product_size;
+
+static product_size size_of_products(const bench *b) {
+    return device_shares_memory(b->device) ? (product_size){512, 2048, 1} : (product_size){8192, 8192, 8};
+}
+
+static status time_products(bench *b, weight *w, const product_size *size, const activation *x, activation *y,
+                            double *seconds) {
+    const double start = stage_seconds();
+    for (int call = 0; call < size->calls; call++)
+        TRY(block_product(w, size->rows, x, y));
+    TRY(device_finish(b->device));
+    *seconds = (stage_seconds() - start) / size->calls;
+    return STATUS_OK;
+}
+
 static status measure_products(bench *b, weight_precision precision, double *flop_per_second) {
-    enum { ROWS = 512, WIDTH = 2048, WARM_UP = 2 };
+    enum { WARM_UP = 2 };
+    const product_size size = size_of_products(b);
     weight *w = NULL;
-    float *plain = NULL, *x = NULL, *y = NULL;
+    const size_t bytes = device_activation_bytes(b->device) * (size_t)(size.rows * size.width);
+    float *plain = NULL, *inputs = NULL;
+    activation *x = NULL, *y = NULL; // as the blocks of a model multiply them
     status result;
-    TRY_GOTO(result, create_random(b, &plain, (size_t)WIDTH * WIDTH), done);
-    TRY_GOTO(result, create_random(b, &x, (size_t)ROWS * WIDTH), done);
-    TRY_GOTO(result, create_random(b, &y, (size_t)ROWS * WIDTH), done);
-    TRY_GOTO(result, weight_create(&w, b->device, WIDTH, WIDTH, WEIGHT_SCORE, precision), done);
+    TRY_GOTO(result, create_random(b, &plain, (size_t)(size.width * size.width)), done);
+    TRY_GOTO(result, create_random(b, &inputs, (size_t)(size.rows * size.width)), done);
+    TRY_GOTO(result, device_allocate(b->device, (void **)&x, bytes, "products"), done);
+    TRY_GOTO(result, device_allocate(b->device, (void **)&y, bytes, "products"), done);
+    op_store_activations(b->device, size.rows, size.width, inputs, x);
+    TRY_GOTO(result, weight_create(&w, b->device, size.width, size.width, WEIGHT_SCORE, precision), done);
     TRY_GOTO(result, weight_pack(w, plain), done);
     double best = INFINITY;
     for (int i = 0; i < WARM_UP + 8 * b->options->repeats; i++) {
-        const double start = stage_seconds();
-        TRY_GOTO(result, product_forward(w, ROWS, x, y, false), done);
-        TRY_GOTO(result, device_finish(b->device), done);
-        const double seconds = stage_seconds() - start;
+        double seconds;
+        TRY_GOTO(result, time_products(b, w, &size, x, y, &seconds), done);
         if (i >= WARM_UP)
             best = fmin(best, seconds);
     }
-    *flop_per_second = 2.0 * ROWS * WIDTH * WIDTH / best;
+    *flop_per_second = 2.0 * (double)(size.rows * size.width * size.width) / best;
 done:
     weight_destroy(w);
     device_free(b->device, plain);
+    device_free(b->device, inputs);
     device_free(b->device, x);
     device_free(b->device, y);
     return result;
@@ -188,7 +218,10 @@ static status find_ceilings(bench *b) {
     TRY(measure_bandwidth(b));
     if (stages & BENCH_PRODUCTS) {
         bench_result r = bench_new_result(b, "products", "GFLOP/s", b->peak / 1e9);
-        snprintf(r.formula, sizeof r.formula, "2 x 512 x 2048 x 2048 over the time of one f32 product");
+        const product_size size = size_of_products(b);
+        snprintf(r.formula, sizeof r.formula, "2 x %lld x %lld x %lld over the time of one %s product",
+                 (long long)size.rows, (long long)size.width, (long long)size.width,
+                 device_activation_bytes(b->device) == 2 ? "bf16" : "f32");
         b->listener(b->context, r.name, &r);
     }
     if (stages & BENCH_BANDWIDTH) {
@@ -238,8 +271,12 @@ static status run_rollout(bench *b, weight_precision precision) {
         TRY_GOTO(result, policy_sample(policy, sampler, &request, h.tokens, h.log_probabilities), done);
         best = fmin(best, stage_seconds() - start);
     }
-    const bench_roofline machine = {
-        .peak = bf16 ? b->peak_bf16 : b->peak, .bandwidth = b->bandwidth, .weight_bytes = bf16 ? 2 : 4};
+    const int stored = (int)device_activation_bytes(b->device);
+    // A device that stores activations as bf16 multiplies bf16 whatever the precision.
+    const bench_roofline machine = {.peak = bf16 ? b->peak_bf16 : b->peak,
+                                    .bandwidth = b->bandwidth,
+                                    .weight_bytes = bf16 || stored == 2 ? 2 : 4,
+                                    .cache_bytes = stored};
     const double step = bench_rollout_seconds(&b->policy, batch, frames, &machine);
     bench_result r =
         bench_new_result(b, bf16 ? "rollout_bf16" : "rollout", "frames/s", (double)batch * frames / best);

@@ -61,6 +61,7 @@ typedef struct bench_roofline {
     double peak;      // FLOP/s
     double bandwidth; // bytes/s
     int weight_bytes; // of one weight
+    int cache_bytes;  // of one value of keys and values
 } bench_roofline;
 // Seconds that a frame step of `batch` samples takes at least: over the temporal and the depth stage, the
 // longer of products over peak and bytes over bandwidth.

@@ -93,15 +93,15 @@ status bench_create_learner(bench *b, bench_learner *l) {
     };
     TRY(bench_create_batch(&l->batch, b));
     TRY(learner_create(&l->learner, b->device, &config));
-    policy *models[] = {learner_policy(l->learner), learner_reference(l->learner)};
-    for (int i = 0; i < 2; i++) {
-        TRY(model_initialise(b->device, policy_parameters(models[i]), 1, policy_values(models[i])));
-        TRY(policy_pack(models[i]));
-    }
+    policy *own = learner_policy(l->learner), *reference = learner_reference(l->learner);
+    TRY(model_initialise(b->device, policy_parameters(own), 1, policy_values(own)));
+    parameter_list_copy(b->device, policy_parameters(own), policy_values(own), policy_values(reference));
+    TRY(policy_pack(own));
+    TRY(policy_pack(reference));
     value_network *value = learner_value(l->learner);
     TRY(model_initialise(b->device, value_parameters(value), 1, value_values(value)));
     TRY(value_pack(value));
-    const size_t policy_size = policy_parameters(models[0])->size, value_size = value_parameters(value)->size;
+    const size_t policy_size = policy_parameters(own)->size, value_size = value_parameters(value)->size;
     TRY(gradient_sum_create(&l->policy_gradients, b->device, policy_size, slots));
     TRY(gradient_sum_create(&l->value_gradients, b->device, value_size, slots));
     TRY(memory_allocate((void **)&l->value_statistics, sizeof *l->value_statistics * (size_t)c->train.batch,

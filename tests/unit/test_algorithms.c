@@ -24,6 +24,33 @@ static void must(status result) {
         fail_msg("%s", status_message());
 }
 
+// Random tensors, of an odd number of values and of one for several threads: two words of the tensor's stream
+// a value, in their order.
+static void test_initialise(void **state) {
+    (void)state;
+    enum { ODD = 7, MANY = 40001 };
+    parameter_list list = {0};
+    size_t offset[2];
+    must(parameter_list_add(&list, "a", 1, ODD, INITIALISE_NORMAL, 0.3f, &offset[0]));
+    must(parameter_list_add(&list, "b", 1, MANY, INITIALISE_NORMAL, 2.0f, &offset[1]));
+    float *values;
+    must(memory_allocate((void **)&values, sizeof *values * list.size, "values"));
+    parameter_list_initialise(&list, 9, values);
+    for (int i = 0; i < 2; i++) {
+        const parameter *p = &list.items[i];
+        // FNV-1a of one letter.
+        philox_stream stream = {.key = 9, .purpose = (2166136261u ^ (uint8_t)p->name[0]) * 16777619u};
+        for (size_t j = 0; j < p->count; j++) {
+            const float u = philox_next_uniform(&stream), v = philox_next_uniform(&stream);
+            const float wanted = p->scale * sqrtf(-2.0f * logf(1.0f - u)) * cosf(6.28318530718f * v);
+            assert_memory_equal(&values[offset[i] + j], &wanted, sizeof wanted);
+        }
+    }
+    assert_true(values[ODD] == 0.0f); // the padding behind it
+    memory_free(values);
+    parameter_list_release(&list);
+}
+
 // Groups of 4: differing returns, equal ones, unknown ones.
 static void test_group_advantages(void **state) {
     (void)state;
@@ -382,7 +409,7 @@ int main(void) {
         cmocka_unit_test(test_group_advantages), cmocka_unit_test(test_group_bias),
         cmocka_unit_test(test_kl_control),       cmocka_unit_test(test_clip),
         cmocka_unit_test(test_entropy_bonus),    cmocka_unit_test(test_bandit),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),           cmocka_unit_test(test_initialise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

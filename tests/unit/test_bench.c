@@ -33,14 +33,18 @@ static const policy_config small = {
 static void test_rollout_ceiling(void **state) {
     (void)state;
     const double frame = 512 + 2 * 4096 + 2 * 768; // of the depth stage
-    bench_roofline machine = {.peak = 1e9, .bandwidth = 1e18, .weight_bytes = 4};
+    bench_roofline machine = {.peak = 1e9, .bandwidth = 1e18, .weight_bytes = 4, .cache_bytes = 4};
     assert_float_equal(bench_rollout_seconds(&small, 5, 9, &machine), 2 * 5 * (10240 + frame) / 1e9, 1e-12);
     // Keys and values: 5 samples, 3 + (9 + 1) / 2 = 8 positions on average, 32 floats each; 1 + 2 positions
     // of 16 floats in the depth stage, whose weights are read once.
-    machine = (bench_roofline){.peak = 1e18, .bandwidth = 1e9, .weight_bytes = 2};
+    machine = (bench_roofline){.peak = 1e18, .bandwidth = 1e9, .weight_bytes = 2, .cache_bytes = 4};
     const double wide = 2 * 10240 + 4 * 2 * 5 * 8 * 32,
                  deep = 2 * (512 + 4096 + 2 * 768) + 4 * 2 * 5 * 3 * 16;
     assert_float_equal(bench_rollout_seconds(&small, 5, 9, &machine), (wide + deep) / 1e9, 1e-12);
+    // Of caches in bf16 half is read.
+    machine.cache_bytes = 2;
+    assert_float_equal(bench_rollout_seconds(&small, 5, 9, &machine),
+                       (wide + deep - 2 * 2 * 5 * (8 * 32 + 3 * 16)) / 1e9, 1e-12);
 }
 
 static void test_learner_flop(void **state) {
