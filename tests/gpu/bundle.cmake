@@ -39,3 +39,12 @@ foreach(library ${found})
 endforeach()
 execute_process(COMMAND git log -1 "--format=commit: %h %s" WORKING_DIRECTORY "${SOURCE_FOLDER}"
   OUTPUT_FILE "${root}/share/musicrl/commit" ERROR_QUIET)
+# The oldest C library that all of it runs with, for run.sh.
+file(GLOB_RECURSE binaries "${root}/bin/*" "${libraries}/*.so*")
+execute_process(COMMAND readelf -W --version-info ${binaries} OUTPUT_VARIABLE versions COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "GLIBC_[0-9.]+" versions "${versions}")
+list(REMOVE_DUPLICATES versions)
+list(SORT versions COMPARE NATURAL ORDER DESCENDING)
+list(GET versions 0 newest)
+string(REPLACE "GLIBC_" "" newest "${newest}")
+file(WRITE "${root}/share/musicrl/glibc" "${newest}\n")

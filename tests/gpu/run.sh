@@ -80,6 +80,12 @@ if [[ ! -x $bundle/bin/bench_kernels ]]; then
     exit 1
 fi
 bundle=$(cd "$bundle" && pwd)
+glibc_wanted=$(cat "$bundle/share/musicrl/glibc" 2>/dev/null)
+glibc_found=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/.* //')
+if [[ $(printf '%s\n' "$glibc_wanted" "${glibc_found:-0}" | sort -V | tail -n 1) != "${glibc_found:-0}" ]]; then
+    echo "run.sh: the bundle needs glibc $glibc_wanted, this machine has ${glibc_found:-another C library}: make it on an older system" >&2
+    exit 1
+fi
 # shellcheck source=tests/gpu/environment.sh
 source "$here/environment.sh"
 python=${PYTHON:-$(command -v python3 || true)}
@@ -274,23 +280,41 @@ bench_program() { # LABEL SECONDS ARGUMENT...: of musicrl bench; each line gets 
     ((rc == 0)) || not_run "$label" "musicrl bench $*: $(grep -v 'measuring' "$out/program-$label.log" | tail -n 1) (exit status $rc)"
 }
 
+# The first two of the cores that this process may use, and the others; all of them twice where there are no others.
+share_cores() {
+    local range cores
+    mapfile -t cores < <(for range in $(taskset -cp $$ | sed 's/.*: //; s/,/ /g'); do # 0-3,8
+        seq "${range%-*}" "${range#*-}"
+    done)
+    local IFS=,
+    if ((${#cores[@]} > 2)); then
+        echo "${cores[*]:0:2} ${cores[*]:2}"
+    else
+        echo "${cores[*]} ${cores[*]}"
+    fi
+}
+
+# The limits of what follows one another add up to the section's seconds.
 run_program() {
-    local configs=$bundle/share/musicrl/configs prefix=()
+    local configs=$bundle/share/musicrl/configs prefix=() of_cpu of_card
     local whole=(--stages step --repeats 1)
-    # The whole RL step of the small configuration on two pinned cores, beside the card's work.
+    read -r of_cpu of_card < <(share_cores)
+    # The whole RL step of the small configuration on two pinned cores, beside the card's work on the others.
     (
-        prefix=(taskset -c '0,1')
+        prefix=(taskset -c "$of_cpu")
         bench_program small-cpu "${seconds[program]}" "$configs/small.yaml" "${whole[@]}" threads=2 device=cpu
     ) &
     local cpu=$!
-    bench_program small-cuda 20 "$configs/small.yaml" "${whole[@]}" device=cuda
-    local learner=("$configs/medium.yaml" --stages learner device=cuda train.batch=32 train.gradient_slots=4)
+    prefix=(taskset -c "$of_card")
+    bench_program small-cuda 15 "$configs/small.yaml" "${whole[@]}" device=cuda
+    # A batch in one slot, as the twin has it (run_learner_peer).
+    local learner=("$configs/medium.yaml" --stages learner device=cuda train.batch=8 train.gradient_slots=1)
     local rollout=("$configs/medium.yaml" --stages rollout_bf16 --repeats 1 device=cuda train.batch=256)
-    bench_program medium-learner 35 "${learner[@]}" --repeats 2
-    bench_program medium-rollout 25 "${rollout[@]}"
+    bench_program medium-learner 25 "${learner[@]}" --repeats 3
+    bench_program medium-rollout 30 "${rollout[@]}"
     # What it costs that sampling and scoring add up alike.
-    bench_program medium-learner-one-order 20 "${learner[@]}" --repeats 1 one_order=true
-    bench_program medium-rollout-one-order 20 "${rollout[@]}" one_order=true
+    bench_program medium-learner-one-order 15 "${learner[@]}" --repeats 1 one_order=true
+    bench_program medium-rollout-one-order 25 "${rollout[@]}" one_order=true
     wait "$cpu"
     [[ ! -s $out/program.jsonl ]] || cat "$out/program.jsonl"
 }

@@ -53,6 +53,12 @@ stand_in() { # FILE: its script comes from standard input
 }
 stand_in "$scratch/path/nvidia-smi" <<<'echo "GPU 0: stand-in"'
 stand_in "$scratch/path/compute-sanitizer" <<<'echo "{\"milliseconds\": 1}"; echo "========= ERROR SUMMARY: 0 errors"'
+stand_in "$scratch/path/taskset" <<TEXT
+case \$1 in
+    -cp) echo "pid \$2's current affinity list: 4-6,9" ;;
+    *) echo "\$2 \$*" >>"$scratch/cores" && shift 2 && exec "\$@" ;;
+esac
+TEXT
 stand_in "$bundle/bin/bench_kernels" <<'TEXT'
 case "$*" in
     *--list*) echo '{"name": "adamw", "config": "f32, parameters 5", "storage": "f32", "parameters": 5}' ;;
@@ -111,6 +117,11 @@ prints 'a target that is not reached' "| attention_forward, d = 128, 8192: of Py
 prints 'a target that was not run' '| policy_loss, f32: of copy bandwidth | at least 85 % | not run | not run |'
 prints 'what several cards would tell' '| weight broadcast'
 prints 'the whole step beside the CPU' '| at least 20.00 x | 50.00 x | reached |'
+if grep -q '^4,5 .*small.yaml .*device=cpu' "$scratch/cores" && (($(grep -c '^6,9 .*device=cuda' "$scratch/cores") == 5)); then
+    pass 'cores of the CPU and of the card'
+else
+    fail 'cores of the CPU and of the card' "$(cat "$scratch/cores")"
+fi
 prints 'the price of one order' '| medium-learner | 500 frames/s | 400 frames/s | 0.80 x |'
 prints 'a peer beside a kernel' '| adamw | f32, parameters 5 | 1 | 3000 GB/s | 75 % | 3 | fused | 3.00 x |'
 prints 'rollouts beside the twin' "| rollouts, medium, batch 256: of the twin's eager generation | at least 10.00 x | 25.00 x | reached |"
@@ -135,6 +146,9 @@ stand_in "$bundle/bin/gpu_test_norm" <<<'sleep 300'
 start=$SECONDS
 check 'a check that hangs' 1 '## Targets' --only checks --only kernels --seconds 8 "$bundle"
 ((SECONDS - start < 40)) || fail 'a check that hangs, in time' "took $((SECONDS - start)) s"
+echo 99.1 >"$bundle/share/musicrl/glibc"
+check 'a C library that is too old' 1 'the bundle needs glibc 99.1, this machine has ' "$bundle"
+echo 2.4 >"$bundle/share/musicrl/glibc"
 stand_in "$bundle/bin/bench_kernels" <<<'echo "skipped: no NVIDIA driver"; exit 77'
 check 'a driver that is missing' 0 'skipped: no NVIDIA driver' "$bundle"
 exit "$status"
