@@ -105,10 +105,11 @@ status device_read_memory(device *device, device_memory *out);
 void device_plan_begin(device *device);
 uint64_t device_plan_end(device *device);
 
-// Calls step `count` times. Where the device can, it is called once, and what it asked of the device is kept
-// and issued `count` times, without the host: so step only calls operators and products, with arguments that
-// are the same every time; what changes lies on the device (op_advance). What is kept serves every later call
-// of the same owner and key, which names all that the arguments depend on. The first failure of step.
+// Calls step `count` times. Where the device can, it is called twice: what it asks of the device is done the
+// first time, and kept the second time and then issued for all further turns, without the host. So step only
+// calls operators and products, with arguments that are the same every time; what changes lies on the device
+// (op_advance). What is kept serves every later call of the same owner and key, which names all that the
+// arguments depend on. The first failure of step.
 status device_repeat(device *device, const void *owner, uint64_t key, int count,
                      status (*step)(void *context), void *context);
 // Gives up what is kept for an owner.

@@ -189,14 +189,18 @@ status cuda_device_repeat(device *d, const void *owner, uint64_t key, int count,
     if (count <= 0)
         return STATUS_OK;
     kept_work *k = find_kept(d, owner, key);
+    int left = count;
     if (k->owner != owner || k->key != key) {
         void *recording;
+        // Once as it is: what is loaded or allocated at a first call would fail a recording.
+        TRY(step(context));
+        left--;
         forget(d, k);
         TRY(record(d, step, context, &recording));
         *k = {owner, key, 0, recording};
     }
     k->used = ++d->repeats;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < left; i++)
         card_replay(d->gpu, k->recording);
     return card_check(d->gpu);
 }
