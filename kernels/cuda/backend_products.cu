@@ -8,9 +8,6 @@ extern "C" {
 
 namespace cuda_kernels {
 
-// What products with one order for every number of rows are tuned for.
-constexpr int64_t TUNED_ROWS = 4096;
-
 static cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bool accumulate) {
     cublas_shape s = {};
     s.kind = kind;
@@ -20,7 +17,7 @@ static cublas_shape shape_of(const weight *w, cublas_kind kind, int64_t rows, bo
     s.factors = w->precision == WEIGHT_BF16 ? CUBLAS_TYPE_BF16 : CUBLAS_TYPE_F32;
     s.result = CUBLAS_TYPE_F32;
     s.accumulate = accumulate;
-    s.tuned_rows = w->owner->one_order && kind == CUBLAS_FORWARD ? TUNED_ROWS : 0;
+    s.tuned_rows = w->owner->one_order && kind == CUBLAS_FORWARD ? CUBLAS_TUNED_ROWS : 0;
     return s;
 }
 

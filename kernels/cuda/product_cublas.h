@@ -23,11 +23,14 @@ typedef struct cublas_shape {
     cublas_kind kind;
     int64_t rows, outputs, inputs;
     cublas_type factors, result; // sums are f32; f32 factors enter the tensor cores as TF32
-    bool accumulate;             // add to the result, in the same kernel
+    bool accumulate;             // add to the result, in the same call
     // The algorithm is chosen for so many rows, whatever `rows` is; 0: for `rows`. With one number for all,
     // rows around it do not decide how a row is added up.
     int64_t tuned_rows;
 } cublas_shape;
+
+// What products with one order for every number of rows are tuned for.
+enum { CUBLAS_TUNED_ROWS = 4096 };
 
 typedef struct cublas cublas;
 // path: of libcublasLt, NULL: MUSICRL_CUBLASLT where it is set, else the system's. The card must outlive it.

@@ -75,7 +75,7 @@ void add_product_cases(cases *to, const sizes &s, cublas *products) {
     }
     // One decoded position, with the algorithm of its number of rows and with one for all numbers.
     for (const auto &[outputs, inputs] : wide)
-        for (int64_t tuned : {int64_t{0}, int64_t{512}})
+        for (int64_t tuned : {int64_t{0}, int64_t{CUBLAS_TUNED_ROWS}})
             to->push_back(product<bf16>("product_decode",
                                         {CUBLAS_FORWARD, s.decode_batch, outputs, inputs, CUBLAS_TYPE_BF16,
                                          CUBLAS_TYPE_BF16, false, tuned},

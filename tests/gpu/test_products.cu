@@ -161,7 +161,7 @@ template <typename T> void find_invariance(const machine *m, int64_t tuned_rows)
 
 void test_invariance(void **state) {
     const machine *m = static_cast<const machine *>(*state);
-    for (int64_t tuned : {int64_t{0}, int64_t{512}}) {
+    for (int64_t tuned : {int64_t{0}, int64_t{CUBLAS_TUNED_ROWS}}) {
         find_invariance<float>(m, tuned);
         find_invariance<bf16>(m, tuned);
     }
