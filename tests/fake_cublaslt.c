@@ -108,8 +108,12 @@ static int fits(const description *d, const layout *a, const layout *b, const la
 
 int cublasLtMatmulAlgoGetHeuristic(void *handle, void *d, void *a, void *b, void *c, void *out, void *p,
                                    int wanted, cublaslt_choice *choices, int *found) {
+    // Sums in pieces only where both factors are read across (gradients of weights), never in place, and kept
+    // as the result only if that is f32.
+    const bool splits = !((description *)d)->transposed[0] && ((description *)d)->transposed[1];
+    const uint32_t reductions = !splits ? 0 : ((layout *)out)->type == BF16 ? 2 : 6;
     uint64_t depth;
-    if (handle == NULL || c != out || wanted != 1 || ((preference *)p)->reductions != 0 ||
+    if (handle == NULL || c != out || wanted != 1 || ((preference *)p)->reductions != reductions ||
         !fits(d, a, b, out, &depth))
         return INVALID_VALUE;
     fake_heuristics++;

@@ -53,5 +53,7 @@ enum {
     CUBLASLT_PREFERENCE_REDUCTIONS = 3,
     CUBLASLT_PREFERENCE_ALIGNMENT_A = 5, // of B, C and D: 6, 7, 8
     CUBLASLT_PREFERENCE_ALIGNMENT_D = 8,
-    CUBLASLT_REDUCTION_NONE = 0,
+    CUBLASLT_REDUCTION_NONE = 0,         // no sum in pieces
+    CUBLASLT_REDUCTION_COMPUTE_TYPE = 2, // pieces in the workspace, as f32 or
+    CUBLASLT_REDUCTION_OUTPUT_TYPE = 4,  // as the result, added up in a step of its own
 };

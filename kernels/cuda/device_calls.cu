@@ -104,7 +104,9 @@ static_assert(is(CUBLASLT_DESC_TRANSPOSE_A, CUBLASLT_MATMUL_DESC_TRANSA) &&
                   is(CUBLASLT_PREFERENCE_REDUCTIONS, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) &&
                   is(CUBLASLT_PREFERENCE_ALIGNMENT_A, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) &&
                   is(CUBLASLT_PREFERENCE_ALIGNMENT_D, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES) &&
-                  is(CUBLASLT_REDUCTION_NONE, CUBLASLT_REDUCTION_SCHEME_NONE),
+                  is(CUBLASLT_REDUCTION_NONE, CUBLASLT_REDUCTION_SCHEME_NONE) &&
+                  is(CUBLASLT_REDUCTION_COMPUTE_TYPE, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) &&
+                  is(CUBLASLT_REDUCTION_OUTPUT_TYPE, CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE),
               "attributes");
 static_assert(sizeof(cublaslt_algorithm) == sizeof(cublasLtMatmulAlgo_t) &&
                   sizeof(cublaslt_choice) == sizeof(cublasLtMatmulHeuristicResult_t) &&

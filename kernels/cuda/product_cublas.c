@@ -181,10 +181,19 @@ failed:
     return result;
 }
 
+// The gradient of a weight is small beside the number of rows that it adds up, too small to fill a card: its
+// sums may be split, and the pieces added in their order, without losing bits in between.
+static uint32_t reductions_of(const cublas_shape *s) {
+    if (s->kind != CUBLAS_BACKWARD_WEIGHT)
+        return CUBLASLT_REDUCTION_NONE;
+    return CUBLASLT_REDUCTION_COMPUTE_TYPE |
+           (s->result == CUBLAS_TYPE_F32 ? (uint32_t)CUBLASLT_REDUCTION_OUTPUT_TYPE : 0);
+}
+
 static status choose_algorithm(const cublas *c, const plan *p, cublaslt_algorithm *out) {
     const cublas_shape *s = &p->shape;
     const size_t workspace = WORKSPACE_BYTES;
-    const uint32_t reductions = CUBLASLT_REDUCTION_NONE; // no sum in pieces
+    const uint32_t reductions = reductions_of(s);
     void *preference = NULL;
     cublaslt_choice choice = {0};
     int found = 0;

@@ -1,6 +1,7 @@
 // Matrix products on the card by cuBLASLt, which is opened at run time, so that a machine without it starts
 // and says so. Row-major, shapes as in kernels/product.h. An algorithm is chosen once for each shape, among
-// those that add up every element in one piece, and then kept: the same shape gives the same bits.
+// those that add up every element in one piece, or, for gradients of weights, in pieces whose sums are then
+// added in their order; and then kept: the same shape gives the same bits.
 #pragma once
 
 #include "kernels/cuda/card.h"
