@@ -19,6 +19,7 @@ enum {
     ATTRIBUTE_MULTIPROCESSORS = 16,
     ATTRIBUTE_CAPABILITY_MAJOR = 75,
     ATTRIBUTE_CAPABILITY_MINOR = 76,
+    ATTRIBUTE_HOST_PAGE_TABLES = 100,
 };
 enum { OLDEST_MAJOR = 8 };
 
@@ -39,6 +40,7 @@ struct card {
     size_t allocation_count, allocation_capacity;
     uint64_t live, peak; // bytes of them; of the plan, while there is one
     bool planning, recording;
+    bool reads_late; // from any memory of the host after the call that copies it has returned
     uint64_t unplanned_live, unplanned_peak; // live and peak from before the plan
     uintptr_t next_address;                  // of what is planned
 };
@@ -99,12 +101,16 @@ status card_count(const cuda_calls *calls, int *out) {
     return STATUS_OK;
 }
 
-// What is told of a card; none of it is needed.
+// What is told of a card, which nothing needs, and how it reads the host's memory.
 static void describe(card *c) {
     if (c->calls->driver_version(&c->driver) != SUCCESS || c->calls->runtime_version(&c->runtime) != SUCCESS)
         c->driver = c->runtime = 0;
     if (c->calls->device_name(c->name, sizeof c->name, c->number) != SUCCESS)
         snprintf(c->name, sizeof c->name, "GPU");
+    int host_page_tables = 0;
+    c->reads_late =
+        c->calls->device_attribute(&host_page_tables, ATTRIBUTE_HOST_PAGE_TABLES, c->number) == SUCCESS &&
+        host_page_tables != 0;
     if (c->calls->device_bus(c->bus, sizeof c->bus, c->number) != SUCCESS)
         snprintf(c->bus, sizeof c->bus, "GPU %d", c->number);
 }
@@ -296,8 +302,10 @@ status card_upload(card *c, void *to, const void *from, size_t bytes) {
     TRY(refuse_while_recording(c, "copying to the GPU"));
     if (c->planning)
         return STATUS_OK;
-    // Memory that is not pinned has been read when the call returns.
-    return must(c, c->calls->copy(to, from, bytes, HOST_TO_DEVICE, c->stream), "copying to the GPU");
+    TRY(must(c, c->calls->copy(to, from, bytes, HOST_TO_DEVICE, c->stream), "copying to the GPU"));
+    // Memory that is not pinned has been read when the call returns, unless the card uses the host's page
+    // tables.
+    return c->reads_late ? card_finish(c) : STATUS_OK;
 }
 
 status card_download(card *c, void *to, const void *from, size_t bytes) {

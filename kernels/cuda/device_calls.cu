@@ -86,7 +86,8 @@ static_assert(cudaErrorMemoryAllocation == 2 && cudaErrorInsufficientDriver == 3
               "codes of errors");
 static_assert(cudaMemcpyHostToDevice == 1 && cudaMemcpyDeviceToHost == 2, "directions of copies");
 static_assert(cudaDevAttrMultiProcessorCount == 16 && cudaDevAttrComputeCapabilityMajor == 75 &&
-                  cudaDevAttrComputeCapabilityMinor == 76,
+                  cudaDevAttrComputeCapabilityMinor == 76 &&
+                  cudaDevAttrPageableMemoryAccessUsesHostPageTables == 100,
               "attributes");
 
 // What product_cublas.c knows by number and layout.

@@ -144,7 +144,7 @@ const cuda_calls calls = {
     [](int *count) { return *count = host.cards, host.cards > 0 ? 0 : static_cast<int>(NO_DEVICE); },
     [](int) { return 0; },
     [](int *value, int attribute, int) {
-        return *value = attribute == 75 ? host.major : attribute == 76 ? 0 : 4, 0;
+        return *value = attribute == 75 ? host.major : attribute == 76 || attribute == 100 ? 0 : 4, 0;
     },
     [](char *out, int bytes, int) {
         snprintf(out, static_cast<size_t>(bytes), "emulated GPU");

@@ -34,7 +34,8 @@ static struct {
     bool captures;
     char stream, lane, event; // the first stream that is made, the second one, and an event
     bool made_stream, busy;
-    int pins, marks, follows;
+    int pins, marks, follows, waits;
+    bool host_page_tables;
 } fake;
 
 static void reset(void) {
@@ -70,7 +71,10 @@ static int set_device(int device) {
 }
 static int device_attribute(int *value, int attribute, int device) {
     (void)device;
-    *value = attribute == 75 ? fake.major : attribute == 76 ? 5 : 132;
+    *value = attribute == 75    ? fake.major
+             : attribute == 76  ? 5
+             : attribute == 100 ? fake.host_page_tables
+                                : 132;
     return 0;
 }
 static int device_name(char *out, int bytes, int device) {
@@ -127,6 +131,7 @@ static int stream_destroy(void *stream) {
 }
 static int stream_wait(void *stream) {
     assert_true(stream == &fake.stream);
+    fake.waits++;
     return outcome();
 }
 static int stream_query(void *stream) {
@@ -301,6 +306,25 @@ static void test_memory(void **state) {
     must(card_finish(c));
     assert_int_equal(fake.live, 0);
     card_close(c);
+}
+
+// A card that reads the host's memory by its page tables may do so after the call: it is waited for.
+static void test_late_reads(void **state) {
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        card *c;
+        void *memory;
+        char text[8] = "text";
+        reset();
+        fake.host_page_tables = late == 1;
+        must(card_open(&c, &calls, 1));
+        must(card_allocate(c, &memory, sizeof text, "test"));
+        const int waits = fake.waits;
+        must(card_upload(c, memory, text, sizeof text));
+        assert_int_equal(fake.waits - waits, late);
+        card_free(c, memory);
+        card_close(c);
+    }
 }
 
 // Live and peak bytes, and what is planned without being taken.
@@ -630,6 +654,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_gpu_to_use),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_late_reads),
         cmocka_unit_test(test_memory_is_counted),
         cmocka_unit_test(test_recording),
         cmocka_unit_test(test_lane),
