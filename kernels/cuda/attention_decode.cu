@@ -64,8 +64,9 @@ __device__ __forceinline__ int position_of(const decode_sizes &s) {
     return s.position + (s.position_on_device != nullptr ? *s.position_on_device : 0);
 }
 
-// Keys first .. first + DECODE_CHUNK. D: head_dim rounded up; N values a lane, LANES lanes a key.
-template <int D, int WARPS, typename T>
+// Keys first .. first + DECODE_CHUNK. D: head_dim rounded up; N values a lane, LANES lanes a key. ONCE:
+// nobody reads these keys again soon.
+template <int D, int WARPS, bool ONCE, typename T>
 __device__ __forceinline__ void reduce_chunk(const decode_view<T> &view, int first,
                                              const float (&query)[PACK<T>], softmax_part<PACK<T>> &part) {
     constexpr int N = PACK<T>, LANES = D / N, GROUPS = WARPS * WARP_LANES / LANES;
@@ -84,8 +85,8 @@ __device__ __forceinline__ void reduce_chunk(const decode_view<T> &view, int fir
             for (int i = 0; i < N; i++)
                 key[a][i] = value[a][i] = 0.0f;
             if (at < last && exists) {
-                stream_pack(view.keys + at * view.stride + column, key[a]);
-                stream_pack(view.values + at * view.stride + column, value[a]);
+                read_pack<ONCE>(view.keys + at * view.stride + column, key[a]);
+                read_pack<ONCE>(view.values + at * view.stride + column, value[a]);
             }
         }
         float top = part.top;
@@ -221,7 +222,7 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
     softmax_part<N> all, part;
     clear(all);
     for (int c = split ? chunk : 0; c < (split ? chunk + 1 : chunks); c++) {
-        reduce_chunk<D, WARPS>(view, c * DECODE_CHUNK, query, part);
+        reduce_chunk<D, WARPS, true>(view, c * DECODE_CHUNK, query, part);
         merge_groups<LANES, WARPS>(part);
         merge(all, part);
     }
@@ -240,16 +241,18 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
         to[2 + i] = all.sum[i];
 }
 
-// blockIdx: heads of all samples, positions from the last one on.
+// blockIdx: heads of all samples, and within each its positions from the last one on: blocks that run
+// together read the same keys, from the second-level cache.
 template <int D, int WARPS, typename T>
 __global__ void __launch_bounds__(WARPS *WARP_LANES)
     rows_kernel(attention_sizes s, float scale, const T *qkv, T *out, float *log_sum) {
     constexpr int N = PACK<T>, LANES = D / N;
-    const int position = s.sequence - 1 - static_cast<int>(blockIdx.y),
+    const unsigned length = static_cast<unsigned>(s.sequence), pair = blockIdx.x / length;
+    const int position = s.sequence - 1 - static_cast<int>(blockIdx.x % length),
               thread = static_cast<int>(threadIdx.x), column = thread % LANES * N;
     const int64_t width = static_cast<int64_t>(s.heads) * s.head_dim, stride = 3 * width,
-                  sample = blockIdx.x / static_cast<unsigned>(s.heads),
-                  head = blockIdx.x % static_cast<unsigned>(s.heads), row = sample * s.sequence + position;
+                  sample = pair / static_cast<unsigned>(s.heads),
+                  head = pair % static_cast<unsigned>(s.heads), row = sample * s.sequence + position;
     const T *q = qkv + sample * s.sequence * stride + head * s.head_dim;
     float query[N];
 #pragma unroll
@@ -264,15 +267,14 @@ __global__ void __launch_bounds__(WARPS *WARP_LANES)
     softmax_part<N> all, part;
     clear(all);
     for (int first = 0; first <= position; first += DECODE_CHUNK) {
-        reduce_chunk<D, WARPS>(view, first, query, part);
+        reduce_chunk<D, WARPS, false>(view, first, query, part);
         merge_groups<LANES, WARPS>(part);
         merge(all, part);
     }
     if (thread >= LANES)
         return;
     if (thread == 0 && log_sum != nullptr)
-        log_sum[static_cast<int64_t>(blockIdx.x) * s.sequence + position] =
-            (all.top + log2f(all.total)) * LN_2;
+        log_sum[static_cast<int64_t>(pair) * s.sequence + position] = (all.top + log2f(all.total)) * LN_2;
     if (column < s.head_dim)
         store_result(all, out + row * width + head * s.head_dim + column);
 }
@@ -339,8 +341,8 @@ cudaError_t decode_with(cudaStream_t stream, const decode_sizes &s, int splits, 
 
 template <int D, int WARPS, typename T>
 cudaError_t rows_of(cudaStream_t stream, const attention_sizes &s, const T *qkv, T *out, float *log_sum) {
-    const dim3 grid(static_cast<unsigned>(s.batch) * static_cast<unsigned>(s.heads),
-                    static_cast<unsigned>(s.sequence));
+    const unsigned grid =
+        static_cast<unsigned>(s.batch) * static_cast<unsigned>(s.heads) * static_cast<unsigned>(s.sequence);
     return launch(rows_kernel<D, WARPS, T>, grid, WARPS * WARP_LANES, 0, stream, s,
                   LOG2_E / sqrtf(static_cast<float>(s.head_dim)), qkv, out, log_sum);
 }
