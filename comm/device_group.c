@@ -57,7 +57,8 @@ status device_group_wait(device_group *g) {
 }
 
 // NCCL connects members at their first collectives, which end only when all are there, and takes memory for
-// it: better now than in the first step. values: [WARM_UP].
+// it: better now than in the first step. From NCCL 2.22 on it does so for each way of sending by itself, so
+// that gradients, which are large, do their own (comm/gradient_sum.h). values: [WARM_UP].
 enum { WARM_UP = 1 << 16 };
 static status warm_up(device_group *g, float *values) {
     TRY(device_group_sum(g, values, WARM_UP));
@@ -80,7 +81,7 @@ static status start_nccl(device_group *g, char note[DEVICE_GROUP_NOTE]) {
     const uint64_t taken = before.free_bytes > after.free_bytes ? before.free_bytes - after.free_bytes : 0;
     if (note[0] == '\0')
         snprintf(note, DEVICE_GROUP_NOTE,
-                 "%d ranks communicate from GPU to GPU by NCCL %s, which took %.1f MiB of this one",
+                 "%d ranks communicate from GPU to GPU by NCCL %s, which took %.1f MiB of this one so far",
                  group_size(g->group), nccl_library_version_text(g->library), (double)taken / (1 << 20));
 done:
     device_free(g->device, values);

@@ -14,9 +14,9 @@ typedef struct device_group device_group;
 enum { DEVICE_GROUP_NOTE = 1024 };
 
 // Over the members of `group`, which all call it; it and the device must outlive it. Where NCCL serves they
-// are connected here. `note`: one line that says how they communicate, and what memory that took, or why not
-// directly; "" if there is one member or no card. Fails on every member where some have other versions of
-// NCCL, or NCCL does not start. The caller owns *out.
+// are connected here. `note`: one line that says how they communicate, and what memory that took so far, or
+// why not directly; "" if there is one member or no card. Fails on every member where some have other
+// versions of NCCL, or NCCL does not start. The caller owns *out.
 status device_group_create(device_group **out, device *device, group *group, char note[DEVICE_GROUP_NOTE]);
 void device_group_destroy(device_group *group); // NULL is allowed; collective where it is direct
 

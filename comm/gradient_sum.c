@@ -55,16 +55,6 @@ float *gradient_sum_values(gradient_sum *s) {
     return s->values;
 }
 
-status gradient_sum_among(gradient_sum *s, device_group *group, size_t unit, size_t bucket) {
-    s->group = group;
-    s->unit = unit;
-    s->bucket = bucket;
-    if (device_group_is_direct(group) || group_size(device_group_ranks(group)) == 1)
-        return STATUS_OK;
-    mirror_release(&s->mirror);
-    return mirror_create(&s->mirror, s->device, s->values, sizeof(float) * s->count, "gradients");
-}
-
 static bool is_direct(const gradient_sum *s) {
     return s->group != NULL && device_group_is_direct(s->group);
 }
@@ -94,6 +84,27 @@ static status send(gradient_sum *s, size_t begin) {
         return STATUS_OK;
     return s->unit == 0 ? device_group_sum(s->group, s->values + begin, end - begin)
                         : device_group_sum_parts(s->group, s->values, s->count, s->unit, begin, end);
+}
+
+// NCCL connects its members, and takes memory for it, when a way of sending that fits the size is first used:
+// better now than in the first step. Zeros stay zeros.
+static status warm_up(gradient_sum *s) {
+    s->out = s->count;
+    TRY(send(s, s->bucket < s->count ? s->count - (s->bucket > 0 ? s->bucket : 1) : 0));
+    s->out = s->count;
+    return device_group_wait(s->group);
+}
+
+status gradient_sum_among(gradient_sum *s, device_group *group, size_t unit, size_t bucket) {
+    s->group = group;
+    s->unit = unit;
+    s->bucket = bucket;
+    if (is_direct(s))
+        return warm_up(s);
+    if (group_size(device_group_ranks(group)) == 1)
+        return STATUS_OK;
+    mirror_release(&s->mirror);
+    return mirror_create(&s->mirror, s->device, s->values, sizeof(float) * s->count, "gradients");
 }
 
 status gradient_sum_final(gradient_sum *s, size_t from) {

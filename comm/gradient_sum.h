@@ -25,7 +25,8 @@ float *gradient_sum_values(gradient_sum *sum);
 // memory of its own. `group` holds a power of two members and must outlive it; without this call the sum is
 // this rank's alone. With `unit` 0 every member gets the whole sum, otherwise only its part (group_part_of),
 // and what is outside of it is lost. `bucket`: at least so many numbers are sent at a time while the backward
-// pass goes on.
+// pass goes on. Comes before the first slot; where the group is direct it is collective, and sends so many
+// zeros.
 status gradient_sum_among(gradient_sum *sum, device_group *group, size_t unit, size_t bucket);
 
 // Whether the slot that comes next is the last and goes out while it is made: its backward pass may then tell

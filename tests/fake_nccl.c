@@ -60,6 +60,7 @@ typedef struct communicator {
     _Atomic int error, polls;
     _Atomic bool stalled;
     bool connected;    // its first collective was started
+    int met;           // collectives of the kind that is to hang
     fake_stream *late; // where collectives will be put when a poll first finds the communicator at rest
     uint64_t late_count;
 } communicator;
@@ -88,6 +89,11 @@ static void note(const char *format, ...) {
 static bool asked(const char *variable, const char *name) {
     const char *value = getenv(variable);
     return value != NULL && strcmp(value, name) == 0;
+}
+
+static int number(const char *variable) {
+    const char *value = getenv(variable);
+    return value == NULL ? 0 : atoi(value);
 }
 
 static size_t type_bytes(int type) {
@@ -225,7 +231,7 @@ static int collective(communicator *own, const char *name, job job, fake_stream 
     if (asked("FAKE_NCCL_REFUSE", name) || own == NULL || stream == NULL || type_bytes(job.type) == 0)
         return INVALID_ARGUMENT;
     job.stream = stream;
-    job.hangs = asked("FAKE_NCCL_HANG", name);
+    job.hangs = asked("FAKE_NCCL_HANG", name) && own->met++ >= number("FAKE_NCCL_HANG_AFTER");
     job.breaks = asked("FAKE_NCCL_BREAK", name);
     own->late = stream;
     own->late_count++;

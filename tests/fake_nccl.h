@@ -9,6 +9,7 @@
 //   FAKE_NCCL_REFUSE=NAME  the call returns an error
 //   FAKE_NCCL_BREAK=NAME   the call succeeds, and an error comes from behind later
 //   FAKE_NCCL_HANG=NAME    what the call starts never ends; ncclCommAbort itself never returns
+//   FAKE_NCCL_HANG_AFTER=N so many collectives of that name are done first (0)
 //   FAKE_NCCL_STALL=NAME   the call of a collective stays in progress for ever
 #pragma once
 

@@ -193,9 +193,11 @@ ends "a program without CUDA or a driver" 'device=cuda: (this program was built 
 hangs() { # NAME TEXT COLLECTIVE SETTING...: of two ranks, the second one
     local name=$1 text=$2 what=$3
     shift 3
-    ends "$name" "$text" -n 1 "${on_gpu[@]}" "$@" : -n 1 -x FAKE_NCCL_HANG="$what" "${on_gpu[@]}" "$@"
+    ends "$name" "$text" -n 1 "${on_gpu[@]}" "$@" : \
+        -n 1 -x FAKE_NCCL_HANG="$what" -x FAKE_NCCL_HANG_AFTER="${AFTER:-0}" "${on_gpu[@]}" "$@"
 }
-hangs "a rank that hangs in NCCL" "^musicrl: rank . on .*, in phase learn of step 1, waiting for NCCL's reduce, has " \
+# The parts of two networks are summed once at the start.
+AFTER=4 hangs "a rank that hangs in NCCL" "^musicrl: rank . on .*, in phase learn of step 1, waiting for NCCL's reduce, has " \
     reduce deadlines.learn=3 train.shard_optimizer=true
 hangs "a rank that hangs in NCCL at the start" \
     "rank . on .*: waited 3.* s for NCCL to take all-reduce 1 .*in a group of 2 ranks" \
