@@ -46,7 +46,8 @@ class memory {
     ~memory();
     memory(const memory &) = delete;
     memory &operator=(const memory &) = delete;
-    template <typename T> T *random(int64_t count, float scale = 1.0f); // between -scale and scale
+    // Between -scale and scale; positive: between 0 and scale.
+    template <typename T> T *random(int64_t count, float scale = 1.0f, bool positive = false);
     int32_t *indices(int64_t count, int64_t below);
     template <typename T> T *empty(int64_t count) {
         return static_cast<T *>(take(static_cast<size_t>(count) * sizeof(T)));

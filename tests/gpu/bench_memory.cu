@@ -12,14 +12,15 @@ namespace {
 constexpr int THREADS = 256;
 
 // Four values a thread: one block of Philox.
-template <typename T> __global__ void fill_kernel(int64_t count, uint64_t seed, float scale, T *out) {
+template <typename T>
+__global__ void fill_kernel(int64_t count, uint64_t seed, float low, float high, T *out) {
     const int64_t quarter = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const philox_block words =
         philox(seed, static_cast<uint32_t>(quarter), static_cast<uint32_t>(quarter >> 32), 0, 0);
     for (int i = 0; i < 4; i++)
         if (4 * quarter + i < count)
             out[4 * quarter + i] =
-                cuda_kernels::from_float<T>(scale * (2.0f * philox_uniform(words.word[i]) - 1.0f));
+                cuda_kernels::from_float<T>(low + (high - low) * philox_uniform(words.word[i]));
 }
 
 __global__ void index_kernel(int64_t count, uint64_t seed, uint32_t below, int32_t *out) {
@@ -54,14 +55,14 @@ memory::~memory() {
         runner::release(pointer);
 }
 
-template <typename T> T *memory::random(int64_t count, float scale) {
+template <typename T> T *memory::random(int64_t count, float scale, bool positive) {
     T *out = empty<T>(count);
     must(cuda_kernels::launch(fill_kernel<T>, blocks_of(count), THREADS, 0, nullptr, count, next_seed++,
-                              scale, out));
+                              positive ? 0.0f : -scale, scale, out));
     return out;
 }
-template float *memory::random(int64_t, float);
-template bf16 *memory::random(int64_t, float);
+template float *memory::random(int64_t, float, bool);
+template bf16 *memory::random(int64_t, float, bool);
 
 int32_t *memory::indices(int64_t count, int64_t below) {
     int32_t *out = empty<int32_t>(count);

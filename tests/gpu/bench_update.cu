@@ -29,7 +29,7 @@ void add_update_cases(cases *to, const sizes &s) {
                        const adamw_terms terms = {1e-5f, 0.9f, 0.99f, 1e-8f, 0.01f, 1.0f, 10.0f, 100.0f};
                        const float *gradient = m.random<float>(count, 1e-3f);
                        float *parameter = m.random<float>(count), *first = m.random<float>(count, 1e-3f),
-                             *second = m.random<float>(count, 1e-6f);
+                             *second = m.random<float>(count, 1e-6f, true);
                        return [=](cudaStream_t stream) {
                            return adamw(stream, count, terms, gradient, parameter, first, second);
                        };

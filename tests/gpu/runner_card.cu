@@ -44,6 +44,9 @@ void release(void *pointer) {
 void upload(void *to, const void *from, size_t bytes) {
     if (bytes > 0)
         must(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copying to the card");
+    // From memory that is not pinned it may return before the last bytes are there, and the card's own stream
+    // does not wait for this one.
+    must(cudaDeviceSynchronize(), "copying to the card");
 }
 
 void download(void *to, const void *from, size_t bytes) {
