@@ -1,5 +1,5 @@
 // One chunk of 16 bytes a thread: each value is read once and written once. Traffic of swiglu: 3 values for
-// each of its outputs; backward 5; gelu 2, backward 3.
+// each of its outputs; backward 5.
 #include "kernels/cuda/activation.cuh"
 
 namespace cuda_kernels {
@@ -57,38 +57,6 @@ __global__ void swiglu_backward_kernel(int64_t rows, int64_t width, const T *gat
     store_pack(dgate_up + place.gate + width, up);
 }
 
-// P(N(0, 1) < x)
-__device__ __forceinline__ float normal_below(float x) {
-    return 0.5f * erfcf(x * -0.70710678f);
-}
-
-template <typename T> __global__ void gelu_kernel(int64_t count, const T *x, T *out) {
-    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * PACK<T>;
-    if (at >= count)
-        return;
-    float value[PACK<T>];
-    stream_pack(x + at, value);
-#pragma unroll
-    for (int i = 0; i < PACK<T>; i++)
-        value[i] *= normal_below(value[i]);
-    store_pack(out + at, value);
-}
-
-template <typename T> __global__ void gelu_backward_kernel(int64_t count, const T *x, const T *dout, T *dx) {
-    const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * PACK<T>;
-    if (at >= count)
-        return;
-    float value[PACK<T>], d[PACK<T>];
-    load_pack(x + at, value);
-    load_pack(dout + at, d);
-#pragma unroll
-    for (int i = 0; i < PACK<T>; i++) {
-        const float density = 0.39894228f * expf(-0.5f * value[i] * value[i]);
-        value[i] = d[i] * (normal_below(value[i]) + value[i] * density);
-    }
-    store_pack(dx + at, value);
-}
-
 } // namespace
 
 template <typename T>
@@ -104,21 +72,9 @@ cudaError_t swiglu_backward(cudaStream_t stream, int64_t rows, int64_t width, co
                   rows, width, gate_up, dout, dgate_up);
 }
 
-template <typename T> cudaError_t gelu(cudaStream_t stream, int64_t count, const T *x, T *out) {
-    return launch(gelu_kernel<T>, blocks_for(count / PACK<T>, THREADS), THREADS, 0, stream, count, x, out);
-}
-
-template <typename T>
-cudaError_t gelu_backward(cudaStream_t stream, int64_t count, const T *x, const T *dout, T *dx) {
-    return launch(gelu_backward_kernel<T>, blocks_for(count / PACK<T>, THREADS), THREADS, 0, stream, count, x,
-                  dout, dx);
-}
-
 #define INSTANTIATE(T)                                                                                       \
     template cudaError_t swiglu(cudaStream_t, int64_t, int64_t, const T *, T *);                             \
-    template cudaError_t swiglu_backward(cudaStream_t, int64_t, int64_t, const T *, const T *, T *);         \
-    template cudaError_t gelu(cudaStream_t, int64_t, const T *, T *);                                        \
-    template cudaError_t gelu_backward(cudaStream_t, int64_t, const T *, const T *, T *)
+    template cudaError_t swiglu_backward(cudaStream_t, int64_t, int64_t, const T *, const T *, T *)
 INSTANTIATE(float);
 INSTANTIATE(bf16);
 

@@ -13,10 +13,4 @@ template <typename T>
 cudaError_t swiglu_backward(cudaStream_t stream, int64_t rows, int64_t width, const T *gate_up, const T *dout,
                             T *dgate_up);
 
-// out [count] = x * P(N(0, 1) < x) (Hendrycks & Gimpel 2016, the exact form). count is a multiple of 16.
-template <typename T> cudaError_t gelu(cudaStream_t stream, int64_t count, const T *x, T *out);
-// dx may be x or dout.
-template <typename T>
-cudaError_t gelu_backward(cudaStream_t stream, int64_t count, const T *x, const T *dout, T *dx);
-
 } // namespace cuda_kernels

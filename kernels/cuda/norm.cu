@@ -32,16 +32,16 @@ template <int WARPS, int COUNT> struct row_team {
     }
 };
 
-template <typename X, typename Y, int WARPS, int CHUNKS, bool CENTRED>
+template <typename X, typename Y, int WARPS, int CHUNKS>
 __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP_LANES)
-    norm_kernel(int64_t rows, int64_t width, const X *x, const X *added, const float *gain, const float *bias,
-                float epsilon, Y *out, float *statistics, X *sum) {
+    norm_kernel(int64_t rows, int64_t width, const X *x, const X *added, const float *gain, float epsilon,
+                Y *out, float *inverse_rms, X *sum) {
     constexpr int COUNT = PACK<X, Y>;
     SHARED(float, partial, [WARPS]);
     const row_team<WARPS, COUNT> team;
     const float share = 1.0f / static_cast<float>(width);
     for (int64_t row = team.first_row; row < rows; row += team.rows_at_once) {
-        float value[CHUNKS][COUNT], total = 0.0f, squares = 0.0f, mean = 0.0f;
+        float value[CHUNKS][COUNT], squares = 0.0f;
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const int64_t column = team.column(chunk);
@@ -63,65 +63,46 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
             }
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
-                total += value[chunk][i];
+                squares = fmaf(value[chunk][i], value[chunk][i], squares);
         }
-        if (CENTRED)
-            mean = team_sum<WARPS>(total, &partial[0]) * share;
-#pragma unroll
-        for (int chunk = 0; chunk < CHUNKS; chunk++)
-            if (team.column(chunk) < width)
-#pragma unroll
-                for (int i = 0; i < COUNT; i++)
-                    squares = fmaf(value[chunk][i] - mean, value[chunk][i] - mean, squares);
         const float inverse = 1.0f / sqrtf(team_sum<WARPS>(squares, &partial[0]) * share + epsilon);
-        if (statistics != nullptr && team.thread == 0) {
-            if (CENTRED)
-                statistics[2 * row] = mean;
-            statistics[CENTRED ? 2 * row + 1 : row] = inverse;
-        }
+        if (inverse_rms != nullptr && team.thread == 0)
+            inverse_rms[row] = inverse;
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const int64_t column = team.column(chunk);
             if (column >= width)
                 continue;
-            float factor[COUNT], offset[COUNT];
+            float factor[COUNT];
             load_pack(gain + column, factor);
-            if (CENTRED)
-                load_pack(bias + column, offset);
 #pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                value[chunk][i] = (value[chunk][i] - mean) * inverse * factor[i];
-                if (CENTRED)
-                    value[chunk][i] += offset[i];
-            }
+            for (int i = 0; i < COUNT; i++)
+                value[chunk][i] = value[chunk][i] * inverse * factor[i];
             store_pack(out + row * width + column, value[chunk]);
         }
     }
 }
 
-// With n = (x - mean) r and g = gain dy: dx += r (g - mean(g) - n mean(g n)), without mean(g) for the root
-// mean square; dgain += dy n, dbias += dy. parts: [gridDim.x, width] sums of dgain, then as many of dbias.
-template <typename X, typename Y, int WARPS, int CHUNKS, bool CENTRED>
+// With n = x r and g = gain dy: dx += r (g - n mean(g n)); dgain += dy n. parts: [gridDim.x, width] sums of
+// dgain.
+template <typename X, typename Y, int WARPS, int CHUNKS>
 __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP_LANES)
-    norm_backward_kernel(int64_t rows, int64_t width, const X *x, const float *gain, const float *statistics,
+    norm_backward_kernel(int64_t rows, int64_t width, const X *x, const float *gain, const float *inverse_rms,
                          const Y *dy, X *dx, float *parts) {
     constexpr int COUNT = PACK<X, Y>;
     SHARED(float, partial, [WARPS]);
     SHARED_DYNAMIC(float, sums); // [TEAMS, width]
     const row_team<WARPS, COUNT> team;
     const float share = 1.0f / static_cast<float>(width);
-    float gain_sum[CHUNKS][COUNT], bias_sum[CENTRED ? CHUNKS : 1][COUNT];
+    float gain_sum[CHUNKS][COUNT];
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; chunk++)
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) {
+        for (int i = 0; i < COUNT; i++)
             gain_sum[chunk][i] = 0.0f;
-            bias_sum[CENTRED ? chunk : 0][i] = 0.0f;
-        }
     for (int64_t row = team.first_row; row < rows; row += team.rows_at_once) {
-        const float mean = CENTRED ? statistics[2 * row] : 0.0f,
-                    inverse = statistics[CENTRED ? 2 * row + 1 : row];
-        float normed[CHUNKS][COUNT], scaled[CHUNKS][COUNT], along = 0.0f, total = 0.0f;
+        const float inverse = inverse_rms[row];
+        float normed[CHUNKS][COUNT], scaled[CHUNKS][COUNT], along = 0.0f;
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const int64_t column = team.column(chunk);
@@ -132,18 +113,14 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
                 load_pack(gain + column, factor);
 #pragma unroll
                 for (int i = 0; i < COUNT; i++) {
-                    normed[chunk][i] = (normed[chunk][i] - mean) * inverse;
+                    normed[chunk][i] *= inverse;
                     gain_sum[chunk][i] = fmaf(scaled[chunk][i], normed[chunk][i], gain_sum[chunk][i]);
-                    if (CENTRED)
-                        bias_sum[CENTRED ? chunk : 0][i] += scaled[chunk][i];
                     scaled[chunk][i] *= factor[i];
                     along = fmaf(scaled[chunk][i], normed[chunk][i], along);
-                    total += scaled[chunk][i];
                 }
             }
         }
         along = team_sum<WARPS>(along, &partial[0]) * share;
-        total = CENTRED ? team_sum<WARPS>(total, &partial[0]) * share : 0.0f;
 #pragma unroll
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
             const int64_t column = team.column(chunk);
@@ -153,31 +130,26 @@ __global__ void __launch_bounds__(WARPS == 1 ? TEAMS * WARP_LANES : WARPS * WARP
             stream_pack(dx + row * width + column, gradient);
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
-                gradient[i] += inverse * (scaled[chunk][i] - total - normed[chunk][i] * along);
+                gradient[i] += inverse * (scaled[chunk][i] - normed[chunk][i] * along);
             store_pack(dx + row * width + column, gradient);
         }
     }
-    for (int kind = 0; kind < (CENTRED ? 2 : 1); kind++) {
-        float *to = parts + (static_cast<int64_t>(kind) * gridDim.x + blockIdx.x) * width;
-        if (WARPS == 1) {
-            __syncthreads(); // the last kind's sums have been read
-            for (int chunk = 0; chunk < CHUNKS; chunk++)
-                if (team.column(chunk) < width)
-                    store_pack(sums + threadIdx.x / WARP_LANES * width + team.column(chunk),
-                               kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
-            __syncthreads(); // all warps have put theirs down
-            for (int64_t column = threadIdx.x; column < width; column += blockDim.x) {
-                float sum = sums[column];
-                for (int i = 1; i < TEAMS; i++)
-                    sum += sums[i * width + column];
-                to[column] = sum;
-            }
-        } else {
-            for (int chunk = 0; chunk < CHUNKS; chunk++)
-                if (team.column(chunk) < width)
-                    store_pack(to + team.column(chunk),
-                               kind == 0 ? gain_sum[chunk] : bias_sum[CENTRED ? chunk : 0]);
+    float *to = parts + blockIdx.x * width;
+    if (WARPS == 1) {
+        for (int chunk = 0; chunk < CHUNKS; chunk++)
+            if (team.column(chunk) < width)
+                store_pack(sums + threadIdx.x / WARP_LANES * width + team.column(chunk), gain_sum[chunk]);
+        __syncthreads(); // all warps have put theirs down
+        for (int64_t column = threadIdx.x; column < width; column += blockDim.x) {
+            float sum = sums[column];
+            for (int i = 1; i < TEAMS; i++)
+                sum += sums[i * width + column];
+            to[column] = sum;
         }
+    } else {
+        for (int chunk = 0; chunk < CHUNKS; chunk++)
+            if (team.column(chunk) < width)
+                store_pack(to + team.column(chunk), gain_sum[chunk]);
     }
 }
 
@@ -195,42 +167,9 @@ template <int COUNT, typename Action> cudaError_t choose_team(int64_t width, Act
     return action(std::integral_constant<int, 1>(), std::integral_constant<int, MOST / 4>());
 }
 
-template <bool CENTRED, typename X, typename Y>
-cudaError_t normalise(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
-                      const float *gain, const float *bias, float epsilon, Y *out, float *statistics,
-                      X *sum) {
-    return choose_team<PACK<X, Y>>(width, [&](auto warps, auto chunks) {
-        constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
-        return launch(norm_kernel<X, Y, WARPS, CHUNKS, CENTRED>, blocks_for(rows, WARPS == 1 ? TEAMS : 1),
-                      WARP_LANES * (WARPS == 1 ? TEAMS : WARPS), 0, stream, rows, width, x, added, gain, bias,
-                      epsilon, out, statistics, sum);
-    });
-}
-
 int64_t parts_for(int64_t rows) {
     const int64_t parts = (rows + ROWS_OF_A_PART - 1) / ROWS_OF_A_PART;
     return parts < PARTS_MAX ? parts : PARTS_MAX;
-}
-
-template <bool CENTRED, typename X, typename Y>
-cudaError_t normalise_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x,
-                               const float *gain, const float *statistics, const Y *dy, X *dx, float *dgain,
-                               float *dbias, float *scratch) {
-    if (rows == 0)
-        return cudaSuccess;
-    const int64_t parts = parts_for(rows);
-    cudaError_t error = choose_team<PACK<X, Y>>(width, [&](auto warps, auto chunks) {
-        constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
-        return launch(norm_backward_kernel<X, Y, WARPS, CHUNKS, CENTRED>, static_cast<unsigned>(parts),
-                      WARP_LANES * (WARPS == 1 ? TEAMS : WARPS),
-                      WARPS == 1 ? sizeof(float) * TEAMS * static_cast<size_t>(width) : 0, stream, rows,
-                      width, x, gain, statistics, dy, dx, scratch);
-    });
-    if (error == cudaSuccess)
-        error = column_sums(stream, parts, width, scratch, dgain, nullptr);
-    if (error == cudaSuccess && CENTRED)
-        error = column_sums(stream, parts, width, scratch + parts * width, dbias, nullptr);
-    return error;
 }
 
 } // namespace
@@ -238,43 +177,39 @@ cudaError_t normalise_backward(cudaStream_t stream, int64_t rows, int64_t width,
 template <typename X, typename Y>
 cudaError_t rms_norm(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
                      const float *gain, float epsilon, Y *out, float *inverse_rms, X *sum) {
-    return normalise<false>(stream, rows, width, x, added, gain, nullptr, epsilon, out, inverse_rms, sum);
+    return choose_team<PACK<X, Y>>(width, [&](auto warps, auto chunks) {
+        constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
+        return launch(norm_kernel<X, Y, WARPS, CHUNKS>, blocks_for(rows, WARPS == 1 ? TEAMS : 1),
+                      WARP_LANES * (WARPS == 1 ? TEAMS : WARPS), 0, stream, rows, width, x, added, gain,
+                      epsilon, out, inverse_rms, sum);
+    });
 }
 
 template <typename X, typename Y>
 cudaError_t rms_norm_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const float *gain,
                               const float *inverse_rms, const Y *dy, X *dx, float *dgain, float *scratch) {
-    return normalise_backward<false>(stream, rows, width, x, gain, inverse_rms, dy, dx, dgain, nullptr,
-                                     scratch);
-}
-
-template <typename X, typename Y>
-cudaError_t layer_norm(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
-                       const float *gain, const float *bias, float epsilon, Y *out, float *statistics,
-                       X *sum) {
-    return normalise<true>(stream, rows, width, x, added, gain, bias, epsilon, out, statistics, sum);
-}
-
-template <typename X, typename Y>
-cudaError_t layer_norm_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x,
-                                const float *gain, const float *statistics, const Y *dy, X *dx, float *dgain,
-                                float *dbias, float *scratch) {
-    return normalise_backward<true>(stream, rows, width, x, gain, statistics, dy, dx, dgain, dbias, scratch);
+    if (rows == 0)
+        return cudaSuccess;
+    const int64_t parts = parts_for(rows);
+    const cudaError_t error = choose_team<PACK<X, Y>>(width, [&](auto warps, auto chunks) {
+        constexpr int WARPS = decltype(warps)::value, CHUNKS = decltype(chunks)::value;
+        return launch(norm_backward_kernel<X, Y, WARPS, CHUNKS>, static_cast<unsigned>(parts),
+                      WARP_LANES * (WARPS == 1 ? TEAMS : WARPS),
+                      WARPS == 1 ? sizeof(float) * TEAMS * static_cast<size_t>(width) : 0, stream, rows,
+                      width, x, gain, inverse_rms, dy, dx, scratch);
+    });
+    return error != cudaSuccess ? error : column_sums(stream, parts, width, scratch, dgain, nullptr);
 }
 
 size_t norm_backward_scratch_floats(int64_t rows, int64_t width) {
-    return 2 * static_cast<size_t>(parts_for(rows) * width);
+    return static_cast<size_t>(parts_for(rows) * width);
 }
 
 #define INSTANTIATE(X, Y)                                                                                    \
     template cudaError_t rms_norm(cudaStream_t, int64_t, int64_t, const X *, const X *, const float *,       \
                                   float, Y *, float *, X *);                                                 \
     template cudaError_t rms_norm_backward(cudaStream_t, int64_t, int64_t, const X *, const float *,         \
-                                           const float *, const Y *, X *, float *, float *);                 \
-    template cudaError_t layer_norm(cudaStream_t, int64_t, int64_t, const X *, const X *, const float *,     \
-                                    const float *, float, Y *, float *, X *);                                \
-    template cudaError_t layer_norm_backward(cudaStream_t, int64_t, int64_t, const X *, const float *,       \
-                                             const float *, const Y *, X *, float *, float *, float *)
+                                           const float *, const Y *, X *, float *, float *)
 INSTANTIATE(float, float);
 INSTANTIATE(float, bf16);
 INSTANTIATE(bf16, bf16);

@@ -10,8 +10,8 @@ namespace cuda_kernels {
 constexpr int64_t NORM_WIDTH_MAX = 8192;
 
 // s = x + added (added NULL: x), as stored in X; out [rows, width] = s * r * gain [width], r = 1 /
-// sqrt(mean(s^2)
-// + epsilon). sum [rows, width] receives s, inverse_rms [rows] r; NULL if not wanted. sum may be x.
+// sqrt(mean(s^2) + epsilon). sum [rows, width] receives s, inverse_rms [rows] r; NULL if not wanted. sum may
+// be x.
 template <typename X, typename Y>
 cudaError_t rms_norm(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
                      const float *gain, float epsilon, Y *out, float *inverse_rms, X *sum);
@@ -21,19 +21,6 @@ template <typename X, typename Y>
 cudaError_t rms_norm_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const float *gain,
                               const float *inverse_rms, const Y *dy, X *dx, float *dgain, float *scratch);
 
-// Layer normalisation (Ba et al. 2016): out = (s - mean) * r * gain + bias, r = 1 / sqrt(variance + epsilon);
-// statistics [rows, 2] receives mean and r.
-template <typename X, typename Y>
-cudaError_t layer_norm(cudaStream_t stream, int64_t rows, int64_t width, const X *x, const X *added,
-                       const float *gain, const float *bias, float epsilon, Y *out, float *statistics,
-                       X *sum);
-// dx, dgain and dbias +=
-template <typename X, typename Y>
-cudaError_t layer_norm_backward(cudaStream_t stream, int64_t rows, int64_t width, const X *x,
-                                const float *gain, const float *statistics, const Y *dy, X *dx, float *dgain,
-                                float *dbias, float *scratch);
-
-// Of both kinds.
 size_t norm_backward_scratch_floats(int64_t rows, int64_t width);
 
 } // namespace cuda_kernels

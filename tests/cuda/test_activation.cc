@@ -34,33 +34,10 @@ template <typename T> void check_swiglu(int64_t rows, int64_t width) {
     assert_true(same_bytes(std::get<0>(in_place), std::get<0>(backward)));
 }
 
-template <typename T> void check_gelu(int64_t count) {
-    philox_stream numbers = random_numbers();
-    const std::vector<float> x = random_values<T>(&numbers, count, 6.0f),
-                             d = random_values<T>(&numbers, count);
-    std::vector<float> out(x.size()), dx(x.size());
-    for (size_t i = 0; i < x.size(); i++) {
-        const double v = static_cast<double>(x[i]), below = 0.5 * std::erfc(-v / std::sqrt(2.0));
-        out[i] = static_cast<float>(v * below);
-        dx[i] = static_cast<float>(static_cast<double>(d[i]) *
-                                   (below + v * std::exp(-0.5 * v * v) / std::sqrt(2.0 * 3.14159265358979)));
-    }
-    const buffer<T> input(stored<T>(x)), dout(stored<T>(d));
-    const auto forward = in_every_order(std::make_tuple(poisoned<T>(count)),
-                                        [&](T *to) { return gelu(nullptr, count, input.data(), to); });
-    expect_close(named<T>("gelu"), plain(std::get<0>(forward)), out, tolerance<T>(1e-6));
-    const auto backward = in_every_order(std::make_tuple(poisoned<T>(count)), [&](T *to) {
-        return gelu_backward(nullptr, count, input.data(), dout.data(), to);
-    });
-    expect_close(named<T>("gelu_backward"), plain(std::get<0>(backward)), dx, tolerance<T>(1e-6));
-}
-
 template <typename T> void check_activations() {
     for (int64_t width : {16, 48, 1040})
         for (int64_t rows : {1, 3, 37})
             check_swiglu<T>(rows, width);
-    for (int64_t count : {16, 48, 4112})
-        check_gelu<T>(count);
 }
 
 void test_activations_f32(void **) {

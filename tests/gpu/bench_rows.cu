@@ -48,36 +48,6 @@ template <typename X, typename Y> void add_rms_norms(cases *to, const sizes &s) 
          }});
 }
 
-template <typename T> void add_layer_norms(cases *to, const sizes &s) {
-    const int64_t rows = s.rows, width = s.width, count = rows * width;
-    const double values = static_cast<double>(sizeof(T)) * static_cast<double>(count);
-    const std::vector<std::pair<const char *, int64_t>> shape = {{"rows", rows}, {"width", width}};
-    to->push_back({"layer_norm", storage_of<T>, shape, ceiling::COPY, 4.0 * values,
-                   "x and the residual read, their sum and the result written", [=](memory &m) -> work {
-                       const T *x = m.random<T>(count), *added = m.random<T>(count);
-                       const float *gain = m.random<float>(width), *bias = m.random<float>(width);
-                       T *out = m.empty<T>(count), *sum = m.empty<T>(count);
-                       float *statistics = m.empty<float>(2 * rows);
-                       return [=](cudaStream_t stream) {
-                           return layer_norm(stream, rows, width, x, added, gain, bias, EPSILON, out,
-                                             statistics, sum);
-                       };
-                   }});
-    to->push_back({"layer_norm_backward", storage_of<T>, shape, ceiling::COPY, 4.0 * values,
-                   "x, dy and dx read, dx written", [=](memory &m) -> work {
-                       const T *x = m.random<T>(count), *dy = m.random<T>(count);
-                       const float *gain = m.random<float>(width), *statistics = m.random<float>(2 * rows);
-                       T *dx = m.random<T>(count);
-                       float *dgain = m.random<float>(width), *dbias = m.random<float>(width),
-                             *scratch = m.empty<float>(
-                                 static_cast<int64_t>(norm_backward_scratch_floats(rows, width)));
-                       return [=](cudaStream_t stream) {
-                           return layer_norm_backward(stream, rows, width, x, gain, statistics, dy, dx, dgain,
-                                                      dbias, scratch);
-                       };
-                   }});
-}
-
 template <typename T> void add_activations(cases *to, const sizes &s) {
     const int64_t rows = s.rows / 2, width = s.feed_forward, count = rows * width;
     const double values = static_cast<double>(sizeof(T)) * static_cast<double>(count);
@@ -95,18 +65,6 @@ template <typename T> void add_activations(cases *to, const sizes &s) {
                        return [=](cudaStream_t stream) {
                            return swiglu_backward(stream, rows, width, gate_up, dout, dgate_up);
                        };
-                   }});
-    to->push_back({"gelu", storage_of<T>, shape, ceiling::COPY, 2.0 * values, "x read, one result written",
-                   [=](memory &m) -> work {
-                       const T *x = m.random<T>(count, 4.0f);
-                       T *out = m.empty<T>(count);
-                       return [=](cudaStream_t stream) { return gelu(stream, count, x, out); };
-                   }});
-    to->push_back({"gelu_backward", storage_of<T>, shape, ceiling::COPY, 3.0 * values,
-                   "x and dout read, dx written", [=](memory &m) -> work {
-                       const T *x = m.random<T>(count, 4.0f), *dout = m.random<T>(count);
-                       T *dx = m.empty<T>(count);
-                       return [=](cudaStream_t stream) { return gelu_backward(stream, count, x, dout, dx); };
                    }});
 }
 
@@ -219,6 +177,28 @@ template <typename T> void add_moves(cases *to, const sizes &s) {
                    }});
 }
 
+// What a repeated frame counts and keeps: too small for anything but the time that starting a kernel takes.
+void add_frame_steps(cases *to, const sizes &s) {
+    const int64_t width = static_cast<int64_t>(s.decode_batch) * s.levels, frames = s.frames;
+    to->push_back(
+        {"advance", "i32", {}, ceiling::COPY, 8.0, "a counter read and written", [=](memory &m) -> work {
+             int32_t *counter = m.filled(std::vector<int32_t>(1, 0));
+             return [=](cudaStream_t stream) { return advance(stream, counter); };
+         }});
+    to->push_back({"put_row",
+                   "i32",
+                   {{"width", width}},
+                   ceiling::COPY,
+                   8.0 * static_cast<double>(width),
+                   "read and written",
+                   [=](memory &m) -> work {
+                       const int32_t *index = m.filled(std::vector<int32_t>(1, 1)),
+                                     *from = m.indices(width, s.codebook);
+                       int32_t *kept = m.empty<int32_t>(frames * width);
+                       return [=](cudaStream_t stream) { return put_row(stream, index, width, from, kept); };
+                   }});
+}
+
 void add_embedding_parts(cases *to, const sizes &s) {
     const int64_t rows = s.rows, width = s.width, count = rows * width;
     const double values = 4.0 * static_cast<double>(count);
@@ -315,14 +295,13 @@ void add_embedding_parts(cases *to, const sizes &s) {
 void add_row_cases(cases *to, const sizes &s) {
     add_rms_norms<float, bf16>(to, s);
     add_rms_norms<bf16, bf16>(to, s);
-    add_layer_norms<bf16>(to, s);
     add_rms_norms<float, float>(to, s);
-    add_layer_norms<float>(to, s);
     add_activations<bf16>(to, s);
     add_activations<float>(to, s);
     add_rotation<bf16>(to, s);
     add_rotation<float>(to, s);
     add_moves<bf16>(to, s);
+    add_frame_steps(to, s);
     add_embedding_parts(to, s);
 }
 

@@ -88,6 +88,25 @@ template <typename T> void add_losses(cases *to, const sizes &s) {
                    }});
 }
 
+void add_importance(cases *to, const sizes &s) {
+    const int64_t rows = s.logit_rows;
+    to->push_back({"importance",
+                   "f32",
+                   {{"rows", rows}},
+                   ceiling::COPY,
+                   20.0 * static_cast<double>(rows),
+                   "two log-probabilities and the advantage read, ratio and weight written",
+                   [=](memory &m) -> work {
+                       const float *scored = m.random<float>(rows), *sampled = m.random<float>(rows),
+                                   *advantages = m.random<float>(rows);
+                       float *ratios = m.empty<float>(rows), *weighed = m.empty<float>(rows);
+                       return [=](cudaStream_t stream) {
+                           return importance(stream, rows, scored, sampled, advantages, 2.0f, 0.2f, ratios,
+                                             weighed);
+                       };
+                   }});
+}
+
 template <typename T> void add_draws(cases *to, const sizes &s, const char *name, draw_terms terms) {
     const int64_t rows = s.logit_rows, codebook = s.codebook, count = rows * codebook;
     to->push_back({name,
@@ -119,6 +138,7 @@ void add_token_cases(cases *to, const sizes &s) {
     add_embeddings<float>(to, s);
     add_losses<bf16>(to, s);
     add_losses<float>(to, s);
+    add_importance(to, s);
     add_draws<bf16>(to, s, "sample", draw_terms{0.99f, 0, 1.0f});
     add_draws<float>(to, s, "sample", draw_terms{0.99f, 0, 1.0f});
     add_draws<bf16>(to, s, "sample, top-k 50, top-p 0.9", draw_terms{0.99f, 50, 0.9f});

@@ -23,7 +23,7 @@ BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTEN
             "efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH}
 # What the targets look at comes first; what needs the compiler comes last.
 ORDER = ["attention_decode", "attention_forward", "adamw", "policy_loss", "attention_backward", "cross_entropy", "rms_norm",
-         "layer_norm", "rms_norm_backward", "layer_norm_backward", "product", "attention_short", "log_probability", "sample"]
+         "rms_norm_backward", "product", "attention_short", "log_probability", "sample"]
 
 
 class Stopwatch:
@@ -136,35 +136,25 @@ class Work:
             ways[name] = work
         return ways
 
+    @staticmethod
+    def normed(c, x, gain):
+        """With "mixed" storage the residual stream and gains are f32, the result is stored in bf16."""
+        out = F.rms_norm(x, x.shape[-1:], gain, 1e-5)
+        return out.to(torch.bfloat16) if c["storage"] == "mixed" else out
+
     def rms_norm(self, c, dtype):
         x, added = (self.random(c["rows"], c["width"], dtype=dtype) for _ in range(2))
         gain = self.random(c["width"], dtype=dtype)
 
         def function(x, added, gain):
             total = x + added
-            return total, F.rms_norm(total, total.shape[-1:], gain, 1e-5)
+            return total, self.normed(c, total, gain)
         return self.forward_of(function, x, added, gain)
 
-    def layer_norm(self, c, dtype):
-        x, added = (self.random(c["rows"], c["width"], dtype=dtype) for _ in range(2))
-        gain, bias = (self.random(c["width"], dtype=dtype) for _ in range(2))
-
-        def function(x, added, gain, bias):
-            total = x + added
-            return total, F.layer_norm(total, total.shape[-1:], gain, bias, 1e-5)
-        return self.forward_of(function, x, added, gain, bias)
-
     def rms_norm_backward(self, c, dtype):
-        x, dout = (self.random(c["rows"], c["width"], dtype=dtype) for _ in range(2))
-        gain = self.random(c["width"], dtype=dtype)
-        return self.backward_of(lambda x, gain: F.rms_norm(x, x.shape[-1:], gain, 1e-5),
-                                [x.requires_grad_(), gain.requires_grad_()], dout)
-
-    def layer_norm_backward(self, c, dtype):
-        x, dout = (self.random(c["rows"], c["width"], dtype=dtype) for _ in range(2))
-        gain, bias = (self.random(c["width"], dtype=dtype) for _ in range(2))
-        return self.backward_of(lambda x, gain, bias: F.layer_norm(x, x.shape[-1:], gain, bias, 1e-5),
-                                [x.requires_grad_(), gain.requires_grad_(), bias.requires_grad_()], dout)
+        x, gain = self.random(c["rows"], c["width"], dtype=dtype), self.random(c["width"], dtype=dtype)
+        dout = self.random(c["rows"], c["width"], dtype=torch.bfloat16 if c["storage"] == "mixed" else dtype)
+        return self.backward_of(lambda x, gain: self.normed(c, x, gain), [x.requires_grad_(), gain.requires_grad_()], dout)
 
     # Activations and rotation.
     @staticmethod
@@ -177,13 +167,6 @@ class Work:
 
     def swiglu_backward(self, c, dtype):
         return self.backward_of(self.gated, [self.random(c["rows"], 2 * c["width"], dtype=dtype).requires_grad_()],
-                                self.random(c["rows"], c["width"], dtype=dtype))
-
-    def gelu(self, c, dtype):
-        return self.forward_of(F.gelu, self.random(c["rows"], c["width"], dtype=dtype))
-
-    def gelu_backward(self, c, dtype):
-        return self.backward_of(F.gelu, [self.random(c["rows"], c["width"], dtype=dtype).requires_grad_()],
                                 self.random(c["rows"], c["width"], dtype=dtype))
 
     def rotary_rows(self, c, dtype):
@@ -236,6 +219,15 @@ class Work:
             return (0.1 * kl - 0.9 * advantages * chosen).sum(), chosen.detach(), entropy, kl.detach()
         fast = compiled(function)
         return {"compiled": lambda: torch.autograd.grad(fast(logits, reference)[0], logits)}
+
+    def importance(self, c, dtype):
+        scored, sampled, advantages = (self.random(c["rows"], dtype=dtype) for _ in range(3))
+
+        def function(scored, sampled, advantages):
+            ratio = (scored - sampled).exp()
+            kept = torch.where((advantages > 0) & (ratio > 1.2) | (advantages < 0) & (ratio < 0.8), 0.0, ratio)
+            return ratio, advantages * kept.clamp(max=2.0)
+        return self.forward_of(function, scored, sampled, advantages)
 
     def cross_entropy(self, c, dtype):
         logits = self.random(c["rows"], c["codebook"], dtype=dtype, scale=4).requires_grad_()

@@ -130,8 +130,7 @@ def targets(r):
     rows = [at_least("decode attention, batch 256, 1500 frames: of copy bandwidth", 0.85,
                      ratio_of(r.kernel_rows("attention_decode", "bf16", "batch 256")))]
     rows += attention_targets(r, "attention_forward", 1.0) + attention_targets(r, "attention_backward", 0.9)
-    for name, storage in (("policy_loss", "f32"), ("adamw", "f32"), ("rms_norm", "mixed"), ("rms_norm_backward", "mixed"),
-                          ("layer_norm", "bf16"), ("layer_norm_backward", "bf16")):
+    for name, storage in (("policy_loss", "f32"), ("adamw", "f32"), ("rms_norm", "mixed"), ("rms_norm_backward", "mixed")):
         rows.append(at_least(f"{name}, {storage}: of copy bandwidth", 0.85, ratio_of(r.kernel_rows(name, storage))))
     learner, matrix = r.program_rate("medium-learner", "learner"), r.ceiling("product", "bf16")
     flop = re.search(r"/ ([\d.]+) GFLOP of matrix products", learner["formula"]) if learner else None
