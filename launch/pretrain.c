@@ -49,8 +49,9 @@ typedef struct pretrain {
     saver *saver; // on the rank that writes
     watch *watch;
     int64_t step;
-    double save_seconds; // that the last checkpoint held up the loop
-    plan plan;           // of this rank's memory
+    double save_seconds; // that a checkpoint since the last line of metrics held up the loop
+    int64_t skipped_updates;
+    plan plan; // of this rank's memory
 } pretrain;
 
 // Rows that other ranks filled arrive as sums with zeros, which is exact, so that every rank can add all rows
@@ -268,7 +269,8 @@ static status start_save(pretrain *p) {
     json_t *settings;
     TRY(record_settings(p, &settings));
     return run_folder_save(&p->run, p->saver, p->step,
-                           json_pack("{s:I,s:o}", "step", (json_int_t)p->step, "settings", settings));
+                           json_pack("{s:I,s:I,s:o}", "step", (json_int_t)p->step, "skipped_updates",
+                                     (json_int_t)p->skipped_updates, "settings", settings));
 }
 
 static status resume_from(pretrain *p, const checkpoint *from) {
@@ -285,6 +287,7 @@ static status resume_from(pretrain *p, const checkpoint *from) {
     TRY(result);
     TRY(run_load_optimizer(from, "optimizer", p->optimizer));
     p->step = (int64_t)checkpoint_describe(from)->step;
+    p->skipped_updates = json_integer_value(json_object_get(checkpoint_state(from), "skipped_updates"));
     return STATUS_OK;
 }
 
@@ -371,8 +374,8 @@ static void destroy_parts(void *context) {
     p->sums = NULL;
 }
 
-static status write_step(pretrain *p, const double *loss, double gradient_norm, bool skipped, float rate,
-                         double seconds, const double *held_out) {
+static status write_step(pretrain *p, const double *loss, double gradient_norm, float rate, double seconds,
+                         const double *held_out) {
     if (!p->run.writes)
         return STATUS_OK;
     metrics *m = p->run.metrics;
@@ -387,10 +390,11 @@ static status write_step(pretrain *p, const double *loss, double gradient_norm, 
     metrics_add(m, "loss", mean);
     metrics_add(m, "grad_norm", gradient_norm);
     metrics_add(m, "learning_rate", (double)rate);
-    metrics_add(m, "skipped_updates", skipped ? 1.0 : 0.0);
+    metrics_add(m, "skipped_updates", (double)p->skipped_updates);
     metrics_add(m, "frames_per_s", (double)p->config->pretrain.batch * (double)p->frames / seconds);
     metrics_add(m, "seconds/learn", seconds);
     metrics_add(m, "seconds/save", p->save_seconds);
+    p->save_seconds = 0.0; // told
     metrics_add(m, "seconds/write", saver_write_seconds(p->saver));
     for (int level = 0; held_out != NULL && level < p->levels; level++) {
         snprintf(name, sizeof name, "eval/loss/level%d", level);
@@ -422,7 +426,8 @@ static status train(pretrain *p) {
             last || (config->pretrain.evaluate_every > 0 && p->step % config->pretrain.evaluate_every == 0);
         if (evaluates)
             TRY(evaluate(p, held_out));
-        TRY(write_step(p, loss, gradient_norm, skipped, rate, seconds, evaluates ? held_out : NULL));
+        p->skipped_updates += skipped;
+        TRY(write_step(p, loss, gradient_norm, rate, seconds, evaluates ? held_out : NULL));
         TRY(world_any(p->world, run_stop_requested(), &stop));
         if (last || stop || (config->pretrain.save_every > 0 && p->step % config->pretrain.save_every == 0)) {
             const double save_start = stage_seconds();

@@ -197,7 +197,8 @@ double report_metrics_last_step(const report_metrics *m) {
 double report_metrics_seconds(const report_metrics *m) {
     double total = 0;
     for (int i = 0; i < m->count; i++)
-        if (strncmp(m->series[i]->name, "seconds/", 8) == 0)
+        if (strncmp(m->series[i]->name, "seconds/", 8) == 0 &&
+            strcmp(m->series[i]->name, "seconds/write") != 0)
             total += report_series_sum(m->series[i]);
     return total;
 }

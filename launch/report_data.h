@@ -32,7 +32,8 @@ const report_series *report_metrics_find(const report_metrics *metrics, const ch
 // The last step of which anything was recorded, NAN if there is none.
 double report_metrics_last_step(const report_metrics *metrics);
 
-// Seconds of all stages of all steps (seconds/NAME); 0 if none was recorded.
+// Seconds of all stages of all steps (seconds/NAME, but for seconds/write, which is spent beside them); 0 if
+// none was recorded.
 double report_metrics_seconds(const report_metrics *metrics);
 
 // The last value; NaN of an empty series.

@@ -136,6 +136,7 @@ static status train_step(reward_trainer *t, step_outcome *out) {
         out->skipped = update.skipped;
         TRY(reward_model_pack(t->model));
     }
+    t->skipped_updates += out->skipped;
     t->step++;
     out->seconds = stage_seconds() - start;
     t->seconds += out->seconds;
@@ -172,7 +173,8 @@ static status create_saver(reward_trainer *t) {
 
 static status start_save(reward_trainer *t) {
     return run_folder_save(&t->run, t->saver, t->step,
-                           json_pack("{s:I,s:I,s:I,s:f,s:o}", "step", (json_int_t)t->step, "best_step",
+                           json_pack("{s:I,s:I,s:I,s:I,s:f,s:o}", "step", (json_int_t)t->step,
+                                     "skipped_updates", (json_int_t)t->skipped_updates, "best_step",
                                      (json_int_t)t->best_step, "waits", (json_int_t)t->waits, "best_loss",
                                      t->best_loss, "settings", json_deep_copy(t->record)));
 }
@@ -204,6 +206,7 @@ static status resume_from(reward_trainer *t, const checkpoint *from) {
     t->step = step;
     t->best_step = best_step;
     t->waits = waits;
+    t->skipped_updates = json_integer_value(json_object_get(checkpoint_state(from), "skipped_updates"));
     TRY(read_values(t, from, "reward.safetensors", reward_model_values(t->model)));
     TRY(read_values(t, from, "best.safetensors", t->best));
     TRY(run_load_optimizer(from, "optimizer", t->optimizer));
@@ -299,11 +302,12 @@ static status write_step(reward_trainer *t, const step_outcome *s, const reward_
             metrics_add(m, "accuracy", s->training.accuracy);
         metrics_add(m, "grad_norm", s->gradient_norm);
         metrics_add(m, "learning_rate", (double)s->rate);
-        metrics_add(m, "skipped_updates", s->skipped ? 1.0 : 0.0);
+        metrics_add(m, "skipped_updates", (double)t->skipped_updates);
         metrics_add(m, t->data.plan.quality ? "scores_per_s" : "pairs_per_s",
                     (double)s->training.count / s->seconds);
         metrics_add(m, "seconds/learn", s->seconds);
         metrics_add(m, "seconds/save", t->save_seconds);
+        t->save_seconds = 0.0; // told
         metrics_add(m, "seconds/write", saver_write_seconds(t->saver));
     }
     if (held_out != NULL) {

@@ -40,9 +40,10 @@ typedef struct reward_trainer {
     watch *watch;                   // from the fit of the head on
     int64_t step, best_step, waits; // evaluations since the best
     double best_loss;
-    double save_seconds; // that the last checkpoint held up the loop
-    double seconds;      // of training steps in this process
-    size_t seen;         // examples of them
+    double save_seconds; // that a checkpoint since the last line of metrics held up the loop
+    int64_t skipped_updates;
+    double seconds; // of training steps in this process
+    size_t seen;    // examples of them
     plan plan;
 } reward_trainer;
 

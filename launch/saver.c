@@ -33,7 +33,7 @@ struct saver {
     bool is_shared, is_first; // of several that write together
     status outcome;           // of writes, the first failure
     char message[MESSAGE_BYTES];
-    double seconds;
+    double seconds; // of writes, not told yet
 
     char folder[PATH_MAX];
     uint64_t step;
@@ -120,7 +120,7 @@ static void *work(void *argument) {
         const double start = stage_seconds();
         const status result = do_job(s);
         pthread_mutex_lock(&s->lock);
-        s->seconds = stage_seconds() - start + (s->commits ? s->seconds : 0.0);
+        s->seconds += stage_seconds() - start;
         if (result != STATUS_OK && s->outcome == STATUS_OK) {
             s->outcome = result;
             snprintf(s->message, sizeof s->message, "checkpoint of step %llu: %s",
@@ -314,6 +314,7 @@ status saver_wait(saver *s) {
 double saver_write_seconds(saver *s) {
     pthread_mutex_lock(&s->lock);
     const double seconds = s->seconds;
+    s->seconds = 0.0;
     pthread_mutex_unlock(&s->lock);
     return seconds;
 }

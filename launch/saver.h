@@ -57,5 +57,5 @@ status saver_receipts(saver *saver, char *text);
 // saver_wait means what it says above.
 status saver_commit(saver *saver, const char *receipts);
 
-// That the last completed write took, hooks included; 0 before the first.
+// That writes took which completed since this was last asked, hooks included.
 double saver_write_seconds(saver *saver);

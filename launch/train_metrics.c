@@ -131,6 +131,7 @@ status train_write_metrics(train *t, const step_record *step, const evaluation *
     metrics_add(m, "seconds/learn", step->times.learn);
     metrics_add(m, "seconds/sync", step->times.sync);
     metrics_add(m, "seconds/save", t->save_seconds);
+    t->save_seconds = 0.0; // told
     metrics_add(m, "seconds/write", saver_write_seconds(t->saver));
     metrics_add(m, "peak_host_bytes", (double)memory_resident_peak_bytes());
     metrics_add(m, "peak_device_bytes", (double)memory.peak_bytes);

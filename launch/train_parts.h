@@ -192,7 +192,7 @@ typedef struct train {
     char *receipts;             // [learners][SAVER_RECEIPTS] of parts of a checkpoint
     bool save_has_parts;        // a checkpoint is under way that is not committed
     train_saving saving;
-    double save_seconds; // that the last checkpoint held up the loop
+    double save_seconds; // that a checkpoint since the last line of metrics held up the loop
 } train;
 
 // This process' place in a role, -1 if it does not carry it.

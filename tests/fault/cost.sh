@@ -106,7 +106,7 @@ took = [FRAMES / row["frames_per_s"] for row in steps]
 saves = [steps[0]["seconds/save"], steps[20]["seconds/save"]]
 cadence = 20 * sum(took) / len(took)
 print(f"checkpoint: the loop waits {saves[0]:.4f} s the first time, then {saves[1]:.4f} s of {cadence:.1f} s (20 steps), "
-      f"{100 * saves[1] / cadence:.3f} %; the thread writes for {steps[21]['seconds/write']:.2f} s")
+      f"{100 * saves[1] / cadence:.3f} %; the thread writes for {steps[20]['seconds/write'] + steps[21]['seconds/write']:.2f} s")
 others = sorted(took[1:20])
 print(f"            the step beside a write takes {took[20] / others[len(others) // 2]:.2f} times the median of the others")
 print(f"watching: {1000 * watched:.1f} ms in {seconds:.1f} s, {100 * watched / seconds:.4f} % of a core")
