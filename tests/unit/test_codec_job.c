@@ -308,7 +308,7 @@ static void test_bad_requests(void **state) {
     options = small_options(scratch_path("large.safetensors"));
     options.settings.config.acoustic_codebook = 60000;
     assert_int_equal(codec_job_train(&options, &result), STATUS_FAILED);
-    assert_non_null(strstr(status_message(), "60000 clusters"));
+    assert_non_null(strstr(status_message(), "a codebook of 60000 wants as many at least"));
     assert_int_not_equal(access(options.output, F_OK), 0);
     // A codec that is there already, which tokens may have been made with, stays.
     size_t count, count_after;
