@@ -12,7 +12,7 @@ BUNDLE is musicrl-gpu.tar.xz or the folder that it was unpacked to (default: bui
   --list          the sections and their seconds, and the cases that are timed
   --only SECTION  run that section alone; may be given again
   --seconds N     of all sections together (default: 470)
-  --out FOLDER    where results go (default: a new folder under /tmp): results.jsonl, results.md, logs
+  --out FOLDER    where results go (default: a new folder in TMPDIR, or /tmp): results.jsonl, results.md, logs
   --help          this text
 
 Without a card one line says so, and the exit status is 0. It is 1 if a check failed.
@@ -136,7 +136,7 @@ else
     exit 0
 fi
 
-out=${out:-$(mktemp -d /tmp/musicrl-gpu-XXXXXX)}
+out=${out:-$(mktemp -d -t musicrl-gpu-XXXXXX)}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 export PYTHONUNBUFFERED=1 TORCHINDUCTOR_CACHE_DIR="$scratch/inductor" TRITON_CACHE_DIR="$scratch/triton"

@@ -7,6 +7,7 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 run=$root/tests/gpu/run.sh
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+export TMPDIR=$scratch # where run.sh puts results
 status=0
 
 pass() { echo "ok gpu $1"; }
