@@ -230,7 +230,7 @@ while ((struck < kills && SECONDS < start + 60 * minutes)); do
             rc=0
             timeout 30 tail --pid="$job" -f /dev/null || {
                 # Open MPI 4 itself can hang at its end, after a rank was killed while it started.
-                if ((ranks > 1)) && ! pgrep -P "$job" >/dev/null && grep -q 'mpirun noticed' "$folder.log"; then
+                if ((ranks > 1)) && ! pgrep -P "$job" --runstates D,R,S,T >/dev/null && grep -q 'mpirun noticed' "$folder.log"; then
                     hung=$((hung + 1))
                 else
                     fail "killed run $runs" "its other ranks are still there after 30 s" "$folder.log"
