@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -380,6 +381,7 @@ status publish_sweep(const char *folder) {
 
 struct appender {
     int file;
+    bool durable; // nothing was written since the last sync
     uint64_t size;
     char path[PATH_MAX];
 };
@@ -417,6 +419,7 @@ failed:
 
 status append_write(appender *a, const void *bytes, size_t count) {
     size_t done = 0;
+    a->durable = false;
     while (done < count) {
         const ssize_t written =
             pwrite(a->file, (const char *)bytes + done, count - done, (off_t)(a->size + done));
@@ -433,8 +436,11 @@ status append_write(appender *a, const void *bytes, size_t count) {
     return STATUS_OK;
 }
 
-static status make_durable(const appender *a) {
-    return fsync(a->file) == 0 ? STATUS_OK : failed("sync", a->path, errno);
+static status make_durable(appender *a) {
+    if (!a->durable && fsync(a->file) != 0)
+        return failed("sync", a->path, errno);
+    a->durable = true;
+    return STATUS_OK;
 }
 
 status append_sync(appender *a) {
