@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// 12 dB above full scale: more than the limiter takes back unheard. Sound clips of small models reach 3.
+// 12 dB above full scale: more than the limiter takes back unheard. Clips of the demonstration's models
+// reach 3.8.
 #define SOUND_CHECK_LOUDEST 4.0f
 
 typedef struct sound_check {

@@ -23,16 +23,18 @@ static double floor_of(double base, double share) {
     return base - (1.0 - share) * fabs(base);
 }
 
+static train_floors floors_base(const train *t) {
+    const evaluation *own = &t->evaluations[0];
+    return isfinite(t->floors_of.diversity) ? t->floors_of
+                                            : (train_floors){own->diversity, own->text_adherence};
+}
+
 static double diversity_floor(const train *t) {
-    const double base =
-        isfinite(t->floors_of.diversity) ? t->floors_of.diversity : t->evaluations[0].diversity;
-    return floor_of(base, t->config->train.select.diversity);
+    return floor_of(floors_base(t).diversity, t->config->train.select.diversity);
 }
 
 static double adherence_floor(const train *t) {
-    const double base = isfinite(t->floors_of.text_adherence) ? t->floors_of.text_adherence
-                                                              : t->evaluations[0].text_adherence;
-    return floor_of(base, t->config->train.select.text_adherence);
+    return floor_of(floors_base(t).text_adherence, t->config->train.select.text_adherence);
 }
 
 static bool is_diverse(const train *t, const evaluation *e) {
@@ -110,18 +112,15 @@ static void read_evaluation(const train *t, const json_t *from, evaluation *out)
 }
 
 json_t *train_floors_to_json(const train *t) {
-    const evaluation *base = &t->evaluations[0];
-    return json_pack(
-        "{s:f,s:f}", "diversity", isfinite(t->floors_of.diversity) ? t->floors_of.diversity : base->diversity,
-        "text_adherence",
-        isfinite(t->floors_of.text_adherence) ? t->floors_of.text_adherence : base->text_adherence);
+    const train_floors base = floors_base(t);
+    return json_pack("{s:f,s:f}", "diversity", base.diversity, "text_adherence", base.text_adherence);
 }
 
+// NAN, NAN where they are not both there.
 static void read_floors(const json_t *from, train_floors *out) {
-    const json_t *diversity = json_object_get(from, "diversity"),
-                 *adherence = json_object_get(from, "text_adherence");
-    *out = (train_floors){json_is_number(diversity) ? json_number_value(diversity) : NAN,
-                          json_is_number(adherence) ? json_number_value(adherence) : NAN};
+    if (json_unpack((json_t *)from, "{s:F,s:F}", "diversity", &out->diversity, "text_adherence",
+                    &out->text_adherence) != 0)
+        *out = (train_floors){NAN, NAN};
 }
 
 // Of the run that this one starts from, if it starts from one.

@@ -384,6 +384,36 @@ static void test_coarse_levels(void **state) {
     assert_memory_not_equal(coarse, fine, sizeof fine);
 }
 
+// What is told of the loudest sample is from before the limiter, which hides it.
+static void test_loudest(void **state) {
+    (void)state;
+    static float audio[SAMPLES];
+    uint16_t tokens[FRAMES * LEVELS] = {0};
+    float loudest = 0.0f, limited = 0.0f;
+    // Level after level, of some codes the one that makes the clip loudest.
+    for (size_t level = 0; level < LEVELS; level++) {
+        uint16_t best = 0;
+        loudest = 0.0f;
+        for (uint16_t code = 0; code < 32; code++) {
+            float found;
+            for (size_t f = 0; f < FRAMES; f++)
+                tokens[f * LEVELS + level] = code;
+            assert_int_equal(codec_decode_coarse(subject, tokens, FRAMES, LEVELS, 3, audio, &found),
+                             STATUS_OK);
+            if (found > loudest) {
+                loudest = found;
+                best = code;
+            }
+        }
+        for (size_t f = 0; f < FRAMES; f++)
+            tokens[f * LEVELS + level] = best;
+    }
+    assert_int_equal(codec_decode_coarse(subject, tokens, FRAMES, LEVELS, 3, audio, &loudest), STATUS_OK);
+    for (size_t t = 0; t < SAMPLES; t++)
+        limited = fmaxf(limited, fabsf(audio[t]));
+    assert_true(limited < 1.0f && loudest > 1.0f);
+}
+
 static void test_bad_input(void **state) {
     (void)state;
     static float audio[SAMPLES];
@@ -427,6 +457,7 @@ int main(void) {
         cmocka_unit_test(test_prefix_starts_from_codes),
         cmocka_unit_test(test_same_from_arrays),
         cmocka_unit_test(test_coarse_levels),
+        cmocka_unit_test(test_loudest),
         cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
