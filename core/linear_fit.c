@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { STEPS_MAX = 400 };
@@ -186,20 +187,62 @@ static status choose_and_fit(problem *p, double *weights, double *chosen) {
     return minimise(p, best, -1, weights);
 }
 
+// Votes on the same two rows.
+typedef struct comparison {
+    int a, b; // a < b
+    int fold;
+    float won, votes; // by a; in all
+} comparison;
+
+static int by_rows(const void *left, const void *right) {
+    const comparison *l = left, *r = right;
+    return l->a != r->a ? (l->a > r->a) - (l->a < r->a) : (l->b > r->b) - (l->b < r->b);
+}
+
+// to [count] receives one comparison for all votes on the same two rows; returns how many there are. The
+// sums, of halves, are exact in any order.
+static size_t merge(const fit_pair *pairs, size_t count, const fit_options *options, comparison *to) {
+    for (size_t i = 0; i < count; i++) {
+        const fit_pair *p = &pairs[i];
+        const int fold = options->folds > 0 ? options->fold[i] : 0;
+        to[i] = p->a < p->b ? (comparison){p->a, p->b, fold, p->outcome, 1.0f}
+                            : (comparison){p->b, p->a, fold, 1.0f - p->outcome, 1.0f};
+    }
+    qsort(to, count, sizeof *to, by_rows);
+    size_t merged = 0;
+    for (size_t i = 1; i < count; i++)
+        if (by_rows(&to[merged], &to[i]) == 0) {
+            to[merged].won += to[i].won;
+            to[merged].votes += to[i].votes;
+        } else {
+            to[++merged] = to[i];
+        }
+    return merged + 1;
+}
+
 status fit_preference(const float *x, size_t width, const fit_pair *pairs, size_t count,
                       const fit_options *options, double *weights, double *ridge) {
     if (count == 0)
         return FAIL("there are no pairs to fit a preference on");
-    problem p;
+    problem p = {0};
+    fit_options merged_options = *options;
+    comparison *merged = NULL;
+    int *fold = NULL;
     status result;
-    TRY_GOTO(result, create(&p, count, width, options, true), done);
-    for (size_t i = 0; i < count; i++) {
-        p.outcome[i] = (double)pairs[i].outcome;
-        p.importance[i] = 1.0;
+    TRY_GOTO(result, memory_allocate((void **)&merged, sizeof *merged * count, "comparisons"), done);
+    const size_t rows = merge(pairs, count, options, merged);
+    TRY_GOTO(result, memory_allocate((void **)&fold, sizeof *fold * rows, "comparisons"), done);
+    merged_options.fold = fold;
+    TRY_GOTO(result, create(&p, rows, width, &merged_options, true), done);
+    for (size_t i = 0; i < rows; i++) {
+        const comparison *c = &merged[i];
+        fold[i] = c->fold;
+        p.outcome[i] = (double)(c->won / c->votes);
+        p.importance[i] = (double)c->votes;
         for (size_t j = 0; j < width; j++) {
-            const float d = x[(size_t)pairs[i].a * width + j] - x[(size_t)pairs[i].b * width + j];
+            const float d = x[(size_t)c->a * width + j] - x[(size_t)c->b * width + j];
             p.rows[i * width + j] = d;
-            p.scale[j] += (double)d * (double)d / (double)count;
+            p.scale[j] += p.importance[i] * (double)d * (double)d / (double)count;
         }
     }
     for (size_t j = 0; j < width; j++) // a feature that never differs keeps its weight at 0
@@ -207,6 +250,8 @@ status fit_preference(const float *x, size_t width, const fit_pair *pairs, size_
     TRY_GOTO(result, choose_and_fit(&p, weights, ridge), done);
 done:
     destroy(&p);
+    memory_free(merged);
+    memory_free(fold);
     return result;
 }
 

@@ -27,7 +27,8 @@ typedef struct fit_options {
 // s_j being the mean square of feature j's difference over the pairs. Newton's method with the curvature
 // replaced by its bound, p (1 - p) <= 1/4, which is one matrix for all steps, penalties and folds (Bohning
 // and Lindsay, "Monotonicity of quadratic-approximation algorithms", 1988). x: [rows, width]; pairs: [count];
-// weights: [width]. *ridge: the penalty chosen, may be NULL. Fails if there are no pairs.
+// weights: [width]. *ridge: the penalty chosen, may be NULL. Votes on the same two rows are added up first:
+// time and memory follow the number of different pairs. Fails if there are no pairs.
 status fit_preference(const float *x, size_t width, const fit_pair *pairs, size_t count,
                       const fit_options *options, double *weights, double *ridge);
 

@@ -1,8 +1,9 @@
 // Learned rewards: a regressor of the mean opinion score and a model of pairwise preference. Both read a
 // window of token frames with the policy's temporal stage (with the caption's prefix before it, or without
-// text) and pool its outputs over the frames; a linear head reads the pooled vector and, optionally, features
-// of the joint text-music embedding:
-//     score = head.pooled . mean_t h_t + head.features . features(text, music) + head.bias
+// text) and pool its outputs over the frames: their mean, and how much they vary (op_time_variation); a
+// linear head reads what was pooled and, optionally, features of the joint text-music embedding:
+//     score = head.pooled . mean_t h_t + head.variation . variation_t h_t
+//             + head.features . features(text, music) + head.bias
 // A clip's score does not depend on the clips beside it in a batch, nor on the thread count, where the device
 // is batch invariant.
 #pragma once
@@ -26,6 +27,8 @@ typedef struct reward_model_config {
 
 int reward_model_feature_count(
     const reward_model_config *config); // numbers of a clip's features: 0, E or 2 E
+// Numbers that a clip's outputs are pooled to: 3 widths, [mean, log variance, log mean squared step].
+int reward_model_pooled_count(const reward_model_config *config);
 // features [count, feature count] of text [count, E], unit rows, and music [count, E], means of unit rows.
 // text may be NULL for REWARD_FEATURES_MUSIC, both for REWARD_FEATURES_NONE.
 void reward_model_make_features(const reward_model_config *config, size_t count, const float *text,
@@ -33,8 +36,9 @@ void reward_model_make_features(const reward_model_config *config, size_t count,
 
 typedef struct reward_model reward_model;
 // Registers the temporal stage's tensors under the policy's names, so that it starts from a policy's
-// checkpoint, then head.pooled.weight [width], head.features.weight [feature count], head.bias [1] and
-// preference.threshold [2] (see preference_loss). learn: the backward pass will be used, which wants f32.
+// checkpoint, then head.pooled.weight [width], head.variation.weight [2 width], head.features.weight [feature
+// count], head.bias [1] and preference.threshold [2] (see preference_loss). learn: the backward pass will be
+// used, which wants f32.
 status reward_model_create(reward_model **out, device *device, const reward_model_config *config, bool learn,
                            weight_precision precision);
 void reward_model_destroy(reward_model *model); // NULL is allowed
@@ -44,7 +48,8 @@ float *reward_model_values(reward_model *model); // the flat parameter buffer; t
 status reward_model_pack(reward_model *model);
 // preference.threshold [2] on the host, as of the last reward_model_pack.
 const float *reward_model_threshold(const reward_model *model);
-// Sets the parts of the head that are not NULL: [width], [feature count], [1], [2]; then reward_model_pack.
+// Sets the parts of the head that are not NULL: [pooled count], for the mean and the variation, [feature
+// count], [1], [2]; then reward_model_pack.
 typedef struct reward_head {
     const float *pooled, *features, *bias, *threshold;
 } reward_head;
@@ -68,8 +73,8 @@ status reward_backward(reward_model *model, reward_pass *pass, int batch, const 
 status reward_threshold_gradient(reward_model *model, const float *d_threshold, float *gradients);
 // Without a backward pass, for any number of clips: a clip's score is that of its window, or the mean of its
 // first and its last one if it is longer. prefix: [count, prefix]; tokens: [count, frames, levels]; features:
-// [count, feature count]; scores: [count]. pooled: [count, width] receives the pooled vectors, averaged
-// alike, NULL if not wanted.
+// [count, feature count]; scores: [count]. pooled: [count, pooled count] receives the pooled vectors,
+// averaged alike, NULL if not wanted.
 status reward_score(reward_model *model, reward_pass *pass, size_t count, const uint16_t *prefix,
                     const uint16_t *tokens, int frames, const float *features, float *scores, float *pooled);
 

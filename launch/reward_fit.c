@@ -9,7 +9,7 @@ enum { FIT_EXAMPLES_MIN = 256 };
 
 // Rows of [pooled, features] of the set's clips.
 static status make_rows(reward_trainer *t, const reward_set *set, float **out) {
-    const size_t width = (size_t)t->data.shape.temporal.transformer.width,
+    const size_t width = (size_t)reward_model_pooled_count(&t->data.shape),
                  features = (size_t)reward_model_feature_count(&t->data.shape), total = width + features;
     float *rows = NULL, *pooled = NULL, *scores = NULL;
     status result;
@@ -96,7 +96,7 @@ static status solve(const reward_trainer *t, fit *f) {
 }
 
 static status set_head(reward_trainer *t, const fit *f) {
-    const size_t width = (size_t)t->data.shape.temporal.transformer.width;
+    const size_t width = (size_t)reward_model_pooled_count(&t->data.shape);
     reward_head head = {.threshold = t->data.plan.quality ? NULL : f->threshold};
     float *weights = NULL; // [width + 1], the constant last
     if (t->data.plan.fit) {
@@ -121,8 +121,8 @@ fit_options reward_fit_options(const run_config *config, const int *fold, double
 
 static status fit_set(reward_trainer *t, const reward_set *set) {
     fit f = {.set = set};
-    f.width =
-        (size_t)t->data.shape.temporal.transformer.width + (size_t)reward_model_feature_count(&t->data.shape);
+    f.width = (size_t)reward_model_pooled_count(&t->data.shape) +
+              (size_t)reward_model_feature_count(&t->data.shape);
     const size_t most = set->clip_count > set->count ? set->clip_count : set->count;
     status result;
     TRY_GOTO(result, memory_allocate((void **)&f.pairs, sizeof(fit_pair) * set->count, "fit pairs"), done);

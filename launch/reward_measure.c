@@ -13,7 +13,7 @@ status reward_score_set(reward_data *d, reward_model *model, reward_pass *pass, 
                  rank = group != NULL ? (size_t)group_index(group) : 0;
     const size_t share = (set->clip_count + ranks - 1) / ranks, first = share * rank;
     const size_t last = first + share < set->clip_count ? first + share : set->clip_count;
-    const size_t width = (size_t)d->shape.temporal.transformer.width;
+    const size_t width = (size_t)reward_model_pooled_count(&d->shape);
     status result = STATUS_OK;
     memset(scores, 0, sizeof(float) * set->clip_count); // what other ranks score arrives as a sum with zeros
     if (pooled != NULL)

@@ -6,8 +6,8 @@
 #include "launch/reward_data.h"
 
 // Scores of the set's clips: each rank of the group (NULL: this process alone) scores a share, every one
-// receives all. inputs: of any capacity. scores: [clip count]; pooled: [clip count, width] pooled vectors, or
-// NULL.
+// receives all. inputs: of any capacity. scores: [clip count]; pooled: [clip count, pooled count] pooled
+// vectors, or NULL.
 status reward_score_set(reward_data *data, reward_model *model, reward_pass *pass, reward_inputs *inputs,
                         group *group, const reward_set *set, float *scores, float *pooled);
 

@@ -228,15 +228,16 @@ def build(sizes):
             return self.value(self.hidden(prefix, tokens)).squeeze(-1)
 
     class Reward(Temporal):
-        """Reads whole clips: the mean of the outputs from `begin` to the last frame, and a linear head."""
+        """Reads whole clips: the mean and the variation of the outputs from `begin` to the last frame, and a head."""
 
         def __init__(self):
             super().__init__()
-            self.head = nn.Linear(sizes["temporal"]["width"], 1)
+            self.head = nn.Linear(3 * sizes["temporal"]["width"], 1)
 
         def forward(self, prefix, tokens):
-            x = torch.cat([self.start(prefix), self.embed(tokens)], dim=1)
-            return self.head(self.temporal(x)[:, sizes["prefix"]:].mean(1)).squeeze(-1)
+            x = self.temporal(torch.cat([self.start(prefix), self.embed(tokens)], dim=1))[:, sizes["prefix"]:]
+            varied = torch.stack([x.var(1, unbiased=False), x.diff(dim=1).square().mean(1)], dim=1)
+            return self.head(torch.cat([x.mean(1), torch.log(10.0 * varied + 1e-3).flatten(1)], dim=1)).squeeze(-1)
 
     def initialise(module):
         with torch.no_grad():
@@ -414,7 +415,8 @@ def check():
     with torch.no_grad():
         found = models["reward"](prefix, tokens)
         hidden = twin.temporal_stage(exact, 3, prefix, torch.cat([tokens, tokens[:, :1]], dim=1))
-        wanted = hidden.mean(1) @ exact["head.weight"][0] + exact["head.bias"]
+        pooled = torch.cat([hidden.mean(1), twin.time_variation(hidden).flatten(1)], dim=1)
+        wanted = pooled @ exact["head.weight"][0] + exact["head.bias"]
         errors["rewards"] = (found - wanted).abs().max().item()
     print(json.dumps({"torch": torch.__version__, "largest_error": errors}))
     return 0 if max(errors.values()) < 1e-4 else 1

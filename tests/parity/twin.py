@@ -118,8 +118,9 @@ def reward_scores(parameters, heads, window, prefix, tokens, starts, features):
     [batch, count] or None."""
     clips = torch.stack([clip[start:start + window] for clip, start in zip(tokens, starts.tolist())])
     unread = torch.zeros_like(clips[:, :1])  # the temporal stage never sees its last frame
-    pooled = temporal_stage(parameters, heads, prefix, torch.cat([clips, unread], dim=1)).mean(1)
-    scores = pooled @ parameters["head.pooled.weight"] + parameters["head.bias"]
+    hidden = temporal_stage(parameters, heads, prefix, torch.cat([clips, unread], dim=1))
+    scores = hidden.mean(1) @ parameters["head.pooled.weight"] + parameters["head.bias"]
+    scores = scores + time_variation(hidden).flatten(1) @ parameters["head.variation.weight"]
     return scores if features is None else scores + features @ parameters["head.features.weight"]
 
 
@@ -131,9 +132,9 @@ def reward_features(kind, text, music):
 
 def vote_losses(a, b, threshold):
     """Negative log-likelihoods [pairs, 4] of A, B, tie and both bad."""
-    both = torch.sigmoid(threshold[1] - a) * torch.sigmoid(threshold[1] - b)
-    davidson = torch.stack([(a - b) / 2, (b - a) / 2, threshold[0].expand(a.shape)], dim=1).softmax(1)
-    return -torch.cat([(1 - both)[:, None] * davidson, both[:, None]], dim=1).log()
+    both = F.logsigmoid(threshold[1] - a) + F.logsigmoid(threshold[1] - b)
+    davidson = torch.stack([(a - b) / 2, (b - a) / 2, threshold[0].expand(a.shape)], dim=1).log_softmax(1)
+    return -torch.cat([torch.log(-torch.expm1(both))[:, None] + davidson, both[:, None]], dim=1)
 
 
 def autocorrelation(x, lags, epsilon=1e-5):

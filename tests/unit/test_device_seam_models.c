@@ -138,7 +138,7 @@ static void test_embedding(void **state) {
 typedef struct reward_outcome {
     float *values; // after an update
     size_t size;
-    float scores[BATCH], pooled[BATCH * WIDTH], threshold[2];
+    float scores[BATCH], pooled[BATCH * 3 * WIDTH], threshold[2];
     double norm;
 } reward_outcome;
 
@@ -186,9 +186,9 @@ static void run_reward(bool guarded, reward_outcome *out) {
     must(gradient_sum_create(&sum, d, list->size, 2));
     must(optimizer_create(&optimizer, d, list, &adamw));
     must(model_initialise(d, list, 5, reward_model_values(m)));
-    float pooled[WIDTH], weights[2 * OUTPUT], features[BATCH * 2 * OUTPUT];
+    float pooled[3 * WIDTH], weights[2 * OUTPUT], features[BATCH * 2 * OUTPUT];
     const float bias = 0.2f, threshold[2] = {-0.7f, -0.4f};
-    for (int i = 0; i < WIDTH; i++)
+    for (int i = 0; i < 3 * WIDTH; i++)
         pooled[i] = 0.1f * (float)(i % 7 - 3);
     for (int i = 0; i < 2 * OUTPUT; i++)
         weights[i] = 0.1f * (float)(i % 5 - 2);

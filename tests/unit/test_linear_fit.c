@@ -98,6 +98,29 @@ static void test_preference_of_ties_and_constants(void **state) {
     assert_non_null(strstr(status_message(), "no pairs"));
 }
 
+// Votes on one pair count together, whichever of its two rows stands first.
+static void test_votes_on_one_pair(void **state) {
+    (void)state;
+    float x[3 * WIDTH] = {0.0f};
+    x[0] = 2.0f;
+    x[2 * WIDTH] = -1.0f;
+    enum { VOTES = 8 };
+    // Row 0 beats row 1 in three of four votes, row 1 beats row 2 in as many.
+    const fit_pair votes[VOTES] = {{0, 1, 1.0f}, {2, 1, 0.0f}, {1, 0, 0.0f}, {1, 2, 1.0f},
+                                   {0, 1, 0.0f}, {2, 1, 1.0f}, {1, 0, 0.0f}, {1, 2, 1.0f}};
+    double weights[WIDTH], again[WIDTH];
+    must(fit_preference(x, WIDTH, votes, VOTES, penalty(1e-9), weights, NULL));
+    // The minimum of log(1 + e^{-2 w}) * 3 + log(1 + e^{2 w}) + the same with w: where its slope is zero.
+    const double w = weights[0],
+                 slope = 2.0 * (1.0 / (1.0 + exp(-2.0 * w)) - 0.75) + (1.0 / (1.0 + exp(-w)) - 0.75);
+    assert_true(fabs(slope) < 1e-5);
+    fit_pair tripled[3 * VOTES];
+    for (int i = 0; i < 3 * VOTES; i++)
+        tripled[i] = votes[(i * 5) % VOTES];
+    must(fit_preference(x, WIDTH, tripled, 3 * VOTES, penalty(1e-9), again, NULL));
+    assert_true(fabs(weights[0] - again[0]) < 1e-12);
+}
+
 static void test_scores(void **state) {
     (void)state;
     static float x[ROWS * WIDTH], targets[ROWS], importances[ROWS];
@@ -172,6 +195,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_preference_finds_the_weights),
         cmocka_unit_test(test_preference_of_ties_and_constants),
+        cmocka_unit_test(test_votes_on_one_pair),
         cmocka_unit_test(test_scores),
         cmocka_unit_test(test_folds_choose_the_penalty),
     };
