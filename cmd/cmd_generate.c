@@ -13,6 +13,8 @@ enum {
     KEY_BEST_OF_REWARD,
     KEY_SECONDS,
     KEY_TEMPERATURE,
+    KEY_TOP_K,
+    KEY_TOP_P,
     KEY_ITERATIONS,
     KEY_SEED,
     KEY_REPLACE,
@@ -31,6 +33,9 @@ static const struct argp_option option_table[] = {
      "By text_adherence (the default), or the run's model of quality or preference", 0},
     {"seconds", KEY_SECONDS, "S", 0, "Length of a clip (that of the clips the base was trained on)", 0},
     {"temperature", KEY_TEMPERATURE, "T", 0, "Of sampling (the run's)", 0},
+    {"top-k", KEY_TOP_K, "K", 0, "Draw from the K most probable tokens alone (0: from all)", 0},
+    {"top-p", KEY_TOP_P, "P", 0,
+     "Draw from the most probable tokens that together have the share P (1: from all)", 0},
     {"iterations", KEY_ITERATIONS, "N", 0, "Iterations of phase reconstruction (the run's)", 0},
     {"replace", KEY_REPLACE, NULL, 0, "Replace what an earlier call made in that folder", 0},
     {"seed", KEY_SEED, "N", 0, "Another seed, other clips (1)", 0},
@@ -82,6 +87,12 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
             option_real(state, "temperature", text, run_setting_find("train.temperature")->minimum,
                         run_setting_find("train.temperature")->maximum);
         return 0;
+    case KEY_TOP_K:
+        o->top_k = (int)option_integer(state, "top-k", text, 0, 65536);
+        return 0;
+    case KEY_TOP_P:
+        o->top_p = option_real(state, "top-p", text, 1e-6, 1.0);
+        return 0;
     case KEY_ITERATIONS:
         o->iterations = (int)option_integer(state, "iterations", text, 1, CODEC_ITERATIONS_MAX);
         return 0;
@@ -106,8 +117,8 @@ int cmd_generate(int argc, char **argv) {
         .parser = parse_option,
         .doc = "Writes music from captions: WAV files, their tokens and generated.json."};
     static arguments a;
-    a.options =
-        (generate_options){.run = "runs/demo/ru", .count = 1, .best_of = 1, .seed = 1, .prompts = a.prompts};
+    a.options = (generate_options){
+        .run = "runs/demo/ru", .count = 1, .best_of = 1, .top_p = 1.0, .seed = 1, .prompts = a.prompts};
     argp_parse(&argp, argc, argv, 0, NULL, &a);
     return command_finish(generate_run(&a.options));
 }

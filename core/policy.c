@@ -46,6 +46,7 @@ struct policy_sampler {
     float *condition;        // [batch, depth width]
     float *logits, *scratch; // [batch, largest codebook]
     sample_state *state;
+    sample_terms terms;             // of the rollout before
     int32_t *drawn;                 // [levels, batch] tokens of a frame
     float *drawn_log_probabilities; // [levels, batch]
     int32_t *tokens;                // [frames, levels, batch]
@@ -408,7 +409,7 @@ static status sample_frame(policy *p, policy_sampler *s, const rollout_request *
         TRY(transformer_decode(p->depth, p->values, s->depth, batch, level, NULL, &hidden));
         TRY(product_forward(p->head_weight[level], batch, hidden, s->logits, false));
         const sample_position position = {.state = s->state, .level = (uint32_t)level, .samples = s->samples};
-        op_sample(p->device, batch, p->config.temporal.codebook[level], s->logits, r->temperature, &position,
+        op_sample(p->device, batch, p->config.temporal.codebook[level], s->logits, &r->terms, &position,
                   drawn, s->drawn_log_probabilities + (size_t)batch * level, s->scratch);
     }
     const int64_t row = (int64_t)batch * levels;
@@ -457,13 +458,14 @@ status policy_sample(policy *p, policy_sampler *s, const rollout_request *r, uin
                     s->batch, s->frames);
     const sample_state state = {.seed = r->seed, .step = r->step};
     const float *temporal;
-    uint32_t temperature;
-    memcpy(&temperature, &r->temperature, sizeof temperature);
     TRY(device_upload(p->device, s->state, &state, sizeof state));
     TRY(device_upload(p->device, s->samples, r->samples, sizeof(uint32_t) * (size_t)r->batch));
     TRY(temporal_decode_start(p->temporal, p->values, s->temporal, r->batch, r->prefix, &temporal));
     TRY(sample_frame(p, s, r, temporal));
-    TRY(device_repeat(p->device, s, (uint64_t)r->batch << 32 | temperature, r->frames - 1, next_frame,
-                      &(rollout){p, s, r}));
+    if (r->terms.temperature != s->terms.temperature || r->terms.top_k != s->terms.top_k ||
+        r->terms.top_p != s->terms.top_p)
+        device_forget(p->device, s); // what it keeps draws on other terms
+    s->terms = r->terms;
+    TRY(device_repeat(p->device, s, (uint64_t)r->batch, r->frames - 1, next_frame, &(rollout){p, s, r}));
     return fetch_rollout(s, r, p->config.temporal.levels, tokens, log_probabilities);
 }

@@ -55,9 +55,10 @@ typedef struct rollout_request {
     const uint32_t *samples; // [batch] index of each sample within its step
     uint64_t seed;
     uint32_t step;
-    float temperature;
+    sample_terms terms;
 } rollout_request;
 
-// tokens: [batch, frames, levels]; log_probabilities: [batch, frames, levels], temperature applied.
+// tokens: [batch, frames, levels]; log_probabilities: [batch, frames, levels], temperature applied, of whole
+// distributions.
 status policy_sample(policy *policy, policy_sampler *sampler, const rollout_request *request,
                      uint16_t *tokens, float *log_probabilities);

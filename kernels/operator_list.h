@@ -142,9 +142,9 @@ QUESTION(double, op_contrastive_loss,
           float *db, float *dscale, float *scratch),
          (d, rows, width, a, b, scale, da, db, dscale, scratch))
 OPERATOR(op_sample,
-         (device * d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+         (device * d, int64_t rows, int64_t codebook, const float *logits, const sample_terms *terms,
           const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch),
-         (d, rows, codebook, logits, temperature, position, tokens, log_probabilities, scratch))
+         (d, rows, codebook, logits, terms, position, tokens, log_probabilities, scratch))
 OPERATOR(op_advance, (device * d, int32_t *counter), (d, counter))
 OPERATOR(op_put_row, (device * d, const int32_t *index, int64_t width, const int32_t *from, int32_t *to),
          (d, index, width, from, to))

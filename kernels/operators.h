@@ -149,9 +149,16 @@ typedef struct sample_position {
     const uint32_t *samples; // [rows] index of each row's sample in its step
 } sample_position;
 
-// Draws tokens [rows] from softmax(logits / temperature), logits [rows, codebook], and their
-// log-probabilities [rows]. scratch: [rows, codebook].
-void op_sample(device *device, int64_t rows, int64_t codebook, const float *logits, float temperature,
+// What is drawn from: softmax(logits / temperature), or a part of it.
+typedef struct sample_terms {
+    float temperature;
+    int top_k;   // only the k most probable tokens, and those as probable as the k-th; 0: all
+    float top_p; // of these, the most probable ones that together have at least this share; 0 or 1: all
+} sample_terms;
+
+// Draws tokens [rows] for logits [rows, codebook], and their log-probabilities [rows], which are those of the
+// whole distribution, as scoring finds them. At least one token is always left. scratch: [rows, codebook].
+void op_sample(device *device, int64_t rows, int64_t codebook, const float *logits, const sample_terms *terms,
                const sample_position *position, int32_t *tokens, float *log_probabilities, float *scratch);
 
 // What is repeated (device_repeat) counts on the device: ++*counter; and keeps a row of its results: row

@@ -261,7 +261,7 @@ static status run_rollout(bench *b, weight_precision precision) {
                                .frames = frames < 4 ? frames : 4,
                                .prefix = h.prefix,
                                .samples = h.samples,
-                               .temperature = (float)b->config->train.temperature};
+                               .terms = {.temperature = (float)b->config->train.temperature}};
     TRY_GOTO(result, policy_sample(policy, sampler, &request, h.tokens, h.log_probabilities), done);
     request.frames = frames;
     double best = INFINITY;

@@ -79,7 +79,7 @@ static status sample(step_bench *s, uint32_t step) {
                                      .prefix = batch->prefix,
                                      .samples = batch->samples,
                                      .step = step,
-                                     .temperature = (float)s->config.train.temperature};
+                                     .terms = {.temperature = (float)s->config.train.temperature}};
     return policy_sample(s->policy, s->sampler, &request, batch->tokens, batch->log_probabilities);
 }
 

@@ -151,9 +151,9 @@ static status make_clips(const collection *c, collected_source source, size_t fi
         captions[i] = clip.caption;
         snprintf(b->source[i], sizeof b->source[i], "base, step %llu", (unsigned long long)c->base_step);
     }
-    return generator_sample(c->generator, captions, count, (uint64_t)c->config->seed + COLLECT_SEED,
-                            (uint32_t)first, (float)c->config->train.temperature, b->tokens, b->adherence,
-                            NULL);
+    return generator_sample(
+        c->generator, captions, count, (uint64_t)c->config->seed + COLLECT_SEED, (uint32_t)first,
+        (sample_terms){.temperature = (float)c->config->train.temperature}, b->tokens, b->adherence, NULL);
 }
 
 static status write_clips(const collection *c, collected_source source, size_t first, size_t count,

@@ -47,8 +47,9 @@ static status draw_candidates(evaluation *e, const char *const *captions, size_t
     generator *g = e->generator;
     uint16_t *tokens = out->tokens + at * clip_tokens(g);
     float *music = out->music + at * (size_t)g->embedding_width;
-    TRY(generator_sample(g, captions + at, size, seed, (uint32_t)at, (float)e->config.train.temperature,
-                         tokens, out->score[AUTOMATIC_TEXT_ADHERENCE] + at, music));
+    TRY(generator_sample(g, captions + at, size, seed, (uint32_t)at,
+                         (sample_terms){.temperature = (float)e->config.train.temperature}, tokens,
+                         out->score[AUTOMATIC_TEXT_ADHERENCE] + at, music));
     // The generator holds text vectors and prefixes of the batch that it sampled last.
     for (int r = 0; r < AUTOMATIC_REWARDS; r++)
         if (e->scorers[r] != NULL)

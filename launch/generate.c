@@ -34,6 +34,7 @@ typedef struct generation {
     const char *reward; // that best-of goes by
     uint64_t step;
     double temperature;
+    sample_terms terms; // the same, with the cuts
     int iterations;
     float *loudest; // [options->count] of one prompt's clips
     double audio_seconds;
@@ -125,6 +126,7 @@ static status load(generation *g) {
     TRY(generator_create(&g->generator, &g->config, "generate", BATCH, frames));
     g->model = o->use_base ? g->config.data.base : o->run;
     g->temperature = o->temperature > 0.0 ? o->temperature : g->config.train.temperature;
+    g->terms = (sample_terms){(float)g->temperature, o->top_k, (float)o->top_p};
     g->iterations = o->iterations > 0 ? o->iterations : g->config.samples.iterations;
     g->reward = o->best_of_reward != NULL ? o->best_of_reward : "text_adherence";
     const int heard = embedding_get_config(g->generator->conditioner->embedding)->music.positions;
@@ -172,9 +174,8 @@ static status draw(generation *g, size_t prompt, drawn *candidates, drawn *kept)
         captions[i] = g->prompts[prompt];
     for (size_t at = 0; at < total; at += BATCH) {
         const size_t size = total - at < BATCH ? total - at : BATCH;
-        TRY(generator_sample(g->generator, captions, size, o->seed, (uint32_t)(prompt * total + at),
-                             (float)g->temperature, candidates->tokens, candidates->adherence,
-                             candidates->music));
+        TRY(generator_sample(g->generator, captions, size, o->seed, (uint32_t)(prompt * total + at), g->terms,
+                             candidates->tokens, candidates->adherence, candidates->music));
         if (g->scorer != NULL)
             TRY(scorer_score(g->scorer, g->generator->text, candidates->music, g->generator->prefix,
                              candidates->tokens, size, candidates->reward, NULL));
@@ -253,11 +254,12 @@ static status write_record(const generation *g, json_t *list) {
     const generate_options *o = g->options;
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/" GENERATE_RECORD, o->output);
-    json_t *record = json_pack("{s:s,s:s,s:I,s:I,s:f,s:i,s:i,s:o,s:i,s:i,s:O}", "run", o->run, "model",
-                               g->model, "step", (json_int_t)g->step, "seed", (json_int_t)o->seed,
-                               "temperature", g->temperature, "count", o->count, "best_of", o->best_of,
-                               "best_of_reward", o->best_of > 1 ? json_string(g->reward) : json_null(),
-                               "frames", g->generator->frames, "iterations", g->iterations, "clips", list);
+    json_t *record =
+        json_pack("{s:s,s:s,s:I,s:I,s:f,s:i,s:f,s:i,s:i,s:o,s:i,s:i,s:O}", "run", o->run, "model", g->model,
+                  "step", (json_int_t)g->step, "seed", (json_int_t)o->seed, "temperature", g->temperature,
+                  "top_k", o->top_k, "top_p", o->top_p, "count", o->count, "best_of", o->best_of,
+                  "best_of_reward", o->best_of > 1 ? json_string(g->reward) : json_null(), "frames",
+                  g->generator->frames, "iterations", g->iterations, "clips", list);
     return json_file_publish(path, record);
 }
 

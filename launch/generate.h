@@ -20,6 +20,8 @@ typedef struct generate_options {
     const char *best_of_reward; // by this reward (scorer_knows); NULL: text_adherence
     double seconds;             // 0: as long as the clips that the base was trained on
     double temperature;         // 0: as in the run file
+    int top_k;                  // draws from the k most probable tokens; 0: from all
+    double top_p;               // and from the most probable that together have this share; 1: from all
     int iterations;             // of phase reconstruction; 0: as in the run file
     uint64_t seed;
 } generate_options;

@@ -102,7 +102,8 @@ static status score(generator *g, const uint16_t *tokens, size_t count, float *a
 }
 
 status generator_sample(generator *g, const char *const *captions, size_t count, uint64_t seed,
-                        uint32_t first, float temperature, uint16_t *tokens, float *adherence, float *music) {
+                        uint32_t first, sample_terms terms, uint16_t *tokens, float *adherence,
+                        float *music) {
     const size_t width = (size_t)g->embedding_width, prefix = (size_t)g->shape.temporal.prefix;
     const size_t clip = (size_t)g->frames * (size_t)generator_levels(g);
     uint32_t *samples;
@@ -121,7 +122,7 @@ status generator_sample(generator *g, const char *const *captions, size_t count,
                                          .samples = samples,
                                          .seed = seed,
                                          .step = 0,
-                                         .temperature = temperature};
+                                         .terms = terms};
         TRY_GOTO(result,
                  policy_sample(g->policy, g->sampler, &request, tokens + at * clip, g->log_probabilities),
                  done);

@@ -32,7 +32,7 @@ status generator_load(generator *generator, const char *run_folder, uint64_t *st
 // Samples `count` clips. Clip i is drawn with the random numbers of sample `first + i` under `seed`. tokens:
 // [count, frames, levels]; adherence: [count] cosine of caption and music; music: [count, embedding] or NULL.
 status generator_sample(generator *generator, const char *const *captions, size_t count, uint64_t seed,
-                        uint32_t first, float temperature, uint16_t *tokens, float *adherence, float *music);
+                        uint32_t first, sample_terms terms, uint16_t *tokens, float *adherence, float *music);
 
 // Decodes clips in parallel. Levels that the policy does not model are left out of the sum of code vectors,
 // which is their mean: the residuals of a trained quantiser average to nearly nothing. audio: [count,

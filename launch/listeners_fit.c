@@ -439,7 +439,8 @@ static status sample_base(fit *f, base_clips *b) {
     }
     TRY(generator_load(g, config->data.base, NULL));
     TRY(generator_sample(g, b->captions, b->count, (uint64_t)config->seed + CALIBRATION_SEED, 0,
-                         (float)config->train.temperature, b->tokens, b->adherence, NULL));
+                         (sample_terms){.temperature = (float)config->train.temperature}, b->tokens,
+                         b->adherence, NULL));
     return listeners_extract(f->listeners, g->codec, b->tokens, b->count, generator_levels(g), true, NULL,
                              b->heard);
 }

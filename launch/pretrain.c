@@ -514,7 +514,7 @@ static status compare_prefixes(pretrain *p, double *text_adherence, double *musi
                                              .samples = samples,
                                              .seed = (uint64_t)config->seed,
                                              .step = 0,
-                                             .temperature = (float)config->train.temperature};
+                                             .terms = {.temperature = (float)config->train.temperature}};
             TRY_GOTO(result, policy_sample(p->policy, sampler, &request, tokens, log_probabilities), done);
             TRY_GOTO(result, conditioner_music(c, tokens, (size_t)size, frames, p->levels, music), done);
             for (size_t i = 0; i < (size_t)size * output; i++)

@@ -151,7 +151,7 @@ status train_rollout_round(train *t, const sampling_round *round) {
                                      .seed = (uint64_t)config->seed +
                                              (trains ? 0 : EVALUATION_SEED + (uint64_t)round->kind),
                                      .step = trains ? (uint32_t)round->step : 0,
-                                     .temperature = (float)config->train.temperature};
+                                     .terms = {.temperature = (float)config->train.temperature}};
     TRY(policy_sample(r->policy, r->sampler, &request, r->tokens, r->log_probabilities));
     const rollout_batch batch = {.step = (uint64_t)round->step,
                                  .weight_version = (uint64_t)round->version,

@@ -82,19 +82,79 @@ void cpu_op_column_sums(device *d, int64_t rows, int64_t width, const float *x, 
     }
 }
 
-void cpu_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+// Orders floats as unsigned numbers.
+static uint32_t ordered(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// Of the logits whose order is at least `threshold`: how many, and the sum of their weights.
+typedef struct above {
+    int count;
+    double share;
+} above;
+
+static above find_above(size_t codebook, const float *logits, float inverse_temperature, const float *weights,
+                        uint32_t threshold) {
+    above found = {0};
+    for (size_t i = 0; i < codebook; i++)
+        if (ordered(logits[i] * inverse_temperature) >= threshold) {
+            found.count++;
+            found.share += (double)weights[i];
+        }
+    return found;
+}
+
+// out [codebook] receives the logits of the tokens that are left, and -infinity for those that the terms cut.
+// A cut needs a threshold, not an order: it is built from its highest bit down, as on a card
+// (kernels/cuda/sample.cu).
+static void cut_logits(size_t codebook, const float *logits, const sample_terms *terms, float *out) {
+    const float inverse = 1.0f / terms->temperature;
+    float maximum = -INFINITY, *weights = out;
+    for (size_t i = 0; i < codebook; i++)
+        maximum = fmaxf(maximum, logits[i] * inverse);
+    for (size_t i = 0; i < codebook; i++)
+        weights[i] = expf(logits[i] * inverse - maximum);
+    uint32_t lowest = 0;
+    for (uint32_t bit = 1u << 31; terms->top_k > 0 && bit > 0; bit >>= 1)
+        if (find_above(codebook, logits, inverse, weights, lowest | bit).count >= terms->top_k)
+            lowest |= bit;
+    if (terms->top_p > 0.0f && terms->top_p < 1.0f) {
+        const double wanted =
+            (double)terms->top_p * find_above(codebook, logits, inverse, weights, lowest).share;
+        uint32_t threshold = 0;
+        for (uint32_t bit = 1u << 31; bit > 0; bit >>= 1) {
+            const uint32_t next = threshold | bit;
+            const double share =
+                find_above(codebook, logits, inverse, weights, next > lowest ? next : lowest).share;
+            if (share >= wanted && share > 0.0)
+                threshold = next;
+        }
+        lowest = threshold > lowest ? threshold : lowest;
+    }
+    for (size_t i = 0; i < codebook; i++)
+        out[i] = ordered(logits[i] * inverse) >= lowest ? logits[i] : -INFINITY;
+}
+
+void cpu_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, const sample_terms *terms,
                    const sample_position *position, int32_t *tokens, float *log_probabilities,
                    float *scratch) {
     const vector_operators *v = d->vector;
-    const float inverse = 1.0f / temperature;
+    const float inverse = 1.0f / terms->temperature;
+    const bool whole =
+        (terms->top_k <= 0 || terms->top_k >= codebook) && (terms->top_p <= 0.0f || terms->top_p >= 1.0f);
     const sample_state state = *position->state;
 #pragma omp parallel for schedule(static) if (rows * codebook >= PARALLEL_ELEMENTS)
     for (int64_t row = 0; row < rows; row++) {
         const float *z = logits + row * codebook;
         philox_block block =
             philox(state.seed, state.step, position->samples[row], (uint32_t)state.frame, position->level);
+        float *weights = scratch + row * codebook;
+        if (!whole)
+            cut_logits((size_t)codebook, z, terms, weights);
         uint32_t token =
-            v->sample((size_t)codebook, z, inverse, philox_uniform(block.word[0]), scratch + row * codebook);
+            v->sample((size_t)codebook, whole ? z : weights, inverse, philox_uniform(block.word[0]), weights);
         tokens[row] = (int32_t)token;
         log_probabilities[row] = v->log_probability((size_t)codebook, z, inverse, token);
     }

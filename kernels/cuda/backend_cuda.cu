@@ -549,15 +549,15 @@ double cuda_op_contrastive_loss(device *d, int64_t rows, int64_t width, const fl
     return loss;
 }
 
-void cuda_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, float temperature,
+void cuda_op_sample(device *d, int64_t rows, int64_t codebook, const float *logits, const sample_terms *terms,
                     const sample_position *position, int32_t *tokens, float *log_probabilities, float *) {
     static_assert(sizeof(draw_state) == sizeof(sample_state) &&
                       offsetof(draw_state, frame) == offsetof(sample_state, frame),
                   "one layout");
-    const draw_terms terms = {temperature, 0, 1.0f};
+    const draw_terms cut = {terms->temperature, terms->top_k, terms->top_p};
     const draw_position at = {reinterpret_cast<const draw_state *>(position->state), position->level,
                               position->samples};
-    note(d, sample<float>(stream_of(d), rows, codebook, logits, terms, at, tokens, log_probabilities),
+    note(d, sample<float>(stream_of(d), rows, codebook, logits, cut, at, tokens, log_probabilities),
          "sampling");
 }
 

@@ -81,7 +81,7 @@ __device__ __forceinline__ void cut(softmax_row<T, CHUNKS> &row, const draw_term
                     count += ordered(row.z[chunk][i]) >= threshold;
             return __reduce_add_sync(WHOLE_WARP, count) >= terms.top_k;
         }));
-    if (terms.top_p < 1.0f) {
+    if (terms.top_p > 0.0f && terms.top_p < 1.0f) {
         const float wanted = terms.top_p * share_above(0);
         keep(highest([&](unsigned threshold) {
             const float share = share_above(threshold);

@@ -18,10 +18,11 @@ struct draw_position {
     const uint32_t *samples; // [rows]
 };
 
+// As sample_terms.
 struct draw_terms {
     float temperature;
-    int top_k;   // only the k most probable tokens, and those as probable as the k-th; 0: all
-    float top_p; // of these, the most probable ones that together have at least this share; 1: all
+    int top_k;
+    float top_p;
 };
 
 // Tokens [rows] from softmax(logits / temperature), logits [rows, codebook], cut as `terms` say; without cuts

@@ -99,11 +99,20 @@ inline outcome run(device *d, weight_use use) {
     policy_sampler *sampler;
     must(policy_sampler_create(&sampler, p, BATCH, FRAMES));
     const uint32_t samples[BATCH] = {4, 9};
-    const rollout_request request = {BATCH, FRAMES, prefix, samples, 7, 2, 1.0f};
+    const rollout_request request = {BATCH, FRAMES, prefix, samples, 7, 2, {1.0f, 0, 0.0f}};
     out.tokens.resize(rows * LEVELS);
     out.sampled.resize(rows * LEVELS);
     out.scored.resize(rows * LEVELS);
     must(policy_sample(p, sampler, &request, out.tokens.data(), out.sampled.data()));
+    // Other terms hold at once, whatever the device keeps of the rollout before: the most probable tokens do
+    // not depend on the seed.
+    std::vector<uint16_t> greedy[2];
+    for (uint64_t seed : {0, 1}) {
+        const rollout_request other = {BATCH, FRAMES, prefix, samples, seed, 2, {1.0f, 1, 0.0f}};
+        greedy[seed].resize(rows * LEVELS);
+        must(policy_sample(p, sampler, &other, greedy[seed].data(), out.scored.data()));
+    }
+    assert_true(greedy[0] == greedy[1]);
     must(policy_forward(p, pass, BATCH, prefix, out.tokens.data()));
     for (size_t level = 0; level < LEVELS; level++) {
         op_log_probability(d, rows, CODEBOOK, policy_pass_logits(pass, static_cast<int>(level)), 1.0f,

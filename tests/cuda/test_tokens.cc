@@ -153,7 +153,8 @@ template <typename T> void check_draws(int64_t rows, int64_t codebook) {
     position.state = &state;
     position.level = 1;
     position.samples = samples.data();
-    op_sample(device, rows, codebook, logits.data(), 0.9f, &position, tokens.data(), log_p.data(),
+    const sample_terms terms = {0.9f, 0, 0.0f};
+    op_sample(device, rows, codebook, logits.data(), &terms, &position, tokens.data(), log_p.data(),
               scratch.data());
     const buffer<T> input(stored<T>(logits));
     const buffer<draw_state> state_given(std::vector<draw_state>(1, same_state));
@@ -161,7 +162,7 @@ template <typename T> void check_draws(int64_t rows, int64_t codebook) {
     const draw_position place = {state_given.data(), 1, samples_given.data()};
     const auto found = in_every_order(
         std::make_tuple(poisoned<int32_t>(rows), poisoned<float>(rows)), [&](int32_t *to, float *p) {
-            return sample(nullptr, rows, codebook, input.data(), draw_terms{0.9f, 0, 1.0f}, place, to, p);
+            return sample(nullptr, rows, codebook, input.data(), draw_terms{0.9f, 0, 0.0f}, place, to, p);
         });
     int64_t different = 0;
     for (size_t i = 0; i < n; i++)
@@ -218,6 +219,7 @@ std::vector<bool> kept_by_sorting(const std::vector<float> &logits, float temper
 // Draws of one row under several cuts, against the distribution function of what a sort leaves, inverted in
 // double at the same random number.
 void test_cuts(void **) {
+    const cpu device;
     const int64_t codebook = 48, draws = 24;
     philox_stream numbers = random_numbers();
     std::vector<float> one = random_values<bf16>(&numbers, codebook);
@@ -236,8 +238,8 @@ void test_cuts(void **) {
     static const struct {
         int top_k;
         float top_p;
-    } cuts[] = {{1, 1.0f}, {2, 1.0f}, {10, 1.0f}, {47, 1.0f}, {500, 1.0f},
-                {0, 0.0f}, {0, 0.3f}, {0, 0.9f},  {12, 0.8f}, {0, 0.9999999f}};
+    } cuts[] = {{1, 1.0f},  {2, 1.0f}, {10, 1.0f}, {47, 1.0f}, {500, 1.0f},
+                {0, 1e-9f}, {0, 0.3f}, {0, 0.9f},  {12, 0.8f}, {0, 0.9999999f}};
     for (const auto &c : cuts) {
         const std::vector<bool> kept = kept_by_sorting(one, 0.8f, c.top_k, c.top_p);
         std::vector<double> below(1); // the distribution function, not yet divided by its end
@@ -253,6 +255,17 @@ void test_cuts(void **) {
             return log_probability(nullptr, draws, codebook, input.data(), 0.8f, drawn.data(), p);
         });
         assert_true(same_bytes(std::get<0>(scored), std::get<1>(found))); // of the whole distribution
+        const sample_state state = {8, 1, 9};
+        sample_position position = {};
+        position.state = &state;
+        position.level = 2;
+        position.samples = samples.data();
+        const sample_terms terms = {0.8f, c.top_k, c.top_p};
+        std::vector<int32_t> tokens(samples.size());
+        std::vector<float> log_p(samples.size()), scratch(logits.size());
+        op_sample(device, draws, codebook, logits.data(), &terms, &position, tokens.data(), log_p.data(),
+                  scratch.data());
+        assert_true(same_bytes(std::get<0>(found), tokens)); // the CPU cuts the same tokens
         for (size_t i = 0; i < samples.size(); i++) {
             const size_t token = static_cast<size_t>(std::get<0>(found)[i]);
             const double target =

@@ -107,7 +107,7 @@ static rollout sample_rollout(policy *policy, int batch) {
                                      .samples = samples,
                                      .seed = 5,
                                      .step = 1,
-                                     .temperature = temperature};
+                                     .terms = {.temperature = temperature}};
     must(policy_sample(policy, sampler, &request, r.tokens, log_probabilities));
     policy_sampler_destroy(sampler);
     dump_u16(&d, r.prefix, SHAPE(batch, c->prefix), "policy/in/prefix");

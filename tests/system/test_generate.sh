@@ -29,7 +29,7 @@ else
     fail "what is refused is kept" "$(ls kept)"
 fi
 touch clips/mine.wav clips/notes.txt
-accepted "replaced" "${options[@]}" -p piano -p flute --best-of 2 --temperature 50 --seed 7 -o clips --replace
+accepted "replaced" "${options[@]}" -p piano -p flute --best-of 2 --temperature 50 --top-k 40 --top-p 0.9 --seed 7 -o clips --replace
 if [[ $(cd clips && echo *) == "000-00.wav 001-00.wav generated.json mine.wav notes.txt tokens-00000.h5" ]]; then
     pass "replacing removes what generate made, and nothing else"
 else
@@ -45,7 +45,7 @@ r = json.load(open("clips/generated.json"))
 assert (r["best_of_reward"] is None) == (r["best_of"] == 1), r
 prompts = dict.fromkeys(clip["prompt"] for clip in r["clips"])
 words = ["--run", r["run"], "--count", r["count"], "--best-of", r["best_of"], "--seed", r["seed"],
-         "--temperature", r["temperature"], "--iterations", r["iterations"]]
+         "--temperature", r["temperature"], "--top-k", r["top_k"], "--top-p", r["top_p"], "--iterations", r["iterations"]]
 words += ["--base"] if r["model"] != r["run"] else []
 words += ["--best-of-reward", r["best_of_reward"]] if r["best_of_reward"] else []
 for prompt in prompts:
@@ -57,6 +57,16 @@ PYTHON
     if diff -r -x mine.wav -x notes.txt clips again >difference; then pass "$1: the same"; else fail "$1" "other clips" difference; fi
 }
 again "made again"
+
+# The most probable token each time: no random number has a say.
+for seed in 1 2; do
+    accepted "greedy, seed $seed" "${options[@]}" -p piano --top-k 1 --seed "$seed" -o "greedy-$seed"
+done
+if cmp -s greedy-1/000-00.wav greedy-2/000-00.wav; then
+    pass "top-k 1 leaves nothing to the seed"
+else
+    fail "top-k 1 leaves nothing to the seed" "greedy-1/000-00.wav and greedy-2/000-00.wav differ"
+fi
 selected=$(python3 -c 'import json; print(json.load(open("clips/generated.json"))["step"])')
 if [[ -d finished/checkpoints/step-$(printf %06d "$selected") ]]; then
     pass "the step is recorded"
@@ -77,5 +87,6 @@ refused 2 "--best-of compares clips of at least" "clips too short to compare" --
 refused 1 "quality" "a reward that was not trained" "${options[@]}" -p piano --best-of 2 --best-of-reward quality -o new
 printf '\n \n' >empty.txt
 refused 1 "empty.txt has no prompt; write one a line" "no prompt in a file" "${options[@]}" --prompts empty.txt -o new
+refused 2 "wanted a number from 1e-06 to 1" "no share at all" "${options[@]}" -p piano --top-p 0 -o new
 refused 2 "wanted a number from 0.01 to 100" "a temperature as train has it" "${options[@]}" -p piano --temperature 101 -o new
 exit "$status"

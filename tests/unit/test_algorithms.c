@@ -189,7 +189,7 @@ static void sample(fixture *f, uint32_t step) {
                                      .samples = indices,
                                      .seed = 4,
                                      .step = step,
-                                     .temperature = 1.0f};
+                                     .terms = {.temperature = 1.0f}};
     must(policy_sample(learner_policy(f->learner), f->sampler, &request, f->tokens, f->log_probabilities));
 }
 

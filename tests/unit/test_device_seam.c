@@ -115,7 +115,7 @@ static void run_step(bool guarded, outcome *out) {
                                      .samples = samples,
                                      .seed = 7,
                                      .step = 2,
-                                     .temperature = 0.9f};
+                                     .terms = {.temperature = 0.9f}};
     must(policy_sample(p, sampler, &request, out->tokens, out->log_probabilities));
     policy_sampler_destroy(sampler);
 

@@ -353,7 +353,7 @@ static void test_importance(void **state) {
                                      .prefix = f.prefix,
                                      .samples = indices,
                                      .seed = 4,
-                                     .temperature = 1.0f};
+                                     .terms = {.temperature = 1.0f}};
     must(policy_sample(learner_policy(f.learner), sampler, &request, f.tokens, f.log_probabilities));
     policy_slot(&f, 1.0f);
     const bool exact = device_is_batch_invariant(f.device);

@@ -13,6 +13,7 @@
 #include "tests/as_activations.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { WIDTHS = 4, WIDTH_MAX = 400, CODEBOOK = 48 };
@@ -499,7 +500,8 @@ static void test_sampling(void **state) {
         device *d = device_with(tables[t], 2);
         const sample_state place = {.seed = 5, .step = 3, .frame = 7};
         const sample_position position = {.state = &place, .level = 1, .samples = samples};
-        op_sample(d, DRAWS, CODEBOOK, logits, 0.9f, &position, tokens, log_p, scratch);
+        const sample_terms terms = {.temperature = 0.9f};
+        op_sample(d, DRAWS, CODEBOOK, logits, &terms, &position, tokens, log_p, scratch);
         op_log_probability(d, DRAWS, CODEBOOK, logits, 0.9f, tokens, scored);
         assert_memory_equal(log_p, scored, sizeof log_p);
         int seen[CODEBOOK] = {0};
@@ -517,11 +519,72 @@ static void test_sampling(void **state) {
             int32_t token;
             float value;
             const sample_position alone = {.state = &place, .level = 1, .samples = &samples[i * 977]};
-            op_sample(d, 1, CODEBOOK, one, 0.9f, &alone, &token, &value, scratch);
+            op_sample(d, 1, CODEBOOK, one, &terms, &alone, &token, &value, scratch);
             assert_int_equal(token, tokens[i * 977]);
             assert_memory_equal(&value, &log_p[i * 977], sizeof value);
         }
         device_destroy(d);
+    }
+}
+
+// Draws of one row under several cuts, against the distribution function of what sorting leaves, inverted in
+// double at the same random number.
+static int by_size(const void *a, const void *b) {
+    return (*(const float *)a < *(const float *)b) - (*(const float *)a > *(const float *)b);
+}
+
+static void test_cuts(void **state) {
+    (void)state;
+    enum { DRAWS = 200 };
+    static const sample_terms cuts[] = {
+        {0.8f, 1, 0.0f},   {0.8f, 2, 1.0f},      {0.8f, 10, 0.0f}, {0.8f, CODEBOOK - 1, 0.0f},
+        {0.8f, 0, 1e-9f},  {0.8f, 0, 0.3f},      {0.8f, 0, 0.9f},  {0.8f, 12, 0.8f},
+        {0.8f, 500, 1.0f}, {0.8f, 0, 0.9999999f}};
+    static float logits[DRAWS * CODEBOOK], scratch[DRAWS * CODEBOOK], log_p[DRAWS], scored[DRAWS];
+    static int32_t tokens[DRAWS];
+    static uint32_t samples[DRAWS];
+    float one[CODEBOOK], sorted[CODEBOOK];
+    fill(one, CODEBOOK);
+    one[5] = one[17] = one[30]; // ties
+    one[11] = -INFINITY;
+    memcpy(sorted, one, sizeof one);
+    qsort(sorted, CODEBOOK, sizeof sorted[0], by_size);
+    for (uint32_t i = 0; i < DRAWS; i++) {
+        memcpy(logits + i * CODEBOOK, one, sizeof one);
+        samples[i] = i;
+    }
+    const sample_state place = {.seed = 8, .step = 1, .frame = 9};
+    const sample_position position = {.state = &place, .level = 2, .samples = samples};
+    for (size_t c = 0; c < sizeof cuts / sizeof cuts[0]; c++) {
+        const sample_terms *t = &cuts[c];
+        const double temperature = (double)t->temperature;
+        float lowest = sorted[t->top_k > 0 && t->top_k < CODEBOOK ? t->top_k - 1 : CODEBOOK - 1];
+        double whole = 0.0, above = 0.0, below[CODEBOOK + 1] = {0.0};
+        for (int i = 0; i < CODEBOOK; i++)
+            whole += one[i] >= lowest ? exp((double)one[i] / temperature) : 0.0;
+        const double share = t->top_p > 0.0f ? (double)t->top_p : 1.0;
+        for (int i = 0; i < CODEBOOK && sorted[i] >= lowest && above < share * whole; i++) {
+            above += exp((double)sorted[i] / temperature);
+            if (above >= share * whole)
+                lowest = sorted[i];
+        }
+        for (int i = 0; i < CODEBOOK; i++)
+            below[i + 1] = below[i] + (one[i] >= lowest ? exp((double)one[i] / temperature) : 0.0);
+        for (int table = 0; table < table_count; table++) {
+            device *d = device_with(tables[table], 2);
+            op_sample(d, DRAWS, CODEBOOK, logits, t, &position, tokens, log_p, scratch);
+            op_log_probability(d, DRAWS, CODEBOOK, logits, t->temperature, tokens, scored);
+            assert_memory_equal(log_p, scored, sizeof log_p); // of the whole distribution
+            for (uint32_t i = 0; i < DRAWS; i++) {
+                const int token = tokens[i];
+                const double end = below[CODEBOOK], slack = 1e-6 * end,
+                             target = (double)philox_uniform(philox(8, 1, i, 9, 2).word[0]) * end;
+                if (!(one[token] >= lowest && below[token] <= target + slack &&
+                      target < below[token + 1] + slack))
+                    fail_msg("top-k %d, top-p %g: draw %u is token %d", t->top_k, (double)t->top_p, i, token);
+            }
+            device_destroy(d);
+        }
     }
 }
 
@@ -537,6 +600,7 @@ int main(void) {
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_attention_decode),
         cmocka_unit_test(test_autocorrelation),
+        cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_time_variation),
         cmocka_unit_test(test_policy_loss),
         cmocka_unit_test(test_sampling),

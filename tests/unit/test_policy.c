@@ -73,7 +73,7 @@ static void sample(fixture *f, int first, int count) {
                                      .samples = f->samples + first,
                                      .seed = 11,
                                      .step = 5,
-                                     .temperature = 0.99f};
+                                     .terms = {.temperature = 0.99f}};
     must(policy_sample(f->sampling, sampler, &request, f->tokens + first * FRAMES * LEVELS,
                        f->log_probabilities + first * FRAMES * LEVELS));
     policy_sampler_destroy(sampler);
