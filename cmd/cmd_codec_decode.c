@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { KEY_CODEC = 256, KEY_TOKENS, KEY_CLIP, KEY_LEVELS, KEY_ITERATIONS, CLIPS_MAX = 4096 };
+enum { KEY_CODEC = 256, KEY_TOKENS, KEY_CLIP, KEY_LEVELS, KEY_ITERATIONS, KEY_REPLACE, CLIPS_MAX = 4096 };
 
 static const struct argp_option option_table[] = {
     {"codec", KEY_CODEC, "FILE", 0, "The codec that made the tokens (required)", 0},
@@ -14,6 +14,7 @@ static const struct argp_option option_table[] = {
     {"output", 'o', "FOLDER", 0, "Folder of the WAV files; created if missing (required)", 0},
     {"levels", KEY_LEVELS, "N", 0, "Use the first N levels only, the semantic one counted (all)", 0},
     {"iterations", KEY_ITERATIONS, "N", 0, "Iterations of phase reconstruction (32)", 0},
+    {"replace", KEY_REPLACE, NULL, 0, "Replace WAV files of an earlier run", 0},
     {0},
 };
 
@@ -45,6 +46,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
         return 0;
     case KEY_ITERATIONS:
         o->iterations = (int)option_integer(state, "iterations", text, 0, CODEC_ITERATIONS_MAX);
+        return 0;
+    case KEY_REPLACE:
+        o->replace = true;
         return 0;
     case ARGP_KEY_END:
         if (o->codec == NULL || o->tokens == NULL || o->output == NULL)

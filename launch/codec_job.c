@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { BLOCK_CLIPS = 64, TRAINING_SECONDS = 7200 };
 
@@ -393,6 +394,24 @@ static status check_tokens_fit(const codec *codec, const codec_job_decode_option
     return STATUS_OK;
 }
 
+static size_t clip_number(const codec_job_decode_options *options, size_t i) {
+    return options->clip_count == 0 ? i : options->clips[i];
+}
+
+// Before anything is decoded.
+static status check_files_are_new(const codec_job_decode_options *options, const corpus *corpus,
+                                  size_t total) {
+    for (size_t i = 0; i < total && !options->replace; i++) {
+        char path[PATH_MAX];
+        shard_clip clip;
+        TRY(corpus_read_strings(corpus, clip_number(options, i), &clip));
+        TRY(wav_path(options->output, clip_number(options, i), clip.id, path, sizeof path));
+        if (access(path, F_OK) == 0)
+            return FAIL("%s is there already; choose another folder, or replace it with --replace", path);
+    }
+    return STATUS_OK;
+}
+
 status codec_job_decode(const codec_job_decode_options *options, size_t *written) {
     *written = 0;
     codec *codec;
@@ -415,11 +434,11 @@ status codec_job_decode(const codec_job_decode_options *options, size_t *written
                              "decoded audio"),
              done);
     size_t total = options->clip_count == 0 ? corpus_clip_count(corpus) : options->clip_count;
+    TRY_GOTO(result, check_files_are_new(options, corpus, total), done);
     if (options->progress != NULL)
         options->progress(options->context, 0, total);
     for (size_t i = 0; i < total; i++) {
-        size_t number = options->clip_count == 0 ? i : options->clips[i];
-        TRY_GOTO(result, decode_clip(codec, options, corpus, number, tokens, audio), done);
+        TRY_GOTO(result, decode_clip(codec, options, corpus, clip_number(options, i), tokens, audio), done);
         *written = i + 1;
         if (options->progress != NULL)
             options->progress(options->context, i + 1, total);

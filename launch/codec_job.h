@@ -54,6 +54,7 @@ typedef struct codec_job_decode_options {
     const char *output;  // folder of CLIP_ID.wav; created
     uint32_t levels;     // first levels to use; 0: all
     int iterations;      // of phase reconstruction
+    bool replace;        // files that are there
     codec_job_progress progress;
     void *context;
 } codec_job_decode_options;

@@ -36,7 +36,7 @@ typedef struct generation {
     double temperature;
     sample_terms terms; // the same, with the cuts
     int iterations;
-    float *loudest; // [options->count] of one prompt's clips
+    float *loudest; // [BATCH] of the clips that were decoded last
     double audio_seconds;
 } generation;
 
@@ -203,15 +203,19 @@ static status write_clips(generation *g, size_t prompt, const drawn *kept, float
     const size_t clip = (size_t)made->frames * (size_t)generator_levels(made),
                  samples = generator_samples(made);
     const uint32_t sample_rate = codec_describe(made->codec)->sample_rate;
-    TRY(generator_decode(made, tokens, (size_t)o->count, g->iterations, audio, g->loudest));
     for (int i = 0; i < o->count; i++) {
+        const size_t at = (size_t)i % BATCH, left = (size_t)(o->count - i);
+        const float *heard = audio + at * samples;
+        if (at == 0)
+            TRY(generator_decode(made, tokens + (size_t)i * clip, left < BATCH ? left : BATCH, g->iterations,
+                                 audio, g->loudest));
         char name[NAME_MAX + 1], path[PATH_MAX];
         generate_clip_name(name, prompt, i);
         snprintf(path, sizeof path, "%s/%s", o->output, name);
-        TRY(audio_file_write(path, audio + (size_t)i * samples, samples, sample_rate));
+        TRY(audio_file_write(path, heard, samples, sample_rate));
         const sound_check check =
-            sound_check_clip(audio + (size_t)i * samples, samples, g->loudest[i], sample_rate,
-                             tokens + (size_t)i * clip, (size_t)made->frames, (size_t)generator_levels(made));
+            sound_check_clip(heard, samples, g->loudest[at], sample_rate, tokens + (size_t)i * clip,
+                             (size_t)made->frames, (size_t)generator_levels(made));
         printf("%s  adherence %6.3f  ", path, (double)adherence[i]);
         if (g->scorer != NULL)
             printf("%s %6.3f  ", g->reward, (double)kept->reward[i]);
@@ -282,9 +286,9 @@ static status generate(generation *g) {
     TRY_GOTO(result, allocate(&kept, g->generator, count), done);
     TRY_GOTO(
         result,
-        memory_allocate((void **)&audio, sizeof(float) * count * generator_samples(g->generator), "audio"),
+        memory_allocate((void **)&audio, sizeof(float) * BATCH * generator_samples(g->generator), "audio"),
         done);
-    TRY_GOTO(result, memory_allocate((void **)&g->loudest, sizeof(float) * count, "peaks"), done);
+    TRY_GOTO(result, memory_allocate((void **)&g->loudest, sizeof(float) * BATCH, "peaks"), done);
     for (size_t prompt = 0; prompt < g->prompt_count; prompt++) {
         TRY_GOTO(result, draw(g, prompt, &candidates, &kept), done);
         TRY_GOTO(result, write_clips(g, prompt, &kept, audio, shards, list), done);

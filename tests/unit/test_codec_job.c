@@ -175,6 +175,12 @@ static void test_corpus_there_and_back(void **state) {
     assert_int_equal(audio_file_read(scratch_path("wav/000069-clip_69.wav"), RATE, &wave, &count), STATUS_OK);
     assert_int_equal(count, SAMPLES);
     memory_free(wave);
+    assert_int_equal(codec_job_decode(&decode, &written), STATUS_FAILED);
+    assert_int_equal(written, 0);
+    assert_non_null(
+        strstr(status_message(), "wav/000069-clip_69.wav is there already; choose another folder"));
+    decode.replace = true;
+    assert_int_equal(codec_job_decode(&decode, &written), STATUS_OK);
 
     const size_t beyond[] = {70};
     decode.clips = beyond;
