@@ -1,8 +1,13 @@
 // Preloaded before the program (LD_PRELOAD) to damage what travels, and the clock. FAULT_FLIP: in the so
 // many-th message that this process sends with MPI_Isend (from 1), one bit in the middle is flipped.
-// FAULT_CLOCK: the wall clock jumps by so many seconds each time that it is read, there and back.
+// FAULT_CLOCK: the wall clock jumps by so many seconds each time that it is read, there and back. FAULT_HANG:
+// as long as a file of that name exists, opening a file by a relative path, writing and syncing wait, as they
+// do on a file server that does not answer.
+#include <fcntl.h>
 #include <mpi.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,4 +46,31 @@ time_t time(time_t *out) {
     if (out != NULL)
         *out = now.tv_sec;
     return now.tv_sec;
+}
+
+static void wait_for_server(void) {
+    const char *hangs = getenv("FAULT_HANG");
+    const struct timespec pause = {0, 10000000};
+    while (hangs != NULL && access(hangs, F_OK) == 0)
+        nanosleep(&pause, NULL);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    const mode_t mode = flags & O_CREAT ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    if (path[0] != '/')
+        wait_for_server();
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+ssize_t pwrite(int file, const void *bytes, size_t size, off_t offset) {
+    wait_for_server();
+    return syscall(SYS_pwrite64, file, bytes, size, offset);
+}
+
+int fsync(int file) {
+    wait_for_server();
+    return (int)syscall(SYS_fsync, file);
 }

@@ -153,6 +153,23 @@ if ((code == 1)) && [[ $(grep -c '^musicrl: ' stderr) == 1 ]] &&
 else
     fail "the metrics are removed" "exit status $code" stderr
 fi
+# A file server that does not answer for three times as long as anything may take: the run waits for it.
+name="the file server hangs"
+LD_PRELOAD=$tests/libfault_message.so FAULT_HANG=$scratch/hangs mpirun -n 2 "$musicrl" "${train[@]}" folder=hung \
+    deadlines.save=2 deadlines.sync=2 deadlines.silence=2 >stdout 2>stderr </dev/null &
+started=$!
+wait_for hung/checkpoints/step-000001/manifest.json
+touch hangs
+sleep 1
+before=$(wc -l <hung/metrics.jsonl)
+sleep 5
+if [[ $(wc -l <hung/metrics.jsonl) != "$before" ]] || grep -q "\"step\": $steps," hung/metrics.jsonl; then
+    fail "$name" "it did not hang" stderr
+fi
+rm hangs
+code=0
+wait "$started" || code=$?
+if ((code == 0)) && ! grep -q '^musicrl: ' stderr; then unharmed "$name" hung; else fail "$name" "exit status $code" stderr; fi
 cp -r tokens kept-tokens
 interrupted shard-gone rm -rf tokens
 if ((code == 0)); then unharmed "a shard vanishes under a run" shard-gone; else fail "a shard vanishes under a run" "exit status $code" stderr; fi
