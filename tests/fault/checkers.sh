@@ -93,7 +93,7 @@ check_system() { # [NAME...]
             continue
         fi
         rc=0
-        MUSICRL=$PWD/build-sanitizers/musicrl timeout --kill-after=10 1800 bash "$script" </dev/null >"$log" 2>&1 || rc=$?
+        MUSICRL=$PWD/build-sanitizers/musicrl timeout --kill-after=10 3600 bash "$script" </dev/null >"$log" 2>&1 || rc=$?
         if grep -q 'Sanitizer\|runtime error' "$log"; then
             grep -m 20 -A 12 'Sanitizer\|runtime error' "$log"
             echo "FAIL $name, sanitized"

@@ -90,10 +90,12 @@ same() { # NAME FOLDER LOG [TEXT...]: the weights of the undisturbed run after $
 }
 
 steps=120
-# Long enough to be disturbed, with ranks and with workers, and for the signal before a time limit, which comes up to half
-# a minute after the start, on a fast machine too.
-disturbed_steps=500 workers_steps=300 long_steps=5000
+# Long enough to be disturbed, with ranks and with workers.
+disturbed_steps=500 workers_steps=300 start=$SECONDS
 "$musicrl" train run.yaml folder=alone "${settings[@]}" train.steps=$workers_steps train.keep_every=20 >alone.log 2>&1
+# And for the signal before a time limit, which comes up to half a minute after the start: 80 s at that rate.
+long_steps=$((workers_steps * 80 / (SECONDS - start + 1)))
+long_steps=$((long_steps < 600 ? 600 : long_steps > 5000 ? 5000 : long_steps))
 "$musicrl" train run.yaml folder=alone-2 seed=2 "${settings[@]}" >alone-2.log 2>&1
 # Its checkpoints of those steps are read while it goes on.
 "$musicrl" train run.yaml folder=alone "${settings[@]}" train.steps=$long_steps train.keep_every=20 >alone-long.log 2>&1 &
