@@ -527,12 +527,12 @@ static void test_sampling(void **state) {
     }
 }
 
-// Draws of one row under several cuts, against the distribution function of what sorting leaves, inverted in
-// double at the same random number.
 static int by_size(const void *a, const void *b) {
     return (*(const float *)a < *(const float *)b) - (*(const float *)a > *(const float *)b);
 }
 
+// Draws of one row under several cuts, against the distribution function of what sorting leaves, inverted in
+// double at the same random number.
 static void test_cuts(void **state) {
     (void)state;
     enum { DRAWS = 200 };
